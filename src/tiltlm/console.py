@@ -1,0 +1,77 @@
+"""What a person sees while it runs: stages, progress with time left, and plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_LINE_SECONDS = 15.0
+"""Without a terminal, progress is a line at most this often."""
+
+Advance = Callable[[int], None]
+
+
+class Reporter:
+    """Writes to standard output; a stage's duration is kept under its name."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.stages: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """A line, exactly as it is."""
+        self.console.print(escape(text))
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """A stage of the work: announced, timed, and named in the summary."""
+        self.console.print(f"[bold]{escape(title)}[/bold]")
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = time.perf_counter() - start
+
+    @contextmanager
+    def progress(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        """Counts up to `total`; gives a function to call with how many more are done."""
+        if self.console.is_terminal:
+            with self._bar(what, total, unit) as advance:
+                yield advance
+        else:
+            yield self._lines(what, total, unit)
+
+    @contextmanager
+    def _bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda more: progress.advance(task, more)
+
+    def _lines(self, what: str, total: int, unit: str) -> Advance:
+        start = last = time.perf_counter()
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done, last
+            done += more
+            now = time.perf_counter()
+            if done < total and now - last >= PLAIN_LINE_SECONDS:
+                last = now
+                left = (now - start) / done * (total - done)
+                self.say(f"  {what}: {done} of {total} {unit}, about {left:.0f} s left")
+
+        return advance

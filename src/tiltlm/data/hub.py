@@ -1,0 +1,100 @@
+"""Datasets of the Hugging Face hub, and datasets saved in its library's own layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from tiltlm.data.reading import Row, Rows
+from tiltlm.errors import DataError
+from tiltlm.hub import hub_endpoint, hub_is_reachable
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the hub could have a dataset or model of this name: `name` or `owner/name`."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def hub_rows(hub_id: str, split: str, subset: str | None) -> Rows:
+    """The rows of a hub dataset's split; `subset` is one of its configurations or folders.
+
+    Without a connection a dataset that was loaded before is read from the cache.
+
+    Raises:
+        DataError: there is no such dataset, split or subset, or the hub cannot be reached, which is found out in
+            seconds.
+    """
+    attempts: list[dict[str, str]] = [{"name": subset}, {"data_dir": subset}] if subset else [{}]
+    errors = []
+    reachable = hub_is_reachable()
+    with nullcontext() if reachable else _offline():
+        for attempt in attempts:
+            dataset = _load(hub_id, split, attempt)
+            if not isinstance(dataset, Exception):
+                return _dataset_rows(dataset, f"{hub_id}[{split}]")
+            errors.append(dataset)
+    wanted = f"`{hub_id}`, split `{split}`" + (f", subset `{subset}`" if subset else "")
+    problem = "does not give" if reachable else "cannot be reached, and its cache on this machine does not hold"
+    # Offline, that there is no connection is not worth saying twice.
+    reasons = [str(error).strip() for error in errors if reachable or not isinstance(error, ConnectionError)]
+    raise DataError(f"the hub ({hub_endpoint()}) {problem} {wanted}. {' '.join(reasons)}".rstrip())
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether the folder was written by `save_to_disk` of the library `datasets`."""
+    single = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    return single or (folder / "dataset_dict.json").is_file()
+
+
+def saved_rows(folder: Path, split: str) -> Rows:
+    """The rows of a dataset written by `save_to_disk`; `split` chooses where it has several.
+
+    Raises:
+        DataError: it cannot be read, or has no such split.
+    """
+    from datasets import DatasetDict, load_from_disk  # type: ignore[import-untyped]
+
+    try:
+        dataset = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: this saved dataset cannot be read: {error}") from error
+    if not isinstance(dataset, DatasetDict):
+        return _dataset_rows(dataset, folder.name)
+    if split not in dataset:
+        raise DataError(f"{folder} has no split `{split}`; there are: {', '.join(dataset)}.")
+    return _dataset_rows(dataset[split], f"{folder.name}[{split}]")
+
+
+def _load(hub_id: str, split: str, arguments: dict[str, str]) -> Any:
+    """The dataset, or the error that says why there is none."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+
+    try:
+        return load_dataset(hub_id, split=split, **arguments)
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        return error
+
+
+def _dataset_rows(dataset: Any, name: str) -> Rows:
+    for number, fields in enumerate(dataset, start=1):
+        yield Row(f"{name}#{number}", fields)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's libraries in offline mode: they look in their cache, and do not retry for half a minute."""
+    import datasets.config  # type: ignore[import-untyped]
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before

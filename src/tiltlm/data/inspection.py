@@ -1,0 +1,79 @@
+"""The data report: what was read, what is used, what is not and why, and what the lengths look like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from tiltlm.data.loading import LoadedPairs
+from tiltlm.data.packing import tree_size
+from tiltlm.data.splitting import prompt_key
+from tiltlm.data.tokenization import Tokenized
+from tiltlm.records import DroppedPair, TokenizedPair
+from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Example, Lengths, Source, Split
+
+EXAMPLES = 3
+
+
+def data_report(
+    loaded: Sequence[LoadedPairs],
+    train: Tokenized,
+    held_out: Tokenized | None,
+    also_dropped: Sequence[DroppedPair],
+    notes: Sequence[str],
+) -> DataReport:
+    """Puts the account of all rows together.
+
+    Args:
+        loaded: what each source gave.
+        train, held_out: what became of the pairs chosen for training and evaluation.
+        also_dropped: pairs taken out between reading and tokenization.
+        notes: sentences on anything unusual, besides those of the sources.
+    """
+    rows = [drop for part in loaded for drop in part.dropped] + list(also_dropped)
+    rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
+    texts = [pair.prompt for part in loaded for pair in part.pairs]
+    return DataReport(
+        sources=tuple(_source(part) for part in loaded),
+        train=_split(train.pairs, [pair.prompt for pair in train.rendered]),
+        eval=_split(held_out.pairs, [pair.prompt for pair in held_out.rendered]) if held_out is not None else None,
+        dropped=Dropped(
+            count=len(rows),
+            by_reason=dict(Counter(row.reason for row in rows).most_common()),
+            list=tuple(DroppedRow(row.id, row.reason, row.detail) for row in rows),
+        ),
+        notes=(*(note for part in loaded for note in part.notes), *notes),
+        examples=tuple(Example(p.id, p.prompt, p.chosen, p.rejected) for p in train.rendered[:EXAMPLES]),
+        chat=any(not isinstance(text, str) for text in texts),
+    )
+
+
+def _source(part: LoadedPairs) -> Source:
+    report = part.source
+    return Source(
+        report.role, report.name, report.format, report.format_why, report.rows, len(part.pairs), report.files
+    )
+
+
+def _split(pairs: Sequence[TokenizedPair], prompts: Sequence[str]) -> Split:
+    chosen = [pair.chosen.scored_tokens for pair in pairs]
+    rejected = [pair.rejected.scored_tokens for pair in pairs]
+    return Split(
+        pairs=len(pairs),
+        prompts=len({prompt_key(prompt) for prompt in prompts}),
+        prompt_tokens=_lengths([pair.chosen.first_scored for pair in pairs]),
+        chosen_tokens=_lengths(chosen),
+        rejected_tokens=_lengths(rejected),
+        chosen_longer=float(np.mean([c > r for c, r in zip(chosen, rejected, strict=True)])) if pairs else None,
+        prompts_cut=sum(pair.prompt_tokens_cut > 0 for pair in pairs),
+        tokens_laid_out=sum(tree_size((pair.chosen, pair.rejected)) for pair in pairs),
+        tokens_without_sharing=sum(len(pair.chosen.ids) + len(pair.rejected.ids) - 2 for pair in pairs),
+    )
+
+
+def _lengths(values: Sequence[int]) -> Lengths | None:
+    if not values:
+        return None
+    return Lengths(mean=float(np.mean(values)), median=float(np.median(values)), max=max(values))

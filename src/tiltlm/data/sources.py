@@ -1,0 +1,121 @@
+"""Which rows a name in the configuration stands for: a file, a folder, or a dataset of the hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from tiltlm.config import DataConfig
+from tiltlm.data import hub
+from tiltlm.data.reading import Rows, data_suffix, known_kinds, read_rows
+from tiltlm.errors import DataError
+
+# Words by which a file says that it belongs to one split.
+_SPLIT_WORDS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval"})
+# Files that describe a dataset beside its data.
+_DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where rows come from. files: the local files that are read, by the names their rows' ids begin with."""
+
+    rows: Rows
+    files: tuple[str, ...]
+
+
+def open_source(spec: str, split: str, subset: str | None, hub_folder: str | None, option: str) -> Source:
+    """The rows of what `spec` names: a file or folder; in `hub_folder`, if set; else a dataset of the hub.
+
+    split: chooses within folders and hub datasets.
+    subset: a sub-folder of a folder, or a configuration or folder of a hub dataset.
+    option: the option that gave `spec`, for messages, such as `data.train`.
+
+    Raises:
+        DataError: nothing is found under this name, or nothing readable.
+    """
+    path = Path(spec).expanduser()
+    if path.exists():
+        return _local(path, split, subset)
+    # A path that is wrongly written must never be looked for at the hub.
+    if data_suffix(path) is not None or not hub.is_hub_id(spec):
+        raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
+    if hub_folder is not None:
+        return _in_hub_folder(spec, split, subset, Path(hub_folder).expanduser(), option)
+    try:
+        return Source(hub.hub_rows(spec, split, subset), ())
+    except DataError as error:
+        raise DataError(
+            f"{option}: `{spec}` is no file or folder here, so it was looked for as a dataset of the hub: {error}\n"
+            f"To use a local copy: `--{option} FILE` or `--{option} FOLDER`, or `--hub.folder DIR` with the dataset "
+            f"in DIR/{spec}.{_did_you_mean(path)}"
+        ) from error
+
+
+def _in_hub_folder(spec: str, split: str, subset: str | None, folder: Path, option: str) -> Source:
+    if not folder.is_dir():
+        raise DataError(f"hub.folder: there is no folder `{folder}`.{_did_you_mean(folder)}")
+    if not (folder / spec).exists():
+        raise DataError(
+            f"{option}: `{spec}` is neither a file or folder here nor in hub.folder: there is no `{folder / spec}`."
+            f"{_did_you_mean(folder / spec)}"
+        )
+    return _local(folder / spec, split, subset)
+
+
+def _local(path: Path, split: str, subset: str | None) -> Source:
+    if path.is_file():
+        return Source(read_rows(path), (path.name,))
+    folder = path / subset if subset else path
+    if not folder.is_dir():
+        raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
+    for saved in (folder, folder / split):
+        if hub.is_saved_dataset(saved):
+            return Source(hub.saved_rows(saved, split), (saved.name,))
+    files = split_files(folder, split)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    rows = chain.from_iterable(read_rows(file, name) for file, name in zip(files, names, strict=True))
+    return Source(rows, names)
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The data files below a folder that belong to a split, sorted.
+
+    Those with the split's name as a word of their path (`train.jsonl`, `data/train-00000.parquet`); where there are
+    none and `split` is a default one, those that name no split.
+
+    Raises:
+        DataError: there are no data files, or none of this split.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and _holds_data(file.relative_to(folder)))
+    if not files:
+        raise DataError(f"{folder} holds no data files. Known kinds: {known_kinds()}.")
+    words = {file: _words(file.relative_to(folder)) for file in files}
+    split_words = _words(Path(split))
+    own = [file for file in files if split_words <= words[file]]
+    # A split that the user asked for by name must be found by name.
+    by_default = split in (DataConfig.train_split, DataConfig.eval_split)
+    unnamed = [file for file in files if by_default and not words[file] & _SPLIT_WORDS]
+    if not own and not unnamed:
+        names = ", ".join(str(file.relative_to(folder)) for file in files[:8])
+        raise DataError(f"{folder} has no files of the split `{split}`; it has: {names}.")
+    return own or unnamed
+
+
+def _holds_data(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)
+    return data_suffix(path) is not None and not hidden and path.name not in _DESCRIPTIONS
+
+
+def _words(path: Path) -> frozenset[str]:
+    return frozenset(re.split(r"[^a-z0-9]+", path.as_posix().lower()))
+
+
+def _did_you_mean(path: Path) -> str:
+    """The nearest name beside a missing path, as a sentence to append."""
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.6)
+    return f" Did you mean `{path.parent / near[0]}`?" if near else ""

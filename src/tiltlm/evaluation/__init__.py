@@ -1,0 +1,1 @@
+"""What training did to the model's answers: generation, known rewards, the comparison before and after."""

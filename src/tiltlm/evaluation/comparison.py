@@ -1,0 +1,257 @@
+"""Answers before and after training, side by side, and the figures drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from tiltlm.config import ComparisonConfig
+from tiltlm.data.packing import pack_sequences
+from tiltlm.evaluation.generation import Answer as Generated
+from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.evaluation.rewards import REWARDS
+from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.records import TokenizedSequence
+from tiltlm.runs.records import (
+    Answer,
+    Answers,
+    AnswerStatistics,
+    ComparedPrompt,
+    Comparison,
+    ComparisonSettings,
+    Divergence,
+    Estimate,
+)
+from tiltlm.statistics import bootstrap_mean, standard_error
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt to answer: its name, its text, its tokens, and whether it counts in the figures."""
+
+    id: str
+    text: str
+    ids: tuple[int, ...]
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a comparison. `reference` is the one training was held to; mostly it is `before` itself."""
+
+    before: PairScorer
+    after: PairScorer
+    reference: PairScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Comparer:
+    """Answers prompts with two models alike.
+
+    Attributes:
+        config: how many answers, how long, how hot, and the known reward.
+        terminators: token ids that end an answer.
+        token_budget: most tokens in one scoring pass.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    config: ComparisonConfig
+    seed: int
+    terminators: frozenset[int]
+    precision: torch.dtype
+    token_budget: int
+
+    def passes(self) -> int:
+        """How often each prompt is answered, by both models together; `advance` is called once a prompt and pass."""
+        return 2 * (1 + (self.config.samples > 0))
+
+    def compare(
+        self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None] = lambda done: None
+    ) -> Comparison:
+        """Greedy and sampled answers of both models, with known rewards and log-probabilities."""
+        before, after = (self._answer(scorer, prompts, advance) for scorer in (models.before, models.after))
+        records_before = self._records(models.reference, None, prompts, before)
+        records_after = self._records(models.reference, models.after, prompts, after)
+        return Comparison(
+            settings=ComparisonSettings(
+                max_new_tokens=self.config.max_new_tokens,
+                temperature=self.config.temperature,
+                samples=self.config.samples,
+                seed=self.seed,
+                reward=self.config.reward,
+            ),
+            prompts=tuple(
+                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new)
+                for prompt, old, new in zip(prompts, records_before, records_after, strict=True)
+            ),
+        )
+
+    def _answer(
+        self, scorer: PairScorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
+    ) -> list[list[Generated]]:
+        """For each prompt the greedy answer, then the sampled ones."""
+        answers: list[list[Generated]] = [[] for _ in prompts]
+        for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
+            if samples == 0:
+                continue
+            settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
+            drawn = generate_answers(
+                scorer.model,
+                self.tokenizer,
+                [prompt.ids for prompt in prompts],
+                settings,
+                self.terminators,
+                self.precision,
+                advance,
+            )
+            for collected, new in zip(answers, drawn, strict=True):
+                collected.extend(new)
+        return answers
+
+    def _records(
+        self,
+        reference: PairScorer,
+        policy: PairScorer | None,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[Generated]],
+    ) -> list[Answers]:
+        """Scores generated answers; log-ratios only for a policy's own samples, where they estimate the KL."""
+        flat = [(prompt, answer) for prompt, drawn in zip(prompts, answers, strict=True) for answer in drawn]
+        sequences = [_sequence(prompt, answer) for prompt, answer in flat]
+        texts = [answer.text for _, answer in flat]
+        rewards = REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(flat)
+        reference_logps = self._logps(reference, sequences, 1.0)
+        log_ratios: list[float | None] = [None] * len(flat)
+        if policy is not None:
+            heat = self.config.temperature
+            at_heat = reference_logps if heat == 1.0 else self._logps(reference, sequences, heat)
+            own = self._logps(policy, sequences, heat)
+            log_ratios = [mine - theirs for mine, theirs in zip(own, at_heat, strict=True)]
+        per_prompt = 1 + self.config.samples
+        records = []
+        for start in range(0, len(flat), per_prompt):
+            of_prompt = [
+                Answer(
+                    text=flat[i][1].text,
+                    tokens=len(flat[i][1].ids),
+                    reward=rewards[i],
+                    reference_logp=reference_logps[i],
+                    log_ratio=log_ratios[i] if i > start else None,
+                )
+                for i in range(start, start + per_prompt)
+            ]
+            records.append(Answers(greedy=of_prompt[0], samples=tuple(of_prompt[1:])))
+        return records
+
+    @torch.inference_mode()
+    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
+        """log pi(y|x) of each sequence's completion at a temperature, in nats."""
+        logps: list[float] = []
+        for group in _groups(sequences, self.token_budget):
+            batch = pack_sequences(group, scorer.trees).to(scorer.device)
+            with torch.autocast(scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
+                sums, _ = sequence_logps(scorer(batch, temperature), batch)
+            logps.extend(sums.tolist())
+        return logps
+
+
+def _sequence(prompt: Prompt, answer: Generated) -> TokenizedSequence:
+    return TokenizedSequence(np.array([*prompt.ids, *answer.ids], dtype=np.int32), len(prompt.ids))
+
+
+def _groups(sequences: Sequence[TokenizedSequence], token_budget: int) -> list[list[TokenizedSequence]]:
+    """Cuts the list into runs of at most `token_budget` tokens, counted as if nothing were shared."""
+    groups: list[list[TokenizedSequence]] = []
+    longest = 0
+    for sequence in sequences:
+        longest = max(longest, len(sequence.ids))
+        if groups and (len(groups[-1]) + 1) * longest <= token_budget:
+            groups[-1].append(sequence)
+        else:
+            groups.append([sequence])
+            longest = len(sequence.ids)
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the sampled answers to the counted prompts show. None where there was nothing to take it from.
+
+    Intervals cover 95% and treat prompts as independent, not the samples of one prompt.
+    """
+
+    counted_prompts: int
+    reward_before: Estimate | None = None
+    reward_after: Estimate | None = None
+    reward_difference: Estimate | None = None
+    win_rate: float | None = None
+    win_rate_interval: tuple[float, float] | None = None
+    kl: Divergence | None = None
+    answers_before: AnswerStatistics | None = None
+    answers_after: AnswerStatistics | None = None
+
+
+def figures(comparison: Comparison) -> Figures:
+    """Draws the figures from a comparison's sampled answers."""
+    counted = [prompt for prompt in comparison.prompts if prompt.counted and prompt.before.samples]
+    if not counted:
+        return Figures(counted_prompts=0)
+    befores, afters = [prompt.before.samples for prompt in counted], [prompt.after.samples for prompt in counted]
+    ratios = [
+        float(np.mean([answer.log_ratio for answer in drawn if answer.log_ratio is not None])) for drawn in afters
+    ]
+    common = Figures(
+        counted_prompts=len(counted),
+        kl=Divergence(float(np.mean(ratios)), standard_error(ratios), sum(len(drawn) for drawn in afters)),
+        answers_before=_statistics([answer for drawn in befores for answer in drawn]),
+        answers_after=_statistics([answer for drawn in afters for answer in drawn]),
+    )
+    if comparison.settings.reward == "none":
+        return common
+    before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
+    wins = [
+        float(np.mean([(_reward(new) > _reward(old)) + 0.5 * (_reward(new) == _reward(old)) for old, new in pairs]))
+        for pairs in (list(zip(old, new, strict=True)) for old, new in zip(befores, afters, strict=True))
+    ]
+    win_rate = bootstrap_mean(wins)
+    return Figures(
+        counted_prompts=common.counted_prompts,
+        reward_before=bootstrap_mean(before),
+        reward_after=bootstrap_mean(after),
+        reward_difference=bootstrap_mean([new - old for old, new in zip(before, after, strict=True)]),
+        win_rate=win_rate.mean,
+        win_rate_interval=win_rate.interval,
+        kl=common.kl,
+        answers_before=common.answers_before,
+        answers_after=common.answers_after,
+    )
+
+
+def _reward(answer: Answer) -> float:
+    assert answer.reward is not None
+    return answer.reward
+
+
+def _mean_reward(answers: Sequence[Answer]) -> float:
+    return float(np.mean([_reward(answer) for answer in answers]))
+
+
+def _statistics(answers: Sequence[Answer]) -> AnswerStatistics:
+    tokens = sum(answer.tokens for answer in answers)
+    surprise = -sum(answer.reference_logp or 0.0 for answer in answers)
+    return AnswerStatistics(
+        tokens=tokens / len(answers),
+        repetition=float(np.mean([repetition(answer.text) for answer in answers])),
+        surprise=surprise / max(1, tokens),
+    )
+
+
+def repetition(text: str) -> float:
+    """Share of a text's word trigrams that occurred in it before; 0 for fewer than three words."""
+    words = text.lower().split()
+    trigrams = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0

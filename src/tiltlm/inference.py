@@ -1,0 +1,75 @@
+"""`tiltlm compare`: the answers of the base and the trained model, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from tiltlm.config import Config, config_from_dict
+from tiltlm.console import Reporter
+from tiltlm.errors import RunError
+from tiltlm.evaluation.comparison import Models
+from tiltlm.evaluation.prompts import extra_prompts
+from tiltlm.model.loading import ModelSource, load_model
+from tiltlm.model.scorer import PairScorer
+from tiltlm.pipeline import comparer_for, set_up
+from tiltlm.runs.reading import RunFiles, read_run
+from tiltlm.runs.records import Answer, Comparison
+
+_NARROW = 100
+"""Below this many columns, answers stand one below the other."""
+
+
+def compare_run(run: Path, prompts: Sequence[str], reporter: Reporter) -> None:
+    """Shows a run's recorded answers, or new ones to the prompts given.
+
+    Raises:
+        RunError: the run, its model or its recorded answers are missing.
+    """
+    files = read_run(run)
+    if not prompts:
+        if files.comparison is None:
+            raise RunError(f"the run in {run} recorded no answers: give prompts of your own with --prompt TEXT.")
+        reporter.say(f"Answers recorded when {run} was trained; --prompt TEXT asks both models anew.")
+        show(files.comparison, reporter)
+        return
+    if not (run / "model" / "config.json").is_file():
+        raise RunError(f"the run in {run} holds no trained model.")
+    show(_ask(run, files, prompts, reporter), reporter)
+
+
+def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter) -> Comparison:
+    config: Config = config_from_dict(files.settings)
+    setup = set_up(config)
+    before = PairScorer(load_model(setup.source, setup.device))
+    source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
+    trained = PairScorer(load_model(source, setup.device))
+    comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer)
+    with reporter.progress("answering", comparer.passes() * len(asked), "prompts") as advance:
+        return comparer.compare(Models(before, trained, before), asked, advance)
+
+
+def show(comparison: Comparison, reporter: Reporter) -> None:
+    """Prints each prompt with both models' answers, side by side where the terminal is wide enough."""
+    for prompt in comparison.prompts:
+        reporter.console.print(f"\n[bold]{escape(prompt.prompt.strip())}[/bold]")
+        rows = [("greedy", prompt.before.greedy, prompt.after.greedy)]
+        rows += [
+            (f"sample {number}", old, new)
+            for number, (old, new) in enumerate(zip(prompt.before.samples, prompt.after.samples, strict=True), start=1)
+        ]
+        if reporter.console.width >= _NARROW:
+            table = Table("", "base", "trained", show_lines=True, expand=True)
+            for name, old, new in rows:
+                table.add_row(name, escape(_text(old)), escape(_text(new)))
+            reporter.console.print(table)
+            continue
+        for name, old, new in rows:
+            reporter.say(f"\n[{name}] base: {_text(old)}\n[{name}] trained: {_text(new)}")
+
+
+def _text(answer: Answer) -> str:
+    return answer.text if answer.reward is None else f"{answer.text}\n({answer.reward:+.2f})"

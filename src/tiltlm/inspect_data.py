@@ -1,0 +1,84 @@
+"""`tiltlm inspect`: what is in the data, before training on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from tiltlm.config import Config
+from tiltlm.console import Reporter
+from tiltlm.data.preparation import prepare_data, read_data
+from tiltlm.pipeline import set_up
+from tiltlm.runs.records import DataReport, Lengths, Split
+
+LISTED = 10
+"""Dropped rows shown; all of them are in the report file."""
+
+
+def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -> DataReport:
+    """Prints the account of the data as training would see it, and keeps it in `report_file` if one is named.
+
+    Raises:
+        TiltlmError: the data or the model's tokenizer cannot be had.
+    """
+    setup = set_up(config)
+    read = read_data(config)
+    with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "pairs") as advance:
+        report = prepare_data(read, setup.tokenizer, advance).report
+    _show(report, reporter)
+    if report_file is not None:
+        report_file.write_text(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        reporter.say(f"The whole account is in {report_file}.")
+    return report
+
+
+def _show(report: DataReport, reporter: Reporter) -> None:
+    for source in report.sources:
+        reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} pairs")
+        reporter.say(f"  read as `{source.format}`: {source.format_why}")
+    table = Table("", "training", "held out")
+    splits = [report.train, report.eval]
+    for name, row in _ROWS.items():
+        table.add_row(name, *(row(split) if split is not None else "" for split in splits))
+    reporter.console.print(table)
+    dropped = report.dropped
+    reporter.say(f"dropped: {dropped.count}" + "".join(f"; {n} {reason}" for reason, n in dropped.by_reason.items()))
+    for drop in dropped.list[:LISTED]:
+        reporter.say(f"  {drop.id}: {drop.reason}: {drop.detail}")
+    if dropped.count > LISTED:
+        reporter.say(f"  ... and {dropped.count - LISTED} more (--report FILE.json lists all)")
+    for note in report.notes:
+        reporter.say(f"note: {note}")
+    for example in report.examples[:1]:
+        reporter.console.print(f"\n[bold]The first pair, {escape(example.id)}, as the model sees it[/bold]")
+        for side, completion in (("chosen", example.chosen), ("rejected", example.rejected)):
+            reporter.console.print(
+                f"[bold]{side}[/bold]: {escape(example.prompt)}[reverse]{escape(completion)}[/reverse]"
+            )
+        reporter.say("Only what stands reversed is scored.")
+
+
+def _lengths(lengths: Lengths | None) -> str:
+    return f"{lengths.mean:.0f} / {lengths.median:.0f} / {lengths.max}" if lengths is not None else ""
+
+
+def _saving(split: Split) -> str:
+    if not split.tokens_laid_out or not split.tokens_without_sharing:
+        return ""
+    return f"{split.tokens_laid_out:,} instead of {split.tokens_without_sharing:,}"
+
+
+_ROWS = {
+    "pairs": lambda split: f"{split.pairs:,}",
+    "different prompts": lambda split: f"{split.prompts:,}",
+    "prompt tokens (mean / median / max)": lambda split: _lengths(split.prompt_tokens),
+    "chosen tokens": lambda split: _lengths(split.chosen_tokens),
+    "rejected tokens": lambda split: _lengths(split.rejected_tokens),
+    "chosen is longer": lambda split: f"{100 * (split.chosen_longer or 0):.0f}%",
+    "prompts cut to fit": lambda split: f"{split.prompts_cut:,}",
+    "tokens after sharing prompts": _saving,
+}

@@ -1,0 +1,1 @@
+"""From packed rows to log-probabilities: loading, masks, the scorer, the head, the reference cache."""

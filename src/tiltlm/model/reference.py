@@ -1,0 +1,125 @@
+"""The reference is data: its log-probabilities are computed once and kept, addressed by content (architecture, idea 4).
+
+A value's address is made of the reference's weights and configuration, the arithmetic, the token ids and where
+scoring starts. Changing beta, the loss, the learning rate, the seed or the batch size finds the same values again;
+changing a weight or a token never does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from tiltlm.data.packing import micro_batches, pack_pairs
+from tiltlm.errors import NonFiniteError
+from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
+
+PAIRS_AT_ONCE = 64
+"""Pairs scored between two writes to disk: what an interruption may cost."""
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 of the model's weights (names, shapes, dtypes, bytes) and configuration, as hexadecimal digits."""
+    config = model.config.to_dict()
+    for irrelevant in ("_name_or_path", "transformers_version"):
+        config.pop(irrelevant, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class ReferenceCache:
+    """Sequence log-probabilities of one reference in one arithmetic, in an SQLite file that processes may share."""
+
+    def __init__(self, folder: Path, model_fingerprint: str, precision: torch.dtype) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        arithmetic = str(precision).removeprefix("torch.")
+        self.path = folder / f"{model_fingerprint[:32]}-{arithmetic}.sqlite"
+        self._connection = sqlite3.connect(self.path, timeout=60)
+        with self._connection:
+            self._connection.execute("CREATE TABLE IF NOT EXISTS logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
+
+    def get(self, sequence: TokenizedSequence) -> float | None:
+        """log pi_ref(y|x) in nats, or None where it was never computed."""
+        row = self._connection.execute("SELECT logp FROM logps WHERE key = ?", (_key(sequence),)).fetchone()
+        return None if row is None else float(row[0])
+
+    def put(self, values: Sequence[tuple[TokenizedSequence, float]]) -> None:
+        """Keeps values, in one transaction."""
+        rows = [(_key(sequence), logp) for sequence, logp in values]
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO logps VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _key(sequence: TokenizedSequence) -> bytes:
+    content = sequence.first_scored.to_bytes(4, "little") + sequence.ids.astype("<i4").tobytes()
+    return hashlib.sha256(content).digest()
+
+
+def missing_pairs(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list[TokenizedPair]:
+    """Pairs of which at least one side is not in the cache."""
+    return [pair for pair in pairs if cache.get(pair.chosen) is None or cache.get(pair.rejected) is None]
+
+
+@torch.inference_mode()
+def fill_cache(
+    scorer: PairScorer,
+    pairs: Sequence[TokenizedPair],
+    cache: ReferenceCache,
+    precision: torch.dtype,
+    token_budget: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Computes and keeps the log-probabilities of pairs; `advance(n)` is called as n more are done.
+
+    Raises:
+        NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the pairs.
+    """
+    # Longest first: if memory runs out it does so at once, and the time left is never underestimated.
+    order = sorted(pairs, key=lambda pair: -len(pair.chosen.ids) - len(pair.rejected.ids))
+    for start in range(0, len(order), PAIRS_AT_ONCE):
+        for group in micro_batches(order[start : start + PAIRS_AT_ONCE], token_budget, scorer.trees):
+            batch = pack_pairs(group, scorer.trees).to(scorer.device)
+            with torch.autocast(scorer.device.type, dtype=precision, enabled=precision is not torch.float32):
+                logps, _ = sequence_logps(scorer(batch), batch)
+            values = logps.tolist()
+            bad = [
+                pair.id
+                for pair, logp in zip(group, zip(values[0::2], values[1::2], strict=True), strict=True)
+                if not _finite(logp)
+            ]
+            if bad:
+                raise NonFiniteError(
+                    f"the reference gives non-finite log-probabilities for {', '.join(bad[:10])}. "
+                    "The model's weights or its arithmetic (model.precision) are at fault."
+                )
+            sequences = [sequence for pair in group for sequence in (pair.chosen, pair.rejected)]
+            cache.put(list(zip(sequences, values, strict=True)))
+            advance(len(group))
+
+
+def _finite(values: Sequence[float]) -> bool:
+    return all(abs(value) < float("inf") for value in values)
+
+
+def with_reference(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list[ReferencedPair]:
+    """Joins pairs with their cached values; every pair must be in the cache."""
+    joined = []
+    for pair in pairs:
+        chosen, rejected = cache.get(pair.chosen), cache.get(pair.rejected)
+        if chosen is None or rejected is None:
+            raise KeyError(f"{pair.id} is not in the reference cache {cache.path}")
+        joined.append(ReferencedPair(pair, chosen, rejected))
+    return joined

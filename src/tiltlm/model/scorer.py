@@ -1,0 +1,77 @@
+"""The scorer: packed rows in, log-probabilities of every scored token out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tiltlm.errors import ModelError
+from tiltlm.model.attention import mask_for, why_not_shareable
+from tiltlm.model.head import LogitTransform, token_logps
+from tiltlm.records import PackedBatch, PairLogps
+
+
+class PairScorer(nn.Module):
+    """A causal language model that answers one question: how likely are these completions?
+
+    It is the root module of a training step (sharding wraps the root, so its forward must be the one called).
+
+    Attributes:
+        model: the transformers model.
+        unshared_because: why prefixes cannot be shared with this model; None where they can.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.unshared_because = why_not_shareable(model)
+        self.transform = LogitTransform.of(model)
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise ModelError(f"{type(model).__name__} has no linear output layer: is it a causal language model?")
+
+    @property
+    def trees(self) -> bool:
+        """Whether batches for this scorer may hold trees."""
+        return self.unshared_because is None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def forward(self, batch: PackedBatch, temperature: float = 1.0) -> Tensor:
+        """log pi(token | what comes before it in its sequence), at the given sampling temperature.
+
+        Args:
+            batch: on this module's device.
+            temperature: logits are divided by it; 1 is the model itself.
+
+        Returns:
+            Log-probabilities in nats, float32 or wider, shape (S,), in the order of the batch's score list.
+        """
+        if batch.trees and self.unshared_because is not None:
+            raise ValueError(f"this model cannot take trees: {self.unshared_because}")
+        arguments = {"input_ids": batch.tokens_RL, "use_cache": False}
+        if batch.trees:
+            arguments |= {"attention_mask": mask_for(self.model, batch), "position_ids": batch.positions_RL}
+        hidden_RLD = self.model.base_model(**arguments).last_hidden_state
+        hidden_SD = hidden_RLD.flatten(0, 1)[batch.score_at_S]
+        return token_logps(
+            hidden_SD, batch.score_token_S, self.model.get_output_embeddings(), self.transform, temperature
+        )
+
+
+def sequence_logps(logps_S: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Sums token log-probabilities by sequence: (log pi(y|x), number of tokens), each of shape (sequences,)."""
+    sums = torch.zeros(batch.sequences, dtype=logps_S.dtype, device=logps_S.device)
+    counts = torch.bincount(batch.score_segment_S, minlength=batch.sequences)
+    return sums.index_add(0, batch.score_segment_S, logps_S), counts
+
+
+def pair_logps(logps_S: Tensor, batch: PackedBatch) -> PairLogps:
+    """Sums token log-probabilities of a batch made by `pack_pairs` into those of its pairs."""
+    sums, counts = sequence_logps(logps_S, batch)
+    return PairLogps(
+        chosen_P=sums[0::2], rejected_P=sums[1::2], chosen_tokens_P=counts[0::2], rejected_tokens_P=counts[1::2]
+    )

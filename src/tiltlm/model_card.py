@@ -1,0 +1,46 @@
+"""The model card: how a trained model was made, in the form the Hugging Face hub shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+from tiltlm.config import Config
+from tiltlm.model.loading import EMBEDDED
+from tiltlm.report.verdict import verdict
+from tiltlm.runs.records import DataReport, Environment, Summary
+
+
+def model_card(config: Config, environment: Environment, data: DataReport, summary: Summary) -> str:
+    """Markdown with the hub's front matter."""
+    embedded = config.model.path == EMBEDDED
+    base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
+    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
+    if embedded or not Path(base).exists():
+        front.append(f"base_model: {base}")
+    if embedded:
+        front.append("license: apache-2.0")
+    training = config.training
+    facts = {
+        "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
+        "Reference": config.model.reference or "the base model",
+        "Objective": f"{config.loss.name}, beta {config.loss.beta}",
+        "Pairs": f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
+        + ", ".join(source.name for source in data.sources),
+        "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
+        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} pairs a step, {summary.steps} steps",
+        "Arithmetic": environment.precision or "",
+        "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
+    }
+    lines = ["---", *front, "---", "", f"# {summary.run}", ""]
+    lines += [
+        "Trained with Direct Preference Optimization ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290)) by tiltlm.",
+        "",
+    ]
+    lines += [f"- **{name}**: {value}" for name, value in facts.items()]
+    lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
+    lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
+    lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Writes the report of a run from its files: the curves, the comparison, and one self-contained page."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tiltlm.report.comparison_page import comparison_markdown
+from tiltlm.report.plots import draw_training_metrics, panel_svgs
+from tiltlm.report.tiles import tiles
+from tiltlm.report.verdict import findings
+from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.reading import RunFiles, read_run
+from tiltlm.runs.records import Settings
+
+SPECIAL_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\])")
+
+# Of the rows left out, so that the page of a large, untidy data set stays quick to open.
+LISTED_AT_MOST = 200
+
+
+def write_report(folder: Path) -> Path:
+    """Rebuilds `training_metrics.png`, `comparison.md` and `report.html` in a run's folder.
+
+    Returns the path of `report.html`. The same files of a run give the same report, to the byte.
+
+    Raises:
+        RunError: one of the run's files is missing or damaged.
+    """
+    run = read_run(folder)
+    draw_training_metrics(run.metrics, folder / "training_metrics.png")
+    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, run.summary.run))
+    page = folder / "report.html"
+    _write_text(page, render_page(run))
+    return page
+
+
+def render_page(run: RunFiles) -> str:
+    """The page as HTML that needs no script, no network and no other file."""
+    # Safe because panel_svgs writes no text but our own labels and numbers.
+    panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            summary=run.summary,
+            environment=run.environment,
+            data=run.data,
+            comparison=run.comparison,
+            findings=findings(run.summary),
+            tiles=tiles(run.summary),
+            panels=panels,
+            command=shlex.join(run.environment.command),
+            settings=_options_as_text(run.settings),
+            listed_at_most=LISTED_AT_MOST,
+            started=_date(run.environment.started),
+        )
+    )
+
+
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "number": number,
+        "signed": signed,
+        "percent": percent,
+        "count": count,
+        "duration": duration,
+        "minus": with_minus_signs,
+        "tokens": with_marked_tokens,
+    }
+    return templates
+
+
+def with_minus_signs(text: str) -> str:
+    """The text with a true minus sign before negative numbers."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def with_marked_tokens(text: str) -> Markup:
+    """The text escaped, with a chat template's special tokens set apart from it."""
+    # re.split with one group gives text and tokens in turn.
+    pieces = SPECIAL_TOKEN.split(text)
+    marked = [
+        Markup('<span class="token">{}</span>').format(piece) if place % 2 else escape(piece)
+        for place, piece in enumerate(pieces)
+    ]
+    return Markup("").join(marked)
+
+
+def _options_as_text(settings: Settings) -> dict[str, dict[str, str]]:
+    return {
+        section: {name: "unset" if value is None else _option_text(value) for name, value in options.items()}
+        for section, options in settings.items()
+    }
+
+
+def _option_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _date(started: str) -> str:
+    """`2 January 2030, 03:04 UTC` for an ISO time; any other text as it stands."""
+    try:
+        moment = datetime.fromisoformat(started)
+    except ValueError:
+        return started
+    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A model can generate half a surrogate pair, which UTF-8 cannot hold.
+    path.write_text(text, encoding="utf-8", errors="replace", newline="\n")

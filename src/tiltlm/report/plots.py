@@ -1,0 +1,113 @@
+"""The training curves: one PNG of six panels, and the same panels as SVG for the page.
+
+Lines are training steps, ringed points are evaluations on held-out pairs, in every panel.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tiltlm.report import panels
+from tiltlm.report.palette import CSS_NAMES, STYLE
+from tiltlm.runs.records import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One set of axes: `name` keeps its SVG ids apart from those of other panels in a page."""
+
+    name: str
+    title: str
+    draw: Callable[[Axes, Metrics], None]
+
+
+PANELS = (
+    Panel("loss", "Loss", panels.draw_loss),
+    Panel("margin", "Implicit reward margin", panels.draw_margin),
+    Panel("rewards", "Implicit rewards", panels.draw_rewards),
+    Panel("accuracy", "Accuracy", panels.draw_accuracy),
+    Panel("logps", "Log-probabilities", panels.draw_log_probabilities),
+    Panel("optimizer", "Gradient norm and learning rate", panels.draw_optimizer),
+)
+
+
+def draw_training_metrics(metrics: Metrics, path: Path) -> None:
+    """Writes the six panels to a PNG of 1800 x 1000 pixels. The same metrics give the same bytes."""
+    with _style():
+        figure = Figure(figsize=(9, 5), dpi=200, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        for axes, panel in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+            _draw(panel, axes, metrics)
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def panel_svgs(metrics: Metrics) -> list[tuple[str, str]]:
+    """The panels as (title, svg element), ready to stand together in one HTML page.
+
+    Colours are CSS variables (`--plot-ink` and so on) that fall back to the PNG's. The same metrics
+    give the same strings.
+    """
+    return [(panel.title, _panel_svg(panel, metrics)) for panel in PANELS]
+
+
+def _panel_svg(panel: Panel, metrics: Metrics) -> str:
+    with _style():
+        figure = Figure(figsize=(3.2, 2.35), layout="constrained", facecolor="none")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        _draw(panel, axes, metrics)
+        # The page sets the title as a heading of its own.
+        axes.set_title("")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _for_inlining(buffer.getvalue(), panel)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our style over matplotlib's defaults, so that a user's own style files change nothing; undone at the end."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def _draw(panel: Panel, axes: Axes, metrics: Metrics) -> None:
+    axes.set_title(panel.title, pad=20)
+    panel.draw(axes, metrics)
+    steps = [row.step for row in metrics.train] + [row.step for row in metrics.evaluations]
+    last = max([1, *steps])
+    axes.set_xlim(-0.04 * last, 1.04 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("optimizer step")
+    if not steps:
+        axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
+
+
+def _for_inlining(document: str, panel: Panel) -> str:
+    """The svg element alone, without a size of its own, with ids and colours fit for a shared page."""
+    svg = document[document.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # This rule would reach every element of the page.
+    svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{panel.name}-", svg)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _css_colour(match[0]), svg)
+    label = quoteattr(f"{panel.title} over the training steps")
+    return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label={label}', svg, count=1)
+
+
+def _css_colour(colour: str) -> str:
+    return f"var(--plot-{CSS_NAMES[colour]}, {colour})" if colour in CSS_NAMES else colour

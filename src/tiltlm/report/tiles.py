@@ -1,0 +1,81 @@
+"""The key figures at the top of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.records import Estimate, Interval, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A share with its 95% interval, drawn on a scale from 0 to 1 with a mark at one half."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure: what it is, the figure (None: not measured), what surrounds it."""
+
+    label: str
+    value: str | None
+    detail: str
+    bar: Bar | None = None
+
+
+def tiles(summary: Summary) -> list[Tile]:
+    """The figures a reader looks for first. Those of a known reward are left out where there is none."""
+    margin, memory = summary.eval_margin, summary.peak_memory_gib
+    return [
+        _share("Held-out accuracy", summary.eval_accuracy, summary.eval_accuracy_interval),
+        Tile("Held-out margin", None if margin is None else signed(margin), "beta × nats"),
+        Tile("Held-out loss", None if summary.eval_loss is None else number(summary.eval_loss), _first_loss(summary)),
+        *(_reward_tiles(summary) if summary.reward is not None else []),
+        _divergence(summary),
+        Tile("Duration", None if summary.seconds is None else duration(summary.seconds), _speed(summary)),
+        Tile("Peak memory", None if memory is None else f"{number(memory)} GiB", ""),
+    ]
+
+
+def _reward_tiles(summary: Summary) -> list[Tile]:
+    difference = summary.reward_difference
+    change = None if difference is None else signed(difference.mean)
+    return [
+        Tile(f"Change in reward ({summary.reward})", change, _interval(difference)),
+        _share("Win rate after against before", summary.win_rate, summary.win_rate_interval),
+    ]
+
+
+def _share(label: str, share: float | None, interval: Interval | None) -> Tile:
+    if share is None or interval is None:
+        return Tile(label, None if share is None else percent(share), "")
+    detail = f"95% interval {percent(interval[0])} to {percent(interval[1])}"
+    return Tile(label, percent(share), detail, Bar(share, *interval))
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.interval is None:
+        return ""
+    return f"95% interval {number(estimate.interval[0])} to {number(estimate.interval[1])}"
+
+
+def _divergence(summary: Summary) -> Tile:
+    label = "KL from the reference"
+    if summary.kl is None:
+        return Tile(label, None, "nats per answer")
+    error = "" if summary.kl.standard_error is None else f", standard error {number(summary.kl.standard_error)}"
+    return Tile(label, number(summary.kl.mean), f"nats per answer{error}")
+
+
+def _first_loss(summary: Summary) -> str:
+    return "" if summary.first_loss is None else f"first training loss {summary.first_loss:.4f}"
+
+
+def _speed(summary: Summary) -> str:
+    steps = [] if summary.steps is None else [count(summary.steps, "optimizer step")]
+    speed = [] if summary.pairs_per_second is None else [f"{number(summary.pairs_per_second)} pairs per second"]
+    return ", ".join(steps + speed)

@@ -1,0 +1,203 @@
+"""What a run showed, in sentences: the last lines of the console and the top of the page.
+
+A sentence claims an effect only where its 95% interval is clear of chance or zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
+
+Status = Literal["shown", "not shown", "not measured", "caution", "note"]
+
+# Rules of thumb: beyond these, answers are worth reading before any figure is believed.
+REPETITION_RISE = 0.10
+SURPRISE_RISE = 1.0
+LENGTH_FACTOR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a reader asks about a run, how far it is answered, and the answer."""
+
+    topic: str
+    status: Status
+    sentence: str
+
+
+def verdict(summary: Summary) -> list[str]:
+    """The findings as sentences, most important first."""
+    return [finding.sentence for finding in findings(summary)]
+
+
+def findings(summary: Summary) -> list[Finding]:
+    """What the run showed and what it did not, most important first."""
+    return [
+        *_interruption(summary),
+        *_failed_checks(summary),
+        _accuracy(summary),
+        _reward(summary),
+        _divergence(summary),
+        _coherence(summary),
+        _log_probabilities(summary),
+        _cost(summary),
+    ]
+
+
+def _interruption(summary: Summary) -> list[Finding]:
+    if summary.completed:
+        return []
+    after = f" after {count(summary.steps, 'step')}" if summary.steps is not None else ""
+    sentence = f"The run was interrupted{after}; the figures are those measured until then."
+    return [Finding("Completion", "caution", sentence)]
+
+
+def _failed_checks(summary: Summary) -> list[Finding]:
+    return [
+        Finding("Start-up check", "caution", f"The start-up check `{check.name}` failed: {check.detail}.")
+        for check in summary.checks or ()
+        if not check.passed
+    ]
+
+
+def _accuracy(summary: Summary) -> Finding:
+    topic = "Held-out accuracy"
+    accuracy, interval = summary.eval_accuracy, summary.eval_accuracy_interval
+    if accuracy is None:
+        return Finding(topic, "not measured", "Held-out accuracy was not measured.")
+    of_pairs = f" of {count(summary.eval_pairs, 'held-out pair')}" if summary.eval_pairs is not None else ""
+    fact = f"The implicit reward ranks chosen above rejected in {percent(accuracy)}{of_pairs}"
+    if interval is None:
+        return Finding(topic, "not shown", f"{fact}; without an interval, an effect is not shown.")
+    fact += f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
+    side = _side(interval, 0.5)
+    if side > 0:
+        return Finding(topic, "shown", f"{fact}: better than chance.")
+    if side < 0:
+        advice = "worse than chance. Check that chosen and rejected are not swapped"
+        return Finding(topic, "caution", f"{fact}: {advice}.")
+    return Finding(topic, "not shown", f"{fact}: better than chance is not shown, for the interval includes 50%.")
+
+
+def _reward(summary: Summary) -> Finding:
+    topic = "Known reward"
+    if summary.reward is None:
+        sentence = "No known reward was set: whether the answers got better was not measured."
+        return Finding(topic, "not measured", sentence)
+    name, difference = f"The known reward ({summary.reward})", summary.reward_difference
+    if difference is None:
+        return Finding(topic, "not measured", f"{name} of the answers was not measured.")
+    levels = _levels(summary.reward_before, summary.reward_after) + _over_prompts(summary)
+    if difference.interval is None:
+        sentence = f"{name} changed by {signed(difference.mean)}{levels}; without an interval, an effect is not shown."
+        return Finding(topic, "not shown", sentence + _win_rate(summary))
+    spread = f"(95% interval {number(difference.interval[0])} to {number(difference.interval[1])})"
+    side = _side(difference.interval, 0.0)
+    if side == 0:
+        sentence = f"{name} changed by {signed(difference.mean)} {spread}{levels}: "
+        sentence += "a change is not shown, for the interval includes zero."
+        return Finding(topic, "not shown", sentence + _win_rate(summary))
+    verb = "rose" if side > 0 else "fell"
+    sentence = f"{name} {verb} by {number(abs(difference.mean))} {spread}{levels}."
+    return Finding(topic, "shown" if side > 0 else "caution", sentence + _win_rate(summary))
+
+
+def _levels(before: Estimate | None, after: Estimate | None) -> str:
+    if before is None or after is None:
+        return ""
+    return f", from {number(before.mean)} to {number(after.mean)} per sampled answer"
+
+
+def _over_prompts(summary: Summary) -> str:
+    return "" if summary.counted_prompts is None else f", over {count(summary.counted_prompts, 'prompt')}"
+
+
+def _win_rate(summary: Summary) -> str:
+    if summary.win_rate is None:
+        return ""
+    interval = summary.win_rate_interval
+    spread = f" (95% interval {percent(interval[0])} to {percent(interval[1])})" if interval else ""
+    return f" The trained model's answer has the higher reward in {percent(summary.win_rate)} of comparisons{spread}."
+
+
+def _divergence(summary: Summary) -> Finding:
+    topic, kl = "Distance from the reference", summary.kl
+    if kl is None:
+        return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
+    sentence = f"The policy moved {number(kl.mean)} nats of KL divergence per answer away from the reference"
+    if kl.standard_error is None:
+        return Finding(topic, "note", f"{sentence} ({count(kl.samples, 'sampled answer')}).")
+    sentence += f" (standard error {number(kl.standard_error)}, {count(kl.samples, 'sampled answer')})"
+    if abs(kl.mean) < 1.96 * kl.standard_error:
+        return Finding(topic, "not shown", f"{sentence}: a move is not shown, for zero is within the error.")
+    return Finding(topic, "note", f"{sentence}.")
+
+
+def _coherence(summary: Summary) -> Finding:
+    topic, before, after = "Coherence", summary.answers_before, summary.answers_after
+    if before is None or after is None:
+        return Finding(topic, "not measured", "Whether the answers are still coherent was not measured.")
+    figures = (
+        f"from before to after, length {number(before.tokens)} to {number(after.tokens)} tokens, "
+        f"repeated word trigrams {percent(before.repetition)} to {percent(after.repetition)}, "
+        f"surprise to the reference {number(before.surprise)} to {number(after.surprise)} nats per token"
+    )
+    signs = _signs_of_decay(before, after)
+    if signs:
+        sentence = f"Read the answers before believing the figures: they {' and '.join(signs)} ({figures})."
+        return Finding(topic, "caution", sentence)
+    return Finding(topic, "note", f"The answers show no sign of falling apart ({figures}).")
+
+
+def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[str]:
+    signs = []
+    if after.repetition - before.repetition > REPETITION_RISE:
+        signs.append("repeat themselves more")
+    if after.surprise - before.surprise > SURPRISE_RISE:
+        signs.append("read as unlikely to the reference")
+    if after.tokens > LENGTH_FACTOR * before.tokens:
+        signs.append("became much longer")
+    if before.tokens > LENGTH_FACTOR * after.tokens:
+        signs.append("became much shorter")
+    return signs
+
+
+def _log_probabilities(summary: Summary) -> Finding:
+    topic = "Log-probabilities"
+    chosen, rejected = summary.eval_chosen_logp_change, summary.eval_rejected_logp_change
+    if chosen is None or rejected is None:
+        sentence = "How the held-out completions' log-probabilities changed was not measured."
+        return Finding(topic, "not measured", sentence)
+    figures = f"chosen {signed(chosen)}, rejected {signed(rejected)} nats per held-out completion"
+    if chosen >= 0:
+        return Finding(topic, "note", f"The chosen completions did not become less likely: {figures}.")
+    too = " too" if rejected < 0 else ""
+    sentence = (
+        f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
+        "so both may fall. Where that harms, lower the learning rate or raise beta."
+    )
+    return Finding(topic, "caution", sentence)
+
+
+def _cost(summary: Summary) -> Finding:
+    topic = "Time and memory"
+    if summary.seconds is None:
+        return Finding(topic, "not measured", "Time and memory were not measured.")
+    parts = [f"The run took {duration(summary.seconds)}"]
+    training = (summary.stages or {}).get("training")
+    if training is not None:
+        parts.append(f"{duration(training)} of it in training")
+    if summary.pairs_per_second is not None:
+        parts.append(f"at {number(summary.pairs_per_second)} pairs per second")
+    if summary.peak_memory_gib is not None:
+        parts.append(f"with {number(summary.peak_memory_gib)} GiB of memory at the peak")
+    return Finding(topic, "note", ", ".join(parts) + ".")
+
+
+def _side(interval: Interval, null: float) -> int:
+    """+1 where the interval lies above the value, -1 below, 0 where it includes it."""
+    low, high = interval
+    return (low > null) - (high < null)

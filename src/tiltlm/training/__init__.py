@@ -1,0 +1,1 @@
+"""The loop, its optimizer and schedule, its records, and the checks before it starts."""

@@ -1,0 +1,143 @@
+"""Checks on the first real batch, before any weight changes: a run that starts wrong does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tiltlm.data.packing import pack_pairs
+from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.dpo_loss import LOSSES
+from tiltlm.errors import SelfCheckError
+from tiltlm.model.scorer import sequence_logps
+from tiltlm.records import LossSettings, PairLogps, ReferencedPair, TokenizedSequence
+from tiltlm.runs.records import Check
+from tiltlm.training.loop import Trainer, reference_logps
+
+TOLERANCE_PER_TOKEN = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""How far two layouts of the same sequence may differ, in nats per token: rounding, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A check's outcome, and what a failure probably means."""
+
+    check: Check
+    explanation: str
+
+
+def run_checks(trainer: Trainer, items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> list[Check]:
+    """All checks, on the pairs of the first step.
+
+    Args:
+        items: the first global batch.
+        tokenizer: the one that made it.
+
+    Raises:
+        SelfCheckError: at least one failed; the message says which, with numbers and the likely cause.
+    """
+    results = [_one_bos(items, tokenizer), _eos_present(items, tokenizer), *_numbers(trainer, items)]
+    failed = [result for result in results if not result.check.passed]
+    if failed:
+        lines = [f"{result.check.name}: {result.check.detail}. {result.explanation}" for result in failed]
+        raise SelfCheckError("the start-up check failed. " + " ".join(lines))
+    return [result.check for result in results]
+
+
+def _result(name: str, passed: bool, detail: str, explanation: str) -> _Result:
+    return _Result(Check(name, passed, detail), explanation)
+
+
+def _sequences(items: Sequence[ReferencedPair]) -> list[TokenizedSequence]:
+    return [sequence for item in items for sequence in (item.pair.chosen, item.pair.rejected)]
+
+
+def _one_bos(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
+    bos, wanted = tokenizer.tokenizer.bos_token_id, tokenizer.adds_bos
+    doubled = missing = 0
+    for sequence in _sequences(items):
+        starts = sequence.ids[0] == bos
+        doubled += bool(starts and len(sequence.ids) > 1 and sequence.ids[1] == bos)
+        missing += bool(wanted and not starts)
+    rule = "one BOS at the start" if wanted else "the model's tokenizer adds no BOS"
+    return _result(
+        "one BOS",
+        doubled == missing == 0,
+        f"{rule}; {missing} of {2 * len(items)} sequences lack it, {doubled} have it twice",
+        "Text that already holds the BOS token was probably given to a tokenizer that adds one.",
+    )
+
+
+def _eos_present(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
+    sequences = _sequences(items)
+    ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)
+    if tokenizer.config.eos == "as-is":
+        return _result("EOS", True, f"data.eos is as-is; {ended} of {len(sequences)} completions end with one", "")
+    return _result(
+        "EOS",
+        ended == len(sequences),
+        f"{ended} of {len(sequences)} completions end with an end-of-sequence token",
+        "Every completion should end with one under data.eos `append`; this is a defect of tiltlm, please report it.",
+    )
+
+
+@torch.no_grad()
+def _numbers(trainer: Trainer, items: Sequence[ReferencedPair]) -> list[_Result]:
+    tolerance = TOLERANCE_PER_TOKEN[trainer.precision]
+    return [_fast_is_slow(trainer, items, tolerance), _first_loss(trainer, items, tolerance)]
+
+
+def _fast_is_slow(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: float) -> _Result:
+    """Packed and shared against stock transformers, one sequence at a time with its own full logits."""
+    scorer = trainer.scorer
+    sample = sorted(items, key=lambda item: len(item.pair.chosen.ids) + len(item.pair.rejected.ids))[:3]
+    batch = pack_pairs([item.pair for item in sample], scorer.trees).to(scorer.device)
+    largest = 0.0
+    with torch.autocast(scorer.device.type, trainer.precision, enabled=trainer.precision is not torch.float32):
+        fast, counts = sequence_logps(scorer(batch), batch)
+        for segment, sequence in enumerate(_sequences(sample)):
+            ids = torch.from_numpy(sequence.ids).long().to(scorer.device)
+            logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
+            slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
+            largest = max(largest, abs(float(fast[segment] - slow)) / int(counts[segment]))
+    layout = "packed with shared prompts" if scorer.trees else "one sequence a row"
+    return _result(
+        "fast path equals slow path",
+        largest <= tolerance,
+        f"{layout} against stock transformers, largest difference {largest:.1e} nats a token (at most {tolerance:.0e})",
+        "This architecture does something to its logits or positions that tiltlm does not know; please report it.",
+    )
+
+
+def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: float) -> _Result:
+    """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
+    config = trainer.config
+    loss, wanted, difference, tokens = 0.0, 0.0, 0.0, 0
+    for group in trainer.micro_batches(items):
+        policy, output, _ = trainer.score(group)
+        reference = reference_logps(group, policy)
+        same = LOSSES[config.loss.name](policy, policy, LossSettings(config.loss.beta, config.loss.label_smoothing))
+        loss += float(output.losses_P.sum()) / len(items)
+        wanted += float(same.losses_P.sum()) / len(items)
+        difference += _absolute_difference(policy, reference)
+        tokens += int(policy.chosen_tokens_P.sum() + policy.rejected_tokens_P.sum())
+    per_token = difference / tokens
+    value = "ln 2" if config.loss.name == "sigmoid" else f"{wanted:.4f}"
+    if config.model.reference is not None:
+        return _result(
+            f"first loss is {value}", True, f"not expected: the reference is another model; it is {loss:.6f}", ""
+        )
+    return _result(
+        f"first loss is {value}",
+        per_token <= tolerance,
+        f"{loss:.6f} against {wanted:.6f}; policy and reference differ by {per_token:.1e} nats per token "
+        f"(at most {tolerance:.0e})",
+        "Policy and cached reference disagree before training: delete the reference cache, and report it if that does "
+        "not help.",
+    )
+
+
+def _absolute_difference(a: PairLogps, b: PairLogps) -> float:
+    return float((a.chosen_P - b.chosen_P).abs().sum() + (a.rejected_P - b.rejected_P).abs().sum())

@@ -1,0 +1,192 @@
+"""The training loop: a global batch of pairs at a time, whatever its layout (architecture, idea 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+
+from tiltlm.config import Config
+from tiltlm.data.ordering import batches, steps_per_epoch
+from tiltlm.data.packing import micro_batches, pack_pairs
+from tiltlm.dpo_loss import LOSSES
+from tiltlm.errors import NonFiniteError
+from tiltlm.model.scorer import PairScorer, pair_logps
+from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
+from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.statistics import wilson_interval
+from tiltlm.training.metrics import MetricsLog, PairSums
+from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
+
+
+class StopRequest:
+    """Turns Ctrl-C into a request to stop after the current step; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Self:
+        self._previous: Any = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """What the loop did: its rows in order, and whether it ran to the end."""
+
+    train_rows: list[TrainRow]
+    eval_rows: list[EvalRow]
+    completed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Everything a step needs, gathered once.
+
+    Attributes:
+        scorer: the policy; its weights are changed in place.
+        config: the resolved settings.
+        precision: arithmetic of forward and backward passes; float32 weights either way.
+    """
+
+    scorer: PairScorer
+    config: Config
+    precision: torch.dtype
+
+    def total_steps(self, pairs: int) -> int:
+        """Optimizer steps of the whole training."""
+        training = self.config.training
+        return training.max_steps or training.epochs * steps_per_epoch(pairs, training.batch_pairs)
+
+    def score(self, group: Sequence[ReferencedPair]) -> tuple[PairLogps, LossOutput, int]:
+        """Policy log-probabilities and losses of one micro-batch, and the number of columns it took."""
+        batch = pack_pairs([item.pair for item in group], self.scorer.trees).to(self.scorer.device)
+        with torch.autocast(self.scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
+            logps_S = self.scorer(batch)
+        policy = pair_logps(logps_S, batch)
+        reference = reference_logps(group, policy)
+        settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
+        return policy, LOSSES[self.config.loss.name](policy, reference, settings), batch.tokens_RL.numel()
+
+    def micro_batches(self, items: Sequence[ReferencedPair]) -> list[list[ReferencedPair]]:
+        by_id = {id(item.pair): item for item in items}
+        groups = micro_batches(
+            [item.pair for item in items], self.config.training.micro_batch_tokens, self.scorer.trees
+        )
+        return [[by_id[id(pair)] for pair in group] for group in groups]
+
+    def train(
+        self,
+        train_pairs: Sequence[ReferencedPair],
+        eval_pairs: Sequence[ReferencedPair],
+        log: MetricsLog,
+        stop: StopRequest,
+        on_row: Callable[[TrainRow | EvalRow], None],
+    ) -> TrainingOutcome:
+        """Trains to the end, or until a stop is requested; evaluates at the start, on the way and at the end.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; the weights are those of the last good step.
+        """
+        training = self.config.training
+        optimizer = OPTIMIZERS[training.optimizer](self.scorer.parameters(), training)
+        steps = self.total_steps(len(train_pairs))
+        outcome = TrainingOutcome([], [], completed=True)
+
+        def record(row: TrainRow | EvalRow) -> None:
+            log.write(row)
+            (outcome.train_rows if isinstance(row, TrainRow) else outcome.eval_rows).append(row)  # type: ignore[arg-type]
+            on_row(row)
+
+        record(self.evaluate(eval_pairs, 0, 0.0))
+        order = batches(len(train_pairs), training.batch_pairs, steps, self.config.run.seed)
+        for step, indices in enumerate(order):
+            if stop.requested:
+                return TrainingOutcome(outcome.train_rows, outcome.eval_rows, completed=False)
+            epoch = (step + 1) / steps_per_epoch(len(train_pairs), training.batch_pairs)
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate * learning_rate_factor(step, steps, training)
+            record(self._step(optimizer, [train_pairs[i] for i in indices], step + 1, epoch))
+            due = training.eval_every and (step + 1) % training.eval_every == 0
+            if due or step + 1 == steps:
+                record(self.evaluate(eval_pairs, step + 1, epoch))
+        return outcome
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, items: Sequence[ReferencedPair], step: int, epoch: float
+    ) -> TrainRow:
+        start, sums, tokens = time.perf_counter(), PairSums(), 0
+        seen: list[ReferencedPair] = []
+        for group in self.micro_batches(items):
+            policy, output, columns = self.score(group)
+            # The loss is the mean over the global batch, whose size is known before any backward pass.
+            (output.losses_P.sum() / len(items)).backward()
+            sums.add(policy, output)
+            seen.extend(group)
+            tokens += columns
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.scorer.parameters(), self.config.training.gradient_clip or float("inf")
+        )
+        means, (gradient_norm,) = sums.means(norm)
+        if not math.isfinite(means.loss) or not math.isfinite(gradient_norm):
+            guilty = [seen[i].pair.id for i in sums.non_finite()] or [item.pair.id for item in items]
+            raise NonFiniteError(
+                f"step {step}: the {'loss' if sums.non_finite() else 'gradient'} is not finite, at these pairs: "
+                f"{', '.join(guilty[:10])}{' ...' if len(guilty) > 10 else ''}. The weights were not changed by this "
+                "step. Try a lower training.learning_rate, or model.precision float32; and look at the pairs."
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return TrainRow(
+            step=step,
+            epoch=epoch,
+            **dataclasses.asdict(means),
+            gradient_norm=gradient_norm,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            pairs=len(items),
+            tokens=tokens,
+            seconds=time.perf_counter() - start,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
+        """Loss and implicit rewards on held-out pairs, in the same arithmetic as training."""
+        start, sums = time.perf_counter(), PairSums()
+        for group in self.micro_batches(items):
+            policy, output, _ = self.score(group)
+            sums.add(policy, output)
+        means, _ = sums.means()
+        return EvalRow(
+            step=step,
+            epoch=epoch,
+            pairs=sums.pairs,
+            **dataclasses.asdict(means),
+            accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
+            seconds=time.perf_counter() - start,
+        )
+
+
+def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:
+    """The group's reference log-probabilities, on the policy's device and with its token counts."""
+    chosen, rejected = (
+        torch.tensor(values, dtype=policy.chosen_P.dtype, device=policy.chosen_P.device)
+        for values in ([item.chosen_logp for item in group], [item.rejected_logp for item in group])
+    )
+    return PairLogps(chosen, rejected, policy.chosen_tokens_P, policy.rejected_tokens_P)

@@ -1,0 +1,89 @@
+"""What is recorded of training: one row per step and per evaluation, in `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from tiltlm.records import LossOutput, PairLogps
+from tiltlm.runs.records import EvalRow, TrainRow
+
+
+@dataclass(frozen=True, slots=True)
+class PairMeans:
+    """Means over pairs. Rewards are implicit rewards beta*(log pi - log pi_ref); log-probabilities are in nats.
+
+    accuracy: share of pairs whose chosen reward is above the rejected one; a tie counts half.
+    """
+
+    loss: float
+    chosen_reward: float
+    rejected_reward: float
+    margin: float
+    accuracy: float
+    chosen_logp: float
+    rejected_logp: float
+
+
+class PairSums:
+    """Sums over pairs that stay on the device until `means` brings them over, once."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self.pairs = 0
+
+    def add(self, policy: PairLogps, output: LossOutput) -> None:
+        """Takes in one micro-batch."""
+        difference_P = output.chosen_rewards_P - output.rejected_rewards_P
+        losses_P = output.losses_P.detach()
+        per_pair = (
+            losses_P,
+            output.chosen_rewards_P,
+            output.rejected_rewards_P,
+            difference_P,
+            (difference_P > 0) + 0.5 * (difference_P == 0),
+            policy.chosen_P.detach(),
+            policy.rejected_P.detach(),
+        )
+        self._rows.append(torch.stack([values.float().sum() for values in per_pair]))
+        self._losses.append(losses_P)
+        self.pairs += len(losses_P)
+
+    def means(self, *also: Tensor) -> tuple[PairMeans, list[float]]:
+        """The means, and the values of further scalars, in one transfer from the device."""
+        sums = torch.stack(self._rows).sum(0) / self.pairs
+        values = torch.cat([sums, *(scalar.detach().float().reshape(1) for scalar in also)]).tolist()
+        fields = len(dataclasses.fields(PairMeans))
+        return PairMeans(*values[:fields]), values[fields:]
+
+    def non_finite(self) -> list[int]:
+        """Which pairs, in the order they were added, have a loss that is NaN or infinite."""
+        return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
+
+
+class MetricsLog:
+    """Appends rows to `metrics.jsonl`; each is on disk before the next step starts."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, row: TrainRow | EvalRow) -> None:
+        kind = "train" if isinstance(row, TrainRow) else "eval"
+        self._file.write(json.dumps({"kind": kind, **dataclasses.asdict(row)}) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,37 @@
+"""Optimizer and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from tiltlm.config import TrainingConfig
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], TrainingConfig], torch.optim.Optimizer]] = {
+    "adamw": lambda parameters, config: torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    ),
+    "rmsprop": lambda parameters, config: torch.optim.RMSprop(parameters, lr=config.learning_rate),
+}
+"""RMSprop with PyTorch's defaults is what the DPO paper used (arXiv 2305.18290, appendix B)."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+"""Learning-rate factor after warm-up, for progress from 0 to 1."""
+
+
+def learning_rate_factor(step: int, steps: int, config: TrainingConfig) -> float:
+    """Factor on the peak learning rate at a step counted from 0.
+
+    Warm-up climbs linearly and reaches 1 at its last step, so that no step is spent at rate 0.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return SCHEDULES[config.schedule](progress)

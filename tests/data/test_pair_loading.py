@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.loading import LoadedPairs, load_pairs
+from tiltlm.errors import ConfigError, DataError
+
+REAL_DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def load(path: Path, **settings: Any) -> LoadedPairs:
+    return load_pairs(path, DataConfig(**settings), HubConfig(), "train")
+
+
+def written(folder: Path, *rows: object) -> Path:
+    path = folder / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(prompt: object = "P", chosen: object = "a", rejected: object = "b") -> dict[str, object]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def test_the_account_of_a_source(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, row(), row(chosen=""), 3, row("Q")))
+    assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1", "p.jsonl:4"]
+    assert [(drop.id, drop.reason) for drop in loaded.dropped] == [
+        ("p.jsonl:2", "empty completion"),
+        ("p.jsonl:3", "unreadable row"),
+    ]
+    assert loaded.source.rows == 4 and loaded.source.role == "train" and loaded.source.files == ("p.jsonl",)
+    assert loaded.source.format == "preference" and "recognised in 3 of the first 3 rows" in loaded.source.format_why
+    assert loaded.notes == []
+
+
+def test_the_format_can_be_set(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, row()), format="chat")
+    assert loaded.source.format == "chat" and loaded.source.format_why == "set by data.format"
+    assert not isinstance(loaded.pairs[0].prompt, str)
+
+
+def test_nothing_usable_is_an_error_with_reasons_and_counts(tmp_path: Path) -> None:
+    path = written(tmp_path, row(chosen=""), row(chosen="b"), row(chosen=" "))
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert "none of its 3 rows, read as `preference`, can be used" in str(caught.value)
+    assert "empty completion: 2 (first p.jsonl:1: `chosen` holds no text); identical completions: 1" in str(
+        caught.value
+    )
+
+
+def test_nothing_readable_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of its first 2 rows can be read: unreadable row: 2 \(first p.jsonl:1"):
+        load(written(tmp_path, 1, 2))
+
+
+def test_no_rows_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no rows"):
+        load(written(tmp_path))
+
+
+def test_an_unknown_format_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"p\.jsonl: the rows fit no format"):
+        load(written(tmp_path, {"text": "x"}))
+
+
+def test_ranked_pairs_needs_ranked_rows(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.ranked_pairs has no effect"):
+        load(written(tmp_path, row()), ranked_pairs="best-worst")
+    ranking = {"prompt": "P", "answers": ["a", "b", ""]}
+    loaded = load(written(tmp_path, ranking))
+    assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1#1>2"]
+    assert [drop.id for drop in loaded.dropped] == ["p.jsonl:1#1>3", "p.jsonl:1#2>3"]
+    assert loaded.source.rows == 1
+
+
+def test_what_is_unusual_is_noted_and_kept(tmp_path: Path) -> None:
+    further = row("S", " x\n\nHuman: y\n\nAssistant: z", " q")
+    loaded = load(written(tmp_path, row(), row(), row(chosen="b", rejected="a"), further, row("T", "Ta", "Tb")))
+    assert len(loaded.pairs) == 5
+    assert [note.split(" pairs ")[0] for note in loaded.notes] == ["1 of 5"] * 4
+    for note, word in zip(loaded.notes, ["repeat", "prefer", "further turns", "begin with the prompt"], strict=True):
+        assert word in note
+
+
+cells = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_size=2), max_size=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.fixed_dictionaries({}, optional={"prompt": cells, "chosen": cells, "rejected": cells}) | cells))
+def test_every_row_is_a_pair_or_dropped(rows: list[object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(written(Path(folder), row("first"), *rows), format="preference")
+    found = [pair.id for pair in loaded.pairs] + [drop.id for drop in loaded.dropped]
+    assert sorted(found) == sorted(f"p.jsonl:{line}" for line in range(1, len(rows) + 2))
+    assert loaded.source.rows == len(rows) + 1
+
+
+# Real data
+
+
+def real(name: str) -> LoadedPairs:
+    if not (REAL_DATA / name).is_file():
+        pytest.skip(f"the real data set {name} is not here")
+    return load(REAL_DATA / name)
+
+
+def reasons(loaded: LoadedPairs) -> list[str]:
+    return sorted(drop.reason for drop in loaded.dropped)
+
+
+def test_anthropic_hh() -> None:
+    loaded = real("hh-harmless-base-test.jsonl.gz")
+    assert loaded.source.format == "dialogue" and loaded.source.rows == 2312
+    assert len(loaded.pairs) == 2308 and reasons(loaded) == ["empty completion"] * 4
+    assert all(str(pair.prompt).endswith("\n\nAssistant:") for pair in loaded.pairs)
+    assert len(loaded.notes) == 1 and loaded.notes[0].startswith("5 of 2308 pairs have further turns")
+
+
+def test_polite_rude() -> None:
+    loaded = real("polite-rude.json")
+    assert loaded.source.format == "instruction" and loaded.source.rows == 1100
+    assert len(loaded.pairs) == 1094 and reasons(loaded) == ["identical completions"] * 6
+
+
+def test_ultrafeedback() -> None:
+    loaded = real("ultrafeedback-1000.jsonl.gz")
+    assert loaded.source.format == "preference" and loaded.source.rows == 1000
+    assert reasons(loaded) == ["empty completion"] * 2 + ["identical completions"] * 4
+
+
+def test_film_reviews_are_no_pairs() -> None:
+    with pytest.raises(DataError, match="`split`, `label`, `stars`, `text`"):
+        real("imdb-5000.jsonl.gz")

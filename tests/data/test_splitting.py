@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiltlm.data.splitting import prompt_key, split_by_prompt, subsample, without_leaks
+from tiltlm.errors import DataError
+from tiltlm.records import Message, PreferencePair, Text
+
+fractions = st.floats(0.01, 0.99)
+seeds = st.integers(0, 5)
+# Which prompt each pair has: few prompts, so that they repeat.
+prompt_lists = st.lists(st.integers(0, 20), min_size=1, max_size=60)
+
+
+def pairs_of(prompts: list[int]) -> list[PreferencePair]:
+    return [PreferencePair(f"p:{i}", f"prompt {p}", f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
+
+
+def prompts_of(pairs: list[PreferencePair]) -> set[Text]:
+    return {pair.prompt for pair in pairs}
+
+
+@given(prompts=prompt_lists.filter(lambda prompts: len(set(prompts)) > 1), fraction=fractions, seed=seeds)
+def test_a_split_shares_no_prompt_and_loses_no_pair(prompts: list[int], fraction: float, seed: int) -> None:
+    pairs = pairs_of(prompts)
+    train, held_out = split_by_prompt(pairs, fraction, seed)
+    assert train and held_out and not prompts_of(train) & prompts_of(held_out)
+    assert [pair for pair in pairs if pair in train] == train and [
+        pair for pair in pairs if pair in held_out
+    ] == held_out
+    assert len(train) + len(held_out) == len(pairs)
+    distinct = len(set(prompts))
+    assert abs(len(prompts_of(held_out)) - fraction * distinct) <= 1
+
+
+@given(prompts=prompt_lists.filter(lambda prompts: len(set(prompts)) > 1), fraction=fractions, seed=seeds)
+def test_order_and_repetition_of_rows_do_not_change_a_split(prompts: list[int], fraction: float, seed: int) -> None:
+    held_out = prompts_of(split_by_prompt(pairs_of(prompts), fraction, seed)[1])
+    more = prompts + prompts[: len(prompts) // 2]
+    random.Random(0).shuffle(more)
+    assert prompts_of(split_by_prompt(pairs_of(more), fraction, seed)[1]) == held_out
+
+
+@given(old=st.sets(st.integers(0, 50), min_size=2), new=st.sets(st.integers(51, 99)), fraction=fractions, seed=seeds)
+def test_new_prompts_move_old_ones_only_at_the_border(old: set[int], new: set[int], fraction: float, seed: int) -> None:
+    before = prompts_of(split_by_prompt(pairs_of(sorted(old)), fraction, seed)[1])
+    after = prompts_of(split_by_prompt(pairs_of(sorted(old | new)), fraction, seed)[1])
+    after &= prompts_of(pairs_of(sorted(old)))
+    assert after <= before or before <= after
+
+
+def test_another_seed_is_another_split() -> None:
+    splits = {frozenset(prompts_of(split_by_prompt(pairs_of(list(range(50))), 0.2, seed)[1])) for seed in range(5)}
+    assert len(splits) == 5
+
+
+def test_one_prompt_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="1 different prompts"):
+        split_by_prompt(pairs_of([1, 1, 1]), 0.5, 0)
+
+
+def test_prompts_are_the_same_but_for_white_space_around_them() -> None:
+    assert prompt_key("Hi ") == prompt_key("\n\nHi") != prompt_key("hi")
+    chat = (Message("user", "Hi"),)
+    assert prompt_key(chat) == prompt_key((Message("user", " Hi"),))
+    assert len({prompt_key("Hi"), prompt_key(chat), prompt_key((Message("system", "Hi"),))}) == 3
+
+
+def test_prompt_keys_stay_the_same_from_version_to_version() -> None:
+    assert prompt_key("Hi") == "17d0dba9164f32b85681d9d1687edb23"
+    assert prompt_key((Message("user", "Hi é"),)) == "635aea3f9f9d9cb721d55bf9abdd8daf"
+
+
+def test_training_pairs_with_a_held_out_prompt_are_dropped() -> None:
+    held_out = [PreferencePair("e:1", "prompt 1 ", "x", "y")]
+    kept, dropped = without_leaks(pairs_of([0, 1, 2, 1]), held_out)
+    assert [pair.id for pair in kept] == ["p:0", "p:2"]
+    assert [(drop.id, drop.reason) for drop in dropped] == [(f"p:{i}", "prompt is held out") for i in (1, 3)]
+    assert "e:1" in dropped[0].detail
+
+
+def test_nothing_left_to_train_on_is_an_error() -> None:
+    with pytest.raises(DataError, match="none is left"):
+        without_leaks(pairs_of([1]), pairs_of([1]))
+
+
+@given(prompts=prompt_lists, limit=st.integers(1, 60), seed=seeds)
+def test_a_sample_keeps_the_order_and_grows_with_its_limit(prompts: list[int], limit: int, seed: int) -> None:
+    pairs = pairs_of(prompts)
+    sample = subsample(pairs, limit, seed)
+    assert len(sample) == min(limit, len(pairs))
+    assert [pair for pair in pairs if pair in sample] == sample
+    assert set(sample) <= set(subsample(pairs, limit + 1, seed))
+    backwards = subsample(pairs[::-1], limit, seed)
+    assert backwards[::-1] == sample
+
+
+def test_no_limit_is_all() -> None:
+    assert subsample(pairs_of([1, 2]), None, 0) == pairs_of([1, 2])

@@ -1,0 +1,85 @@
+"""The reference cache: right values, found again exactly when nothing that matters changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import one_at_a_time
+from tiny_runs import pairs, referenced, tiny_model
+
+from tiltlm.errors import NonFiniteError
+from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
+from tiltlm.model.scorer import PairScorer
+from tiltlm.records import TokenizedPair, TokenizedSequence
+
+
+def test_cached_values_are_the_live_ones(tmp_path: Path) -> None:
+    model = tiny_model()
+    given = pairs(9)
+    for item in referenced(PairScorer(model), given, tmp_path):
+        with torch.no_grad():
+            live = one_at_a_time(model, [item.pair.chosen, item.pair.rejected])
+        assert [item.chosen_logp, item.rejected_logp] == pytest.approx(live.tolist(), abs=1e-4)
+
+
+def test_only_what_is_missing_is_computed_and_survives_the_process(tmp_path: Path) -> None:
+    scorer, given = PairScorer(tiny_model()), pairs(8)
+    print_of_model = fingerprint(scorer.model)
+    cache = ReferenceCache(tmp_path, print_of_model, torch.float32)
+    fill_cache(scorer, given[:5], cache, torch.float32, 256, lambda done: None)
+    cache.close()
+    again = ReferenceCache(tmp_path, print_of_model, torch.float32)
+    assert missing_pairs(given, again) == given[5:]
+    done: list[int] = []
+    fill_cache(scorer, given[5:], again, torch.float32, 256, done.append)
+    assert sum(done) == 3
+    assert missing_pairs(given, again) == []
+    with pytest.raises(KeyError, match="not in the reference cache"):
+        with_reference(pairs(1, seed=9), again)
+
+
+def test_the_address_is_content_alone(tmp_path: Path) -> None:
+    """Ids and order of the pairs do not matter; tokens and where scoring starts do."""
+    scorer, given = PairScorer(tiny_model()), pairs(4)
+    cache = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.float32)
+    fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
+    renamed = [TokenizedPair("another name", pair.rejected, pair.chosen) for pair in reversed(given)]
+    assert missing_pairs(renamed, cache) == []
+    one = given[0].chosen
+    later = TokenizedSequence(one.ids, one.first_scored + 1)
+    other = TokenizedSequence(np.concatenate([one.ids[:-1], [5]]).astype(np.int32), one.first_scored)
+    assert cache.get(later) is None
+    assert cache.get(other) is None
+
+
+def test_fingerprint_follows_weights_and_configuration() -> None:
+    model = tiny_model()
+    before = fingerprint(model)
+    assert fingerprint(tiny_model()) == before
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-6
+    assert fingerprint(model) != before
+    other = tiny_model()
+    other.config.rms_norm_eps *= 2
+    assert fingerprint(other) != before
+
+
+def test_arithmetics_do_not_mix(tmp_path: Path) -> None:
+    scorer, given = PairScorer(tiny_model()), pairs(2)
+    cache = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.float32)
+    fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
+    narrow = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.bfloat16)
+    assert missing_pairs(given, narrow) == given
+
+
+def test_a_broken_reference_is_named(tmp_path: Path) -> None:
+    scorer = PairScorer(tiny_model())
+    with torch.no_grad():
+        scorer.model.lm_head.weight[7] = float("nan")
+    cache = ReferenceCache(tmp_path, "x", torch.float32)
+    with pytest.raises(NonFiniteError, match="pair 0"):
+        fill_cache(scorer, pairs(1), cache, torch.float32, 256, lambda done: None)
+    assert missing_pairs(given := pairs(1), cache) == given

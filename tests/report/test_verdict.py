@@ -1,0 +1,147 @@
+"""Every branch of the verdict, in words and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import example_run
+import pytest
+
+from tiltlm.report.verdict import Finding, findings, verdict
+from tiltlm.runs.decoding import decode
+from tiltlm.runs.records import Summary
+
+
+def found(topic: str, **changed: Any) -> Finding:
+    summary = decode(Summary, example_run.summary() | changed)
+    (finding,) = [finding for finding in findings(summary) if finding.topic == topic]
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "interval", "status", "words"),
+    [
+        (0.7, [0.6, 0.79], "shown", "70% of 40 held-out pairs (95% interval 60% to 79%): better than chance."),
+        (0.55, [0.4, 0.7], "not shown", "40% to 70%): better than chance is not shown, for the interval includes 50%."),
+        (0.6, [0.5, 0.7], "not shown", "better than chance is not shown"),
+        (
+            0.3,
+            [0.2, 0.42],
+            "caution",
+            "20% to 42%): worse than chance. Check that chosen and rejected are not swapped.",
+        ),
+        (0.7, None, "not shown", "70% of 40 held-out pairs; without an interval, an effect is not shown."),
+        (None, None, "not measured", "Held-out accuracy was not measured."),
+    ],
+)
+def test_accuracy_is_shown_only_clear_of_chance(
+    accuracy: float | None, interval: list[float] | None, status: str, words: str
+) -> None:
+    finding = found("Held-out accuracy", eval_accuracy=accuracy, eval_accuracy_interval=interval)
+    assert finding.status == status
+    assert words in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("difference", "status", "words"),
+    [
+        ({"mean": 0.2, "interval": [0.1, 0.3]}, "shown", "(vader) rose by 0.2 (95% interval 0.1 to 0.3), from 0.34 to"),
+        ({"mean": -0.2, "interval": [-0.3, -0.1]}, "caution", "(vader) fell by 0.2 (95% interval -0.3 to -0.1)"),
+        ({"mean": 0.05, "interval": [-0.1, 0.2]}, "not shown", "changed by +0.05 (95% interval -0.1 to 0.2)"),
+        (
+            {"mean": 0.05, "interval": [-0.1, 0.2]},
+            "not shown",
+            "a change is not shown, for the interval includes zero.",
+        ),
+        ({"mean": 0.05, "interval": None}, "not shown", "without an interval, an effect is not shown."),
+        (None, "not measured", "The known reward (vader) of the answers was not measured."),
+    ],
+)
+def test_reward_moved_only_clear_of_zero(difference: dict[str, Any] | None, status: str, words: str) -> None:
+    finding = found("Known reward", reward_difference=difference)
+    assert finding.status == status
+    assert words in finding.sentence
+
+
+def test_reward_that_was_never_set_and_win_rate() -> None:
+    unset = found("Known reward", reward=None, reward_difference=None)
+    assert unset.status == "not measured"
+    assert "No known reward was set" in unset.sentence
+    assert "higher reward in 70% of comparisons (95% interval 61% to 78%)" in found("Known reward").sentence
+    assert "comparisons" not in found("Known reward", win_rate=None).sentence
+
+
+def test_divergence() -> None:
+    topic = "Distance from the reference"
+    moved = found(topic).sentence
+    assert "3.2 nats of KL divergence per answer" in moved
+    assert "(standard error 0.4, 80 sampled answers)." in moved
+    still = found(topic, kl={"mean": 0.1, "standard_error": 0.2, "samples": 8})
+    assert still.status == "not shown"
+    assert "0.1 nats" in still.sentence
+    assert found(topic, kl=None).status == "not measured"
+    assert "(1 sampled answer)" in found(topic, kl={"mean": 1, "standard_error": None, "samples": 1}).sentence
+
+
+@pytest.mark.parametrize(
+    ("after", "sign"),
+    [
+        ({"repetition": 0.16}, "repeat themselves more"),
+        ({"surprise": 2.3}, "read as unlikely to the reference"),
+        ({"tokens": 61.0}, "became much longer"),
+        ({"tokens": 15.0}, "became much shorter"),
+    ],
+)
+def test_signs_of_incoherence_are_named(after: dict[str, float], sign: str) -> None:
+    finding = found("Coherence", answers_after=example_run.summary()["answers_before"] | after)
+    assert finding.status == "caution"
+    assert f"Read the answers before believing the figures: they {sign} (" in finding.sentence
+
+
+def test_coherent_answers() -> None:
+    finding = found("Coherence")
+    assert finding.status == "note"
+    assert "length 30.1 to 33.4 tokens, repeated word trigrams 5% to 6%" in finding.sentence
+    assert "1.2 to 1.3 nats per token" in finding.sentence
+    assert found("Coherence", answers_before=None).status == "not measured"
+
+
+def test_falling_chosen_log_probabilities_are_explained() -> None:
+    falling = found("Log-probabilities")
+    assert falling.status == "caution"
+    assert "less likely too: chosen -1.2, rejected -4 nats" in falling.sentence
+    assert "Only the margin between the two is in the loss" in falling.sentence
+    assert "lower the learning rate or raise beta" in falling.sentence
+    rising = found("Log-probabilities", eval_chosen_logp_change=0.5)
+    assert rising.sentence.startswith("The chosen completions did not become less likely: chosen +0.5, rejected -4")
+    crossed = found("Log-probabilities", eval_rejected_logp_change=0.3).sentence
+    assert "became less likely: chosen -1.2, rejected +0.3" in crossed
+    assert found("Log-probabilities", eval_chosen_logp_change=None).status == "not measured"
+
+
+def test_time_and_memory() -> None:
+    words = "The run took 3 min 30 s, 2 min 30 s of it in training, at 2.1 pairs per second, with 3.2 GiB of memory"
+    assert words in found("Time and memory").sentence
+    bare = found("Time and memory", stages=None, pairs_per_second=None, peak_memory_gib=None)
+    assert bare.sentence == "The run took 3 min 30 s."
+    assert found("Time and memory", seconds=None).status == "not measured"
+
+
+def test_an_interruption_and_a_failed_check_come_first() -> None:
+    failed = [{"name": "first loss is ln 2", "passed": False, "detail": "0.9 against 0.693147"}]
+    summary = decode(Summary, example_run.summary() | {"completed": False, "checks": failed})
+    assert verdict(summary)[:2] == [
+        "The run was interrupted after 40 steps; the figures are those measured until then.",
+        "The start-up check `first loss is ln 2` failed: 0.9 against 0.693147.",
+    ]
+
+
+def test_a_run_without_figures_says_so_and_claims_nothing() -> None:
+    results = findings(decode(Summary, example_run.unmeasured_summary()))
+    assert results[0].sentence.startswith("The run was interrupted;")
+    assert {finding.status for finding in results[1:]} == {"not measured"}
+    assert all("not measured" in finding.sentence for finding in results[1:])
+
+
+def test_sentences_are_ascii_for_any_console() -> None:
+    assert all(sentence.isascii() for sentence in verdict(decode(Summary, example_run.summary())))

@@ -1,0 +1,106 @@
+"""Intervals, against published values, their defining equations, and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiltlm.statistics import Z_95, bootstrap_mean, standard_error, wilson_interval
+
+# Successes may be halves.
+counts = st.integers(1, 500).flatmap(
+    lambda trials: st.tuples(st.integers(0, 2 * trials).map(lambda halves: halves / 2), st.just(trials))
+)
+samples = st.lists(st.floats(-100, 100), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        # R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_against_published_values(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_no_trials_say_nothing() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@given(counts)
+def test_wilson_holds_the_proportion_and_is_one(count: tuple[float, int]) -> None:
+    successes, trials = count
+    low, high = wilson_interval(successes, trials)
+    assert 0 <= low < high <= 1
+    assert low <= successes / trials + 1e-12 and high >= successes / trials - 1e-12
+
+
+@given(counts)
+def test_wilson_bounds_are_where_the_score_test_rejects(count: tuple[float, int]) -> None:
+    successes, trials = count
+    for bound in wilson_interval(successes, trials):
+        distance, deviation = successes / trials - bound, math.sqrt(max(0.0, bound * (1 - bound)) / trials)
+        assert abs(distance) == pytest.approx(Z_95 * deviation, abs=1e-7)
+
+
+@given(counts, st.integers(2, 20))
+def test_wilson_narrows_with_more_trials(count: tuple[float, int], times: int) -> None:
+    (low, high), (low_more, high_more) = (wilson_interval(count[0] * k, count[1] * k) for k in (1, times))
+    assert high_more - low_more < high - low
+
+
+@given(counts)
+def test_wilson_treats_success_and_failure_alike(count: tuple[float, int]) -> None:
+    low, high = wilson_interval(*count)
+    mirrored = wilson_interval(count[1] - count[0], count[1])
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples, st.integers(0, 3))
+def test_the_bootstrap_is_the_same_every_time_and_stays_within_the_data(values: list[float], seed: int) -> None:
+    first, again = (bootstrap_mean(values, seed, resamples=200) for _ in range(2))
+    assert first == again
+    assert first.interval is not None
+    low, high = first.interval
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert first.mean == pytest.approx(sum(values) / len(values), abs=1e-9)
+
+
+def test_the_bootstrap_agrees_with_normal_theory_for_many_values() -> None:
+    values = np.random.default_rng(1).exponential(2.0, 400)
+    estimate = bootstrap_mean(values.tolist())
+    half = Z_95 * standard_error(values.tolist())
+    assert estimate.interval == pytest.approx((estimate.mean - half, estimate.mean + half), abs=0.1 * half)
+
+
+def test_the_bootstrap_covers_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(300):
+        interval = bootstrap_mean(rng.normal(3.0, 1.0, 40).tolist(), resamples=400).interval
+        assert interval is not None
+        covered += interval[0] <= 3.0 <= interval[1]
+    # 285 expected; percentile intervals of 40 values run a little narrow.
+    assert 270 <= covered <= 297
+
+
+def test_the_mean_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="not defined"):
+        bootstrap_mean([])
+
+
+def test_standard_error() -> None:
+    assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(math.sqrt(5 / 3) / 2)
+    assert standard_error([2.5] * 4) == 0.0
+    assert standard_error([2.5]) == standard_error([]) == 0.0

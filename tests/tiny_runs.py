@@ -1,0 +1,51 @@
+"""A tiny model and its tokenizer on disk, and trainers on tiny pairs: for tests of whole stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny_models import SHAREABLE, VOCABULARY, build
+from transformers import PreTrainedModel
+
+from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
+from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
+from tiltlm.model.scorer import PairScorer
+from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
+from tiltlm.training.loop import Trainer
+
+
+def tiny_model(name: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    return build(SHAREABLE[name](), dtype)
+
+
+def pairs(count: int, seed: int = 0) -> list[TokenizedPair]:
+    """Random pairs of uneven lengths over the tiny vocabulary, ending in EOS (2)."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        prompt = [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
+        sides = []
+        for _ in range(2):
+            completion = [*rng.integers(3, VOCABULARY, rng.integers(1, 9)), 2]
+            sides.append(TokenizedSequence(np.array([*prompt, *completion], dtype=np.int32), len(prompt)))
+        made.append(TokenizedPair(f"pair {number}", *sides))
+    return made
+
+
+def referenced(scorer: PairScorer, given: list[TokenizedPair], folder: Path) -> list[ReferencedPair]:
+    cache = ReferenceCache(folder, fingerprint(scorer.model), torch.float32)
+    fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
+    joined = with_reference(given, cache)
+    cache.close()
+    return joined
+
+
+def trainer(
+    scorer: PairScorer, training: TrainingConfig, loss: LossConfig | None = None, reference: str | None = None
+) -> Trainer:
+    config = Config(
+        run=RunConfig(name="tiny"), loss=loss or LossConfig(), training=training, model=ModelConfig(reference=reference)
+    )
+    return Trainer(scorer, config, torch.float32)

@@ -1,0 +1,100 @@
+"""The start-up checks pass on a sound start and stop an unsound one with an explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import pairs, referenced, tiny_model, trainer
+from tiny_tokenizers import byte_level
+
+from tiltlm.config import DataConfig, LossConfig, TrainingConfig
+from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.errors import SelfCheckError
+from tiltlm.model.head import LogitTransform
+from tiltlm.model.scorer import PairScorer
+from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
+from tiltlm.runs.records import Check
+from tiltlm.training.checks import run_checks
+
+
+@pytest.fixture
+def tokenizer() -> PairTokenizer:
+    return PairTokenizer(byte_level(), DataConfig(), terminators=frozenset({2}))
+
+
+def check(
+    tmp_path: Path, tokenizer: PairTokenizer, edit: object = None, loss: LossConfig | None = None
+) -> tuple[list[Check], PairScorer]:
+    scorer = PairScorer(tiny_model())
+    items = referenced(scorer, pairs(5), tmp_path)
+    if callable(edit):
+        items = edit(scorer, items)
+    return run_checks(trainer(scorer, TrainingConfig(), loss), items, tokenizer), scorer
+
+
+def test_a_sound_start(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    checks, _ = check(tmp_path, tokenizer)
+    assert [one.name for one in checks] == ["one BOS", "EOS", "fast path equals slow path", "first loss is ln 2"]
+    assert all(one.passed for one in checks)
+    assert "0.69314" in checks[-1].detail
+    checks, _ = check(tmp_path, tokenizer, loss=LossConfig(name="ipo", beta=0.5))
+    assert checks[-1].name == "first loss is 1.0000"
+
+
+def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        return [dataclasses.replace(item, chosen_logp=item.chosen_logp - 1) for item in items]
+
+    with pytest.raises(SelfCheckError, match="first loss is ln 2: .*disagree before training"):
+        check(tmp_path, tokenizer, edit)
+
+
+def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    """Logits that the model scales and the scorer does not know of."""
+
+    def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        scorer.transform = LogitTransform(scale=2.0)
+        return items
+
+    with pytest.raises(SelfCheckError, match="fast path equals slow path: .*please report it"):
+        check(tmp_path, tokenizer, edit)
+
+
+def test_a_missing_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        chosen = items[0].pair.chosen
+        cut = TokenizedSequence(chosen.ids[:-1], chosen.first_scored - (chosen.scored_tokens == 1))
+        pair = TokenizedPair("cut", cut, items[0].pair.rejected)
+        return [dataclasses.replace(items[0], pair=pair), *items[1:]]
+
+    with pytest.raises(SelfCheckError, match="EOS: 9 of 10 completions"):
+        check(tmp_path, tokenizer, edit)
+
+
+def test_a_doubled_beginning(tmp_path: Path) -> None:
+    tokenizer = PairTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
+    assert tokenizer.adds_bos
+    bos = tokenizer.tokenizer.bos_token_id
+
+    def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        doubled = []
+        for item in items:
+            sides = [
+                TokenizedSequence(np.concatenate([[bos, bos], s.ids[1:]]).astype(np.int32), s.first_scored + 1)
+                for s in (item.pair.chosen, item.pair.rejected)
+            ]
+            doubled.append(TokenizedPair(item.pair.id, *sides))
+        return referenced(scorer, doubled, tmp_path)
+
+    with pytest.raises(SelfCheckError, match="one BOS: .* 10 have it twice"):
+        check(tmp_path, tokenizer, edit)
+
+
+def test_checks_leave_no_gradient(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    _, scorer = check(tmp_path, tokenizer)
+    assert all(parameter.grad is None for parameter in scorer.parameters())
+    assert torch.is_grad_enabled()
