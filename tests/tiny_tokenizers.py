@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
 )
 
 # Repeated, so that the words and the headers become single tokens.
-_SENTENCES = ["\n\nHuman: is the answer yes or no?\n\nAssistant: yes, the answer is yes.", "Answer: yes", "Answer: no"] * 8
+_SENTENCES = ["\n\nHuman: is the answer yes or no?\n\nAssistant: yes, the answer is yes.", "Answer: yes", "no"] * 8
 
 
 def byte_level(

@@ -133,17 +133,26 @@ def _inspect(words: Sequence[str]) -> int:
     data = [rest.pop(0)] if rest and not rest[0].startswith("-") else []
     if not data and not {"-h", "--help"} & set(rest):
         raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
-    report_file = None
-    if "--report" in rest:
-        at = rest.index("--report")
-        report_file = Path(rest[at + 1]) if at + 1 < len(rest) else None
-        del rest[at : at + 2]
+    rest, report_file = _take_report(rest)
     config = parse_config(["--data.train", *(data or ["demo"]), *rest], INSPECT_HELP, "tiltlm inspect")
     from tiltlm.console import Reporter
     from tiltlm.inspect_data import inspect_data
 
     inspect_data(config, report_file, Reporter())
     return 0
+
+
+def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
+    """Splits `--report FILE` off a command line: it is no setting of a run."""
+    rest = [word for word in words if not word.startswith("--report=")]
+    files = [word.removeprefix("--report=") for word in words if word.startswith("--report=")]
+    if "--report" in rest:
+        at = rest.index("--report")
+        files += rest[at + 1 : at + 2]
+        del rest[at : at + 2]
+        if not files or files[-1].startswith("-"):
+            raise ConfigError("--report needs a file to write to.")
+    return rest, Path(files[-1]) if files else None
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

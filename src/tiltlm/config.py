@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,7 +241,7 @@ def validate(config: Config) -> Config:
         ConfigError: naming the option and how to mend it.
     """
     loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
-    _require(loss.beta > 0, "loss.beta must be above 0; 0.1 is the paper's.")
+    _require(0 < loss.beta < math.inf, "loss.beta must be above 0 and finite; 0.1 is the paper's.")
     _require(0 <= loss.label_smoothing < 0.5, "loss.label_smoothing must be at least 0 and below 0.5.")
     _require(
         loss.name == "sigmoid" or loss.label_smoothing == 0,
@@ -267,7 +268,7 @@ def validate(config: Config) -> Config:
     }
     positive |= {name: value for name, value in optional.items() if value is not None}
     for name, value in positive.items():
-        _require(value > 0, f"{name} must be above 0, not {value}.")
+        _require(0 < value < math.inf, f"{name} must be above 0 and finite, not {value}.")
     not_negative = {
         "training.weight_decay": training.weight_decay,
         "training.warmup_steps": training.warmup_steps,
@@ -283,10 +284,22 @@ def validate(config: Config) -> Config:
         data.max_prompt_length is None or data.max_prompt_length < data.max_length,
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )
+    _require(
+        training.max_steps is None or training.epochs == TrainingConfig.epochs,
+        "training.epochs has no effect when training.max_steps is given: remove one of them.",
+    )
+    _require(
+        comparison.samples > 0 or comparison.temperature == ComparisonConfig.temperature,
+        "comparison.temperature has no effect without sampled answers: raise comparison.samples, or remove it.",
+    )
+    _require(
+        data.eval is not None or data.eval_split == DataConfig.eval_split,
+        "data.eval_split has no effect when data.eval is unset: name the held-out data, or remove it.",
+    )
     _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
     _require(
         data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
-        "data.eval_fraction has no effect when data.eval is given: remove one of them.",
+        f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
     )
     name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
     _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers.utils.logging import disable_progress_bar
 
 PLAIN_LINE_SECONDS = 15.0
 """Without a terminal, progress is a line at most this often."""
@@ -21,6 +22,8 @@ class Reporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        # The libraries' own bars for steps of a second would break up ours.
+        disable_progress_bar()
         self.stages: dict[str, float] = {}
 
     def say(self, text: str) -> None:

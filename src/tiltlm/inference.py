@@ -15,7 +15,7 @@ from tiltlm.evaluation.comparison import Models
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.loading import ModelSource, load_model
 from tiltlm.model.scorer import PairScorer
-from tiltlm.pipeline import comparer_for, set_up
+from tiltlm.pipeline import comparer_for, prompt_room, set_up
 from tiltlm.runs.reading import RunFiles, read_run
 from tiltlm.runs.records import Answer, Comparison
 
@@ -47,7 +47,7 @@ def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter)
     before = PairScorer(load_model(setup.source, setup.device))
     source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
     trained = PairScorer(load_model(source, setup.device))
-    comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer)
+    comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
     with reporter.progress("answering", comparer.passes() * len(asked), "prompts") as advance:
         return comparer.compare(Models(before, trained, before), asked, advance)
 

@@ -52,6 +52,7 @@ class Setup:
     config: Config
     source: ModelSource
     tokenizer: PairTokenizer
+    positions: int | None
     device: torch.device
     precision: torch.dtype
     precision_why: str
@@ -69,8 +70,9 @@ def set_up(config: Config) -> Setup:
     source = find_model(config.model.path, config.hub, config.model.trust_remote_code)
     tokenizer = load_tokenizer(source)
     facts = model_facts(source, tokenizer)
-    check_limits(config.data, facts.positions)
-    return Setup(config, source, PairTokenizer(tokenizer, config.data, facts.terminators), device, precision, why)
+    check_limits(config.data, config.comparison, facts.positions)
+    encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
+    return Setup(config, source, encoder, facts.positions, device, precision, why)
 
 
 def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary:
@@ -216,8 +218,8 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
     """Answers prompts with the model as it was and as it is; writes `comparison.json`."""
     config = setup.config
     prompts: list[Prompt] = [
-        *held_out_prompts(data.eval_rendered, config.comparison.prompts, setup.tokenizer),
-        *extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer),
+        *held_out_prompts(data.eval_rendered, config.comparison.prompts, setup.tokenizer, prompt_room(setup)),
+        *extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup)),
     ]
     if not prompts:
         return Figures(counted_prompts=0)
@@ -230,6 +232,11 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
     return figures(comparison)
+
+
+def prompt_room(setup: Setup) -> int | None:
+    """Most tokens of a prompt that leave the model positions for the answer; None where it has no such limit."""
+    return None if setup.positions is None else setup.positions - setup.config.comparison.max_new_tokens
 
 
 def comparer_for(setup: Setup) -> Comparer:

@@ -27,7 +27,7 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Estimate:
-    """Mean of independent values (one per prompt) with its 95% percentile bootstrap interval.
+    """Mean of independent values (one per prompt) with its 95% percentile bootstrap interval; None for one value.
 
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 
@@ -36,14 +36,16 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_0
     """
     if not values:
         raise ValueError("the mean of nothing is not defined")
+    if len(values) == 1:
+        return Estimate(float(values[0]), None)
     data = np.asarray(values, dtype=np.float64)
     draws = np.random.default_rng(seed).integers(0, len(data), (resamples, len(data)))
     low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
     return Estimate(float(data.mean()), (float(low), float(high)))
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Standard error of the mean of independent values; NaN-free: 0 for fewer than two."""
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean of independent values; None for fewer than two."""
     if len(values) < 2:
-        return 0.0
+        return None
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -49,7 +49,7 @@ def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: PairToken
     def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         return [dataclasses.replace(item, chosen_logp=item.chosen_logp - 1) for item in items]
 
-    with pytest.raises(SelfCheckError, match="first loss is ln 2: .*disagree before training"):
+    with pytest.raises(SelfCheckError, match=r"first loss is ln 2: .*disagree before training"):
         check(tmp_path, tokenizer, edit)
 
 
@@ -60,7 +60,7 @@ def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: PairTokenizer)
         scorer.transform = LogitTransform(scale=2.0)
         return items
 
-    with pytest.raises(SelfCheckError, match="fast path equals slow path: .*please report it"):
+    with pytest.raises(SelfCheckError, match=r"fast path equals slow path: .*please report it"):
         check(tmp_path, tokenizer, edit)
 
 
@@ -90,7 +90,7 @@ def test_a_doubled_beginning(tmp_path: Path) -> None:
             doubled.append(TokenizedPair(item.pair.id, *sides))
         return referenced(scorer, doubled, tmp_path)
 
-    with pytest.raises(SelfCheckError, match="one BOS: .* 10 have it twice"):
+    with pytest.raises(SelfCheckError, match=r"one BOS: .* 10 have it twice"):
         check(tmp_path, tokenizer, edit)
 
 

@@ -50,14 +50,16 @@ def test_it_learns_and_records(tmp_path: Path) -> None:
     assert outcome.eval_rows[0].accuracy == pytest.approx(0.5, abs=0.5)
     assert outcome.train_rows[-1].margin > 0.1
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["kind"] for row in rows] == ["eval", *["train"] * 2, "eval", *["train"] * 2, "eval", *["train"] * 2, "eval"]
+    assert "".join(row["kind"][0] for row in rows) == "ettettette"
 
 
-@pytest.mark.parametrize("change", [{"micro_batch_tokens": 40}, {"micro_batch_tokens": 80}])
+@pytest.mark.parametrize("change", [{"micro_batch_tokens": 20}, {"micro_batch_tokens": 45}])
 def test_micro_batches_change_nothing(tmp_path: Path, change: dict[str, int]) -> None:
+    small = TrainingConfig(**{**vars_of(SETTINGS), **change})
     whole, first = run(tmp_path, SETTINGS)
-    cut, second = run(tmp_path, TrainingConfig(**{**vars_of(SETTINGS), **change}))
-    assert sum(row.tokens for row in cut.train_rows) != sum(row.tokens for row in whole.train_rows)
+    cut, second = run(tmp_path, small)
+    batch = referenced(first, pairs(10), tmp_path)[:4]
+    assert len(trainer(second, small).micro_batches(batch)) > len(trainer(first, SETTINGS).micro_batches(batch)) == 1
     assert losses(cut) == pytest.approx(losses(whole), abs=2e-5)
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=3e-4)
@@ -81,7 +83,7 @@ def test_activation_checkpointing_recomputes() -> None:
         nonlocal calls
         calls += 1
 
-    model.model.layers[0].mlp.register_forward_hook(count)
+    model.model.layers[0].mlp.register_forward_pre_hook(count)
     checkpoint_activations(model)
     model(torch.tensor([[1, 5, 6]])).logits.sum().backward()
     assert calls == 2
@@ -124,7 +126,8 @@ def test_clipping_bounds_the_step_and_reports_the_full_norm(tmp_path: Path) -> N
     before = [p.detach().clone() for p in scorer.parameters()]
     maker = trainer(scorer, TrainingConfig(batch_pairs=3, gradient_clip=1e-3))
     row = maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 1, 1.0)
-    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, scorer.parameters(), strict=True)))
+    after = [p.detach() for p in scorer.parameters()]
+    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after, strict=True)))
     assert row.gradient_norm > 1e-2
     assert moved == pytest.approx(1e-3, rel=1e-2)
 
@@ -144,7 +147,7 @@ def test_optimizers_and_schedules(tmp_path: Path, optimizer: str, schedule: str)
     outcome, _ = run(tmp_path, TrainingConfig(**settings))  # type: ignore[arg-type]
     rates = [row.learning_rate / SETTINGS.learning_rate for row in outcome.train_rows]
     after = {"constant": [1, 1, 1, 1], "linear": [1, 0.75, 0.5, 0.25], "cosine": [1, 0.853553, 0.5, 0.146447]}
-    assert rates == pytest.approx([0.5, 1.0, *after[schedule]])
+    assert rates == pytest.approx([0.5, 1.0, *after[schedule]], abs=1e-6)
 
 
 def test_max_steps_goes_round_the_data(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ import torch
 
 from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
 
+ROW_COLUMNS = 512
+"""Rows are filled up to this length, or to the largest tree's. Longer rows share more (a system prompt common to all
+pairs is laid out once a row) and pad less, but attention costs the square of a row's length."""
+
 
 @dataclass(slots=True)
 class _Row:
@@ -62,8 +66,8 @@ def micro_batches(pairs: Sequence[TokenizedPair], token_budget: int, trees: bool
             room[-1 if fitting is None else fitting] -= size
         else:
             groups.append([pair])
-            capacity = size
-            room = [0] if trees else [0, 0]
+            capacity = max(size, min(ROW_COLUMNS, token_budget)) if trees else size
+            room = [capacity - size] if trees else [0, 0]
     return [part for group in groups for part in _within_budget(group, token_budget, trees)]
 
 
@@ -128,25 +132,24 @@ def pack_sequences(sequences: Sequence[TokenizedSequence], trees: bool = True) -
 
 
 def _fill_rows(sequences: Sequence[TokenizedSequence]) -> list[list[int]]:
-    """Distributes sequences over rows, first fit decreasing; answers to one prompt stay together.
-
-    Rows are as long as the largest tree: attention costs the square of a row's length, so longer rows would
-    pay for pairs of tokens that do not see each other.
-    """
+    """Distributes sequences over as few rows as first fit decreasing needs; answers to one prompt stay together."""
     families = _families(sequences)
     sizes = [tree_size(sequences[segment] for segment in family) for family in families]
-    capacity = max(sizes)
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(families)), key=lambda index: -sizes[index]):
-        fitting = next((r for r, free in enumerate(room) if free >= sizes[index]), None)
-        if fitting is None:
-            rows.append([])
-            room.append(capacity)
-            fitting = len(rows) - 1
-        rows[fitting].extend(families[index])
-        room[fitting] -= sizes[index]
-    return rows
+    order = sorted(range(len(families)), key=lambda index: -sizes[index])
+    capacity = max(ROW_COLUMNS, *sizes)
+    fitted: list[list[int]] = []
+    for index in order:
+        room = (row for row in fitted if sum(sizes[i] for i in row) + sizes[index] <= capacity)
+        row = next(room, None)
+        if row is None:
+            fitted.append(row := [])
+        row.append(index)
+    # The same number of rows, filled evenly: every row is padded to the longest.
+    even: list[list[int]] = [[] for _ in fitted]
+    for index in order:
+        min(even, key=lambda row: sum(sizes[i] for i in row)).append(index)
+    best = min(fitted, even, key=lambda rows: max(sum(sizes[i] for i in row) for row in rows))
+    return [[segment for index in row for segment in families[index]] for row in best]
 
 
 def _families(sequences: Sequence[TokenizedSequence]) -> list[list[int]]:
@@ -157,7 +160,7 @@ def _families(sequences: Sequence[TokenizedSequence]) -> list[list[int]]:
         if families:
             neighbour, sequence = sequences[families[-1][-1]], sequences[segment]
             stem = shared_prefix(_laid_out(neighbour), _laid_out(sequence))
-            if stem >= min(neighbour.first_scored, sequence.first_scored) - 1:
+            if stem >= max(1, min(neighbour.first_scored, sequence.first_scored) - 1):
                 families[-1].append(segment)
                 continue
         families.append([segment])

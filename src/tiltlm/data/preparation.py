@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tiltlm import demo
 from tiltlm.config import Config
 from tiltlm.data.inspection import data_report
-from tiltlm.data.loading import LoadedPairs, load_pairs
+from tiltlm.data.loading import LoadedPairs, Role, load_pairs
 from tiltlm.data.splitting import prompt_key, split_by_prompt, subsample, without_leaks
 from tiltlm.data.tokenization import PairTokenizer, RenderedPair
 from tiltlm.errors import DataError
@@ -47,12 +46,12 @@ def read_data(config: Config) -> ReadPairs:
         ConfigError: a setting has no effect on this data.
     """
     data, seed = config.data, config.run.seed
-    loaded = [load_pairs(_place(data.train, demo.TRAIN), data, config.hub, "train")]
+    loaded = [_load(config, data.train, "train")]
     dropped: list[DroppedPair] = []
     if data.eval is None:
         train, held_out = split_by_prompt(loaded[0].pairs, data.eval_fraction, seed)
     else:
-        loaded.append(load_pairs(_place(data.eval, demo.EVAL), data, config.hub, "eval"))
+        loaded.append(_load(config, data.eval, "eval"))
         held_out = loaded[1].pairs
         train, dropped = without_leaks(loaded[0].pairs, held_out)
     return ReadPairs(
@@ -60,8 +59,11 @@ def read_data(config: Config) -> ReadPairs:
     )
 
 
-def _place(name: str, of_demo: Path) -> str | Path:
-    return of_demo if name == DEMO else name
+def _load(config: Config, name: str, role: Role) -> LoadedPairs:
+    if name != DEMO:
+        return load_pairs(name, config.data, config.hub, role)
+    loaded = load_pairs(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role)
+    return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 
 def prepare_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Callable[[int], None]) -> PreparedData:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from tiltlm.config import DataConfig
+from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.errors import ConfigError, ModelError
 from tiltlm.records import DroppedPair, Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 
@@ -62,7 +62,7 @@ class PairTokenizer:
         self.eos = tokenizer.eos_token_id
         self.terminators = terminators | ({self.eos} if self.eos is not None else set())
         with_specials = tokenizer("a").input_ids
-        self.adds_bos = tokenizer.bos_token_id is not None and with_specials[0] == tokenizer.bos_token_id
+        self.adds_bos = tokenizer.bos_token_id is not None and with_specials[:1] == [tokenizer.bos_token_id]
 
     def render(self, pair: PreferencePair) -> RenderedPair:
         """Applies the chat template where the pair is a chat; verbatim text stays as it is."""
@@ -123,10 +123,14 @@ class PairTokenizer:
             advance(len(rendered))
         return result
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt to be answered: one BOS where the model wants one, cut from the left to fit."""
+    def encode_prompt(self, text: str, room: int | None = None) -> list[int]:
+        """Token ids of a prompt to be answered: one BOS where the model wants one, cut from the left to fit.
+
+        room: most tokens the model has for a prompt, besides the limits of the settings.
+        """
         ids = self._with_bos(self.tokenizer(text, add_special_tokens=False).input_ids)
-        excess = len(ids) - (self.config.max_prompt_length or self.config.max_length)
+        limits = (self.config.max_prompt_length or self.config.max_length, room)
+        excess = len(ids) - min(limit for limit in limits if limit is not None)
         keep = 1 if self._starts_with_bos(ids) else 0
         return ids[:keep] + ids[keep + excess :] if excess > 0 else ids
 
@@ -181,28 +185,38 @@ class PairTokenizer:
         bos = self.tokenizer.bos_token_id
         return bos is not None and bool(ids) and ids[0] == bos
 
+    def _is_space(self, token: int) -> bool:
+        return not str(self.tokenizer.decode([token])).strip()
+
     def _terminated(self, ids: list[int], start: int) -> list[int]:
         """Ends a sequence with exactly one end-of-sequence token, as the policy says."""
         if self.config.eos == "as-is":
             return ids
         # Chat templates put white space after the end-of-turn token; nothing is generated after that token.
-        last = next((i for i in range(len(ids) - 1, start - 1, -1) if ids[i] in self.terminators), None)
-        if last is not None and not str(self.tokenizer.decode(ids[last + 1 :])).strip():
-            ids = ids[: last + 1]
-            while len(ids) > start + 1 and ids[-2] in self.terminators:
-                ids = ids[:-1]
-            return ids
+        end = len(ids)
+        while end > start and (ids[end - 1] in self.terminators or self._is_space(ids[end - 1])):
+            end -= 1
+        first = next((i for i in range(end, len(ids)) if ids[i] in self.terminators), None)
+        if first is not None:
+            return ids[: first + 1]
         return [*ids, self.eos] if len(ids) > start else ids
 
 
-def check_limits(config: DataConfig, positions: int | None) -> None:
-    """Refuses a data.max_length beyond the positions the model knows.
+def check_limits(data: DataConfig, comparison: ComparisonConfig, positions: int | None) -> None:
+    """Refuses lengths beyond the positions the model knows.
 
     Raises:
         ConfigError: with the largest value that works.
     """
-    if positions is not None and config.max_length > positions:
-        raise ConfigError(f"data.max_length is {config.max_length}, but the model knows {positions} positions at most.")
+    if positions is None:
+        return
+    if data.max_length > positions:
+        raise ConfigError(f"data.max_length is {data.max_length}, but the model knows {positions} positions at most.")
+    if comparison.max_new_tokens >= positions:
+        raise ConfigError(
+            f"comparison.max_new_tokens is {comparison.max_new_tokens}, but the model knows {positions} positions, and "
+            "the prompt needs some of them."
+        )
 
 
 def _plain_dialogue(messages: Sequence[Message]) -> str:

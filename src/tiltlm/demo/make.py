@@ -23,7 +23,7 @@ from tiltlm.records import Message
 
 HELD_OUT = 120
 SETTINGS = GenerationSettings(max_new_tokens=40, temperature=0.8, samples=4, seed=2305)
-SMALLEST_GAP = 0.3
+SMALLEST_GAP = 0.7
 LONGEST_RATIO = 1.5
 
 _LAST_SENTENCE_END = re.compile(r"^.*[.!?][\"')\]]?(?=\s|$)", re.DOTALL)

@@ -124,37 +124,31 @@ class Comparer:
         sequences = [_sequence(prompt, answer) for prompt, answer in flat]
         texts = [answer.text for _, answer in flat]
         rewards = REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(flat)
-        reference_logps = self._logps(reference, sequences, 1.0)
+        reference_logps = self._logps(reference, sequences)
         log_ratios: list[float | None] = [None] * len(flat)
-        if policy is not None:
-            heat = self.config.temperature
-            at_heat = reference_logps if heat == 1.0 else self._logps(reference, sequences, heat)
-            own = self._logps(policy, sequences, heat)
-            log_ratios = [mine - theirs for mine, theirs in zip(own, at_heat, strict=True)]
         per_prompt = 1 + self.config.samples
-        records = []
-        for start in range(0, len(flat), per_prompt):
-            of_prompt = [
-                Answer(
-                    text=flat[i][1].text,
-                    tokens=len(flat[i][1].ids),
-                    reward=rewards[i],
-                    reference_logp=reference_logps[i],
-                    log_ratio=log_ratios[i] if i > start else None,
-                )
-                for i in range(start, start + per_prompt)
-            ]
-            records.append(Answers(greedy=of_prompt[0], samples=tuple(of_prompt[1:])))
-        return records
+        if policy is not None:
+            sampled = [i for i in range(len(flat)) if i % per_prompt]
+            own = self._logps(policy, [sequences[i] for i in sampled])
+            for i, logp in zip(sampled, own, strict=True):
+                log_ratios[i] = logp - reference_logps[i]
+        answered = [
+            Answer(answer.text, len(answer.ids), reward, reference_logp, log_ratio)
+            for (_, answer), reward, reference_logp, log_ratio in zip(
+                flat, rewards, reference_logps, log_ratios, strict=True
+            )
+        ]
+        starts = range(0, len(flat), per_prompt)
+        return [Answers(answered[i], tuple(answered[i + 1 : i + per_prompt])) for i in starts]
 
     @torch.inference_mode()
-    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
-        """log pi(y|x) of each sequence's completion at a temperature, in nats."""
+    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence]) -> list[float]:
+        """log pi(y|x) of each sequence's completion at the sampling temperature, in nats."""
         logps: list[float] = []
         for group in _groups(sequences, self.token_budget):
             batch = pack_sequences(group, scorer.trees).to(scorer.device)
             with torch.autocast(scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
-                sums, _ = sequence_logps(scorer(batch, temperature), batch)
+                sums, _ = sequence_logps(scorer(batch, self.config.temperature), batch)
             logps.extend(sums.tolist())
         return logps
 

@@ -55,12 +55,11 @@ def generate_answers(
     Returns:
         For each prompt, in the order given, its answers.
     """
+    hot = settings.temperature is not None
+    sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if hot else {}
     generation = GenerationConfig(
+        **sampling,
         max_new_tokens=settings.max_new_tokens,
-        do_sample=settings.temperature is not None,
-        temperature=settings.temperature if settings.temperature is not None else 1.0,
-        top_k=0,
-        top_p=1.0,
         num_return_sequences=settings.samples,
         eos_token_id=sorted(terminators) or None,
         pad_token_id=min(terminators, default=0),

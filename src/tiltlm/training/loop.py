@@ -115,7 +115,7 @@ class Trainer:
             (outcome.train_rows if isinstance(row, TrainRow) else outcome.eval_rows).append(row)  # type: ignore[arg-type]
             on_row(row)
 
-        record(self.evaluate(eval_pairs, 0, 0.0))
+        record(self.evaluate(eval_pairs, 0, 0.0) if self.config.model.reference else self.starting_point(eval_pairs))
         order = batches(len(train_pairs), training.batch_pairs, steps, self.config.run.seed)
         for step, indices in enumerate(order):
             if stop.requested:
@@ -165,6 +165,16 @@ class Trainer:
             seconds=time.perf_counter() - start,
         )
 
+    def starting_point(self, items: Sequence[ReferencedPair]) -> EvalRow:
+        """The evaluation before training where the policy is the reference: known without a forward pass."""
+        counts = torch.tensor([[item.pair.chosen.scored_tokens, item.pair.rejected.scored_tokens] for item in items])
+        logps = torch.tensor([[item.chosen_logp, item.rejected_logp] for item in items])
+        both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
+        settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
+        sums = PairSums()
+        sums.add(both, LOSSES[self.config.loss.name](both, both, settings))
+        return _eval_row(sums, 0, 0.0, 0.0)
+
     @torch.no_grad()
     def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
         """Loss and implicit rewards on held-out pairs, in the same arithmetic as training."""
@@ -172,15 +182,19 @@ class Trainer:
         for group in self.micro_batches(items):
             policy, output, _ = self.score(group)
             sums.add(policy, output)
-        means, _ = sums.means()
-        return EvalRow(
-            step=step,
-            epoch=epoch,
-            pairs=sums.pairs,
-            **dataclasses.asdict(means),
-            accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
-            seconds=time.perf_counter() - start,
-        )
+        return _eval_row(sums, step, epoch, time.perf_counter() - start)
+
+
+def _eval_row(sums: PairSums, step: int, epoch: float, seconds: float) -> EvalRow:
+    means, _ = sums.means()
+    return EvalRow(
+        step=step,
+        epoch=epoch,
+        pairs=sums.pairs,
+        **dataclasses.asdict(means),
+        accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
+        seconds=seconds,
+    )
 
 
 def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:

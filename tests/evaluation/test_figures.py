@@ -1,0 +1,134 @@
+"""The figures of a comparison, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from tiltlm.evaluation.comparison import Figures, figures, repetition
+from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
+from tiltlm.statistics import bootstrap_mean
+
+# Greedy answers and uncounted prompts are in no figure: this one would be noticed.
+ODD = Answer("odd odd odd odd", 1000, reward=99.0, reference_logp=-9e9, log_ratio=None)
+
+
+def answer(reward: float | None, log_ratio: float | None = None, tokens: int = 4, logp: float = -2.0) -> Answer:
+    return Answer("a b c d", tokens, reward, logp, log_ratio)
+
+
+def compared(
+    before: Sequence[Answer], after: Sequence[Answer], counted: bool = True, name: str = "p:1"
+) -> ComparedPrompt:
+    return ComparedPrompt(name, "Q:", counted, Answers(ODD, tuple(before)), Answers(ODD, tuple(after)))
+
+
+def comparison(*prompts: ComparedPrompt, reward: str = "vader") -> Comparison:
+    samples = len(prompts[0].before.samples) if prompts else 2
+    return Comparison(ComparisonSettings(128, 1.0, samples, 0, reward), prompts)
+
+
+PROMPTS = (
+    # A win and a tie; rewards 0.25 to 0.75; log-ratios 3 in the mean.
+    compared([answer(0.0), answer(0.5)], [answer(1.0, 2.0), answer(0.5, 4.0)]),
+    # A loss and a tie; 0.5 to 0; 0.5.
+    compared([answer(1.0), answer(0.0)], [answer(0.0, 1.0), answer(0.0, 0.0)]),
+    # Two wins; -1 to 0.25; 0.5.
+    compared([answer(-1.0), answer(-1.0)], [answer(1.0, -1.0), answer(-0.5, 2.0)]),
+)
+UNCOUNTED = compared([ODD, ODD], [answer(-99.0, 500.0), answer(-99.0, 500.0)], counted=False)
+
+
+def test_rewards_are_means_over_prompts() -> None:
+    shown = figures(comparison(*PROMPTS))
+    assert shown.counted_prompts == 3
+    assert shown.reward_before is not None and shown.reward_after is not None and shown.reward_difference is not None
+    assert shown.reward_before.mean == pytest.approx((0.25 + 0.5 - 1.0) / 3)
+    assert shown.reward_after.mean == pytest.approx((0.75 + 0.0 + 0.25) / 3)
+    assert shown.reward_difference.mean == pytest.approx((0.5 - 0.5 + 1.25) / 3)
+    # Differences of the same prompt, not of two independent means.
+    assert shown.reward_difference == bootstrap_mean([0.5, -0.5, 1.25])
+
+
+def test_a_tie_is_half_a_win() -> None:
+    shown = figures(comparison(*PROMPTS))
+    assert shown.win_rate == pytest.approx((0.75 + 0.25 + 1.0) / 3)
+    assert shown.win_rate_interval == bootstrap_mean([0.75, 0.25, 1.0]).interval
+    nothing_changed = figures(comparison(*(compared([answer(0.3)], [answer(0.3, 0.0)]) for _ in range(4))))
+    assert nothing_changed.win_rate == 0.5
+
+
+def test_the_kl_has_a_standard_error_over_prompts() -> None:
+    kl = figures(comparison(*PROMPTS)).kl
+    assert kl is not None
+    # Per prompt 3, 0.5, 0.5: variance 25/12 over two degrees of freedom.
+    assert kl.mean == pytest.approx(4 / 3)
+    assert kl.standard_error == pytest.approx(math.sqrt(25 / 12 / 3))
+    assert kl.samples == 6
+
+
+def test_more_samples_of_the_same_prompts_do_not_make_the_kl_more_certain() -> None:
+    few = comparison(*(compared([answer(0.0)], [answer(0.0, ratio)]) for ratio in (1.0, 2.0, 6.0)))
+    many = comparison(*(compared([answer(0.0)] * 50, [answer(0.0, ratio)] * 50) for ratio in (1.0, 2.0, 6.0)))
+    first, second = figures(few).kl, figures(many).kl
+    assert first is not None and second is not None
+    assert second.standard_error == pytest.approx(first.standard_error) and (first.samples, second.samples) == (3, 150)
+
+
+def test_surprise_is_per_token() -> None:
+    before = [answer(0.0, tokens=1, logp=-3.0), answer(0.0, tokens=9, logp=-7.0)]
+    after = [answer(0.0, 0.0, tokens=10, logp=-5.0), answer(0.0, 0.0, tokens=30, logp=-15.0)]
+    shown = figures(comparison(compared(before, after)))
+    assert shown.answers_before is not None and shown.answers_after is not None
+    # Ten nats over ten tokens, not the mean of 3 and 7/9.
+    assert shown.answers_before.surprise == pytest.approx(1.0) and shown.answers_before.tokens == 5.0
+    assert shown.answers_after.surprise == pytest.approx(0.5) and shown.answers_after.tokens == 20.0
+
+
+def test_empty_answers_have_no_surprise() -> None:
+    shown = figures(comparison(compared([answer(0.0, tokens=0, logp=0.0)], [answer(0.0, 0.0)])))
+    assert shown.answers_before is not None and shown.answers_before.surprise == 0.0
+
+
+def test_uncounted_prompts_and_greedy_answers_are_left_out() -> None:
+    assert figures(comparison(*PROMPTS, UNCOUNTED)) == figures(comparison(*PROMPTS))
+    assert figures(comparison(UNCOUNTED)) == Figures(counted_prompts=0)
+
+
+def test_without_a_known_reward_the_rest_is_still_shown() -> None:
+    prompts = [compared([answer(None)], [answer(None, ratio)]) for ratio in (1.0, 2.0)]
+    shown = figures(comparison(*prompts, reward="none"))
+    assert shown.kl is not None and shown.kl.mean == 1.5 and shown.answers_after is not None
+    assert shown.counted_prompts == 2
+    rewards = (shown.reward_before, shown.reward_after, shown.reward_difference)
+    assert (*rewards, shown.win_rate, shown.win_rate_interval) == (None,) * 5
+
+
+def test_without_samples_or_prompts_there_are_no_figures() -> None:
+    assert figures(comparison(compared([], []))) == Figures(counted_prompts=0)
+    assert figures(comparison()) == Figures(counted_prompts=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("", 0.0),
+        ("one two", 0.0),
+        ("one two three four", 0.0),
+        # abc bca cab abc: one of four was there before.
+        ("a b c a b c", 0.25),
+        ("A b C a B c", 0.25),
+        ("no no no no", 0.5),
+        ("no " * 102, 0.99),
+    ],
+)
+def test_repetition(text: str, share: float) -> None:
+    assert repetition(text) == pytest.approx(share)
+
+
+def test_repetition_is_a_mean_over_answers() -> None:
+    repeats = Answer("no no no no", 4, 0.0, -1.0, 0.0)
+    shown = figures(comparison(compared([repeats, answer(0.0)], [answer(0.0, 0.0)] * 2)))
+    assert shown.answers_before is not None and shown.answers_before.repetition == 0.25

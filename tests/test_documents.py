@@ -1,0 +1,130 @@
+"""What the documents promise is there: commands parse, files exist, both READMEs agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+from tiltlm.cli import COMMANDS, CompareArguments, parse_config
+from tiltlm.evaluation.rewards import vader
+from tiltlm.model.embedded import PACKAGE, VERSION
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", ROOT / "README.ru.md"]
+
+
+def commands(page: Path) -> list[str]:
+    """Every line of every ```sh block."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("line", sorted({line for page in READMES for line in commands(page)}))
+def test_every_command_is_one_that_works(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line)
+    if words[:3] == ["python", "-m", "src.main"]:
+        words = ["tiltlm", "train", *words[3:]]
+    if words[:3] == ["python", "-m", "src.inference"]:
+        words = ["tiltlm", "compare", *words[3:]]
+    if words[0] == "make":
+        assert set(words[1:]) <= make_targets()
+    elif words[0] == "pip":
+        assert words[1] == "install"
+        if "-r" in words:
+            assert (ROOT / words[words.index("-r") + 1]).is_file()
+    elif words[0] == "docker":
+        assert words[1] in ("build", "run")
+        assert words[-1] in (".", "dpo_project")
+    elif words[0] == "git":
+        assert words[1] == "clone"
+    elif words[0] == "vllm":
+        assert words[1] == "serve"
+    else:
+        assert words[0] == "tiltlm"
+        assert words[1] in COMMANDS
+        if words[1] == "train":
+            parse_config(words[2:])
+        elif words[1] == "inspect":
+            parse_config(["--data.train", *words[2:]])
+        elif words[1] == "compare":
+            tyro.cli(CompareArguments, args=words[2:])
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    assert commands(READMES[0]) == commands(READMES[1])
+
+
+@pytest.mark.parametrize("page", [*READMES, ROOT / "docs" / "architecture.md"], ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert local
+    for target in local:
+        assert (page.parent / target).exists(), target
+
+
+def test_the_dockerfile_names_only_what_exists() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
+        *sources, _ = line.split()
+        for source in sources:
+            assert (ROOT / source).exists(), source
+    assert 'ENTRYPOINT ["python", "-m", "src.main"]' in text
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not {"src", "configs", "requirements.txt", "pyproject.toml", "README.md", "LICENSE"} & set(ignored)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_requirements_are_pinned(name: str) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    assert lines
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+
+
+def test_the_embedded_model_is_pinned_alike_everywhere() -> None:
+    for name in ("Makefile", "Dockerfile"):
+        assert f"{PACKAGE}=={VERSION}" in (ROOT / name).read_text()
+
+
+def test_rooms_on_the_architecture_page_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = page[page.index("src/main.py") : page.index("Imports point downwards")]
+    package = ROOT / "src" / "tiltlm"
+    named = {word.strip(",/") for word in re.findall(r"(?<![\w.`])[a-z_]+(?:\.py|/)(?=[\s,])", rooms)}
+    on_disk = {path.name for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert {name for name in named if name not in ("main.py", "inference.py")} <= on_disk | {"src", "tiltlm"}
+    assert on_disk - {"__init__.py"} <= named | {"inference.py"}
+
+
+def test_the_demos_data_is_as_its_card_says() -> None:
+    demo = ROOT / "src" / "tiltlm" / "demo"
+    openers = (demo / "openers.txt").read_text(encoding="utf-8").splitlines()
+    assert len(openers) == len({opener.lower() for opener in openers}) >= 300
+    card = (demo / "CARD.md").read_text(encoding="utf-8")
+    split: dict[str, list[str]] = {}
+    for name in ("train", "eval"):
+        rows = [json.loads(line) for line in (demo / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert f"| {len(rows)} pairs" in card
+        split[name] = [row["prompt"][0]["content"] for row in rows]
+        for row in rows:
+            assert row["chosen_sentiment"] - row["rejected_sentiment"] >= 0.7
+    assert set(split["train"]) <= set(openers[:-120])
+    assert set(split["eval"]) <= set(openers[-120:])
+
+
+def test_the_demos_sentiments_are_vaders() -> None:
+    demo = ROOT / "src" / "tiltlm" / "demo"
+    rows = [json.loads(line) for line in (demo / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = vader([row["chosen"][0]["content"] for row in rows])
+    assert scores == [row["chosen_sentiment"] for row in rows]

@@ -1,0 +1,274 @@
+"""The main job on a real model and real text, as a person starts it; small enough for every test run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+
+from tiltlm.cli import main
+from tiltlm.runs.reading import read_run
+
+pytestmark = pytest.mark.usefixtures("all_threads")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not beside this checkout")
+SMALL = ["--run.directory", "runs", "--comparison.max-new-tokens", "8", "--comparison.samples", "1"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a reference cache of its own; the embedded model's cache is shared."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory, all_threads: None) -> Path:
+    """The demo in very small: the embedded model, 6 training pairs, 2 steps."""
+    folder = tmp_path_factory.mktemp("embedded")
+    code = main(
+        [
+            "train",
+            *SMALL,
+            "--run.directory",
+            str(folder),
+            "--run.name",
+            "small",
+            "--data.max-train-pairs",
+            "6",
+            "--data.max-eval-pairs",
+            "3",
+            "--training.batch-pairs",
+            "3",
+            "--comparison.prompts",
+            "2",
+        ]
+    )
+    assert code == 0
+    return folder / "small"
+
+
+def test_the_demo_in_small(embedded_run: Path) -> None:
+    files = {path.name for path in embedded_run.iterdir()}
+    assert files == {
+        "config.json",
+        "environment.json",
+        "data_report.json",
+        "metrics.jsonl",
+        "summary.json",
+        "comparison.json",
+        "comparison.md",
+        "training_metrics.png",
+        "report.html",
+        "model",
+    }
+    run = read_run(embedded_run)
+    assert run.summary.completed
+    assert run.summary.steps == 2
+    assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
+    assert run.summary.checks is not None
+    assert all(check.passed for check in run.summary.checks)
+    assert run.data.chat
+    assert run.data.train is not None
+    assert run.data.train.pairs == 6
+    assert run.summary.reward == "vader"
+    assert run.summary.win_rate is not None
+    assert run.summary.kl is not None
+    assert run.comparison is not None
+    assert len(run.comparison.prompts) == 3
+    assert "What are the main differences between Python and C++?" in run.comparison.prompts[-1].prompt
+    assert not run.comparison.prompts[-1].counted
+    assert set(run.summary.stages or {}) == {"data", "reference", "training", "comparison"}
+
+
+def test_the_trained_model_loads_in_stock_transformers(embedded_run: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded_run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(embedded_run / "model")
+    assert tokenizer.chat_template is not None
+    chat = [{"role": "user", "content": "Name a colour."}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert output.shape[1] == inputs["input_ids"].shape[1] + 4
+    assert list((embedded_run / "model").glob("*.safetensors"))
+    card = (embedded_run / "model" / "README.md").read_text()
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
+    assert "arxiv.org/abs/2305.18290" in card
+
+
+def test_a_second_run_does_not_overwrite_the_first(embedded_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (embedded_run / "summary.json").read_bytes()
+    assert main(["train", "--run.directory", str(embedded_run.parent), "--run.name", "small"]) == 1
+    assert "there is a run in" in capsys.readouterr().err
+    assert (embedded_run / "summary.json").read_bytes() == before
+
+
+def test_report_and_compare(embedded_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (embedded_run / "report.html").unlink()
+    assert main(["report", str(embedded_run)]) == 0
+    assert (embedded_run / "report.html").stat().st_size > 10_000
+    assert main(["compare", str(embedded_run)]) == 0
+    assert "recorded" in capsys.readouterr().out
+    assert main(["compare", str(embedded_run), "--prompt", "Tell me about rain."]) == 0
+    output = capsys.readouterr().out
+    assert "Tell me about rain." in output
+    assert "<|im_start|>assistant" in output
+
+
+@needs_shared
+def test_hh_dialogues_train_with_the_embedded_model(here: Path) -> None:
+    code = main(
+        [
+            "train",
+            *SMALL,
+            "--run.name",
+            "hh",
+            "--data.train",
+            str(SHARED / "hh-harmless-base-test.jsonl.gz"),
+            "--data.max-train-pairs",
+            "4",
+            "--data.max-eval-pairs",
+            "2",
+            "--data.max-length",
+            "160",
+            "--training.batch-pairs",
+            "2",
+            "--comparison.prompts",
+            "1",
+        ]
+    )
+    assert code == 0
+    run = read_run(here / "runs" / "hh")
+    assert run.data.sources[0].format == "dialogue"
+    assert run.data.sources[0].rows == 2312
+    assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
+    assert run.summary.win_rate is None  # no reward is known for these data
+    assert run.summary.eval_accuracy is not None
+
+
+@needs_shared
+def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(here: Path) -> None:
+    """configs/gpt2-hh.toml as it is, on a local stand-in for the hub: one flag, and sizes cut down."""
+    hub = here / "hub"
+    tokenizer = GPT2TokenizerFast.from_pretrained(SHARED / "gpt2-bpe")
+    tokenizer.save_pretrained(hub / "gpt2")
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=4)).save_pretrained(hub / "gpt2")
+    data = hub / "Anthropic" / "hh-rlhf" / "harmless-base"
+    data.mkdir(parents=True)
+    with gzip.open(SHARED / "hh-harmless-base-test.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = file.readlines()
+    for name, part in (("train", lines[:300]), ("test", lines[300:340])):
+        with gzip.open(data / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(part)
+    code = main(
+        [
+            "train",
+            str(ROOT / "configs" / "gpt2-hh.toml"),
+            "--hub.folder",
+            str(hub),
+            *SMALL,
+            "--training.max-steps",
+            "3",
+            "--data.max-train-pairs",
+            "150",
+            "--comparison.prompts",
+            "2",
+        ]
+    )
+    assert code == 0
+    run = read_run(here / "runs" / "gpt2-hh")
+    assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
+    assert run.summary.steps == 3
+    assert [row.learning_rate for row in run.metrics.train] == pytest.approx([1e-6 * k / 150 for k in (1, 2, 3)])
+    assert run.data.train is not None
+    assert run.data.train.prompt_tokens is not None
+    assert run.data.train.prompt_tokens.max == 256
+    assert run.comparison is not None
+    assert run.comparison.prompts[-1].prompt.endswith("Python and C++?\n\nAssistant:")
+
+
+@needs_shared
+def test_polite_answers_are_preferred_after_training(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that starts from nothing learns a real preference in seconds, on real text, as its curves say."""
+    hub = here / "model"
+    GPT2TokenizerFast.from_pretrained(SHARED / "gpt2-bpe").save_pretrained(hub)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=4)).save_pretrained(hub)
+    code = main(
+        [
+            "train",
+            *SMALL,
+            "--run.name",
+            "polite",
+            "--data.train",
+            str(SHARED / "polite-rude.json"),
+            "--model.path",
+            str(hub),
+            "--data.max-train-pairs",
+            "200",
+            "--data.max-eval-pairs",
+            "60",
+            "--training.epochs",
+            "4",
+            "--training.learning-rate",
+            "1e-3",
+            "--comparison.prompts",
+            "0",
+            "--comparison.extra-prompts",
+        ]
+    )
+    assert code == 0
+    summary = read_run(here / "runs" / "polite").summary
+    assert summary.eval_accuracy_interval is not None
+    assert summary.eval_accuracy_interval[0] > 0.5
+    assert "better than chance" in capsys.readouterr().out
+
+
+def test_a_hub_model_without_a_network_says_how_to_give_it_locally(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["train", "--model.path", "someone/some-model", "--run.name", "x"]) == 1
+    message = capsys.readouterr().err
+    assert "someone/some-model" in message
+    assert "--model.path FOLDER" in message
+    assert "--hub.folder DIR" in message
+    assert not (here / "runs").exists()
+
+
+def test_inspect(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "Say yes. ", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(20)]
+    rows += [{"prompt": f"Again {n}? ", "chosen": "same", "rejected": "same"} for n in range(2)]
+    rows += [{"prompt": f"More {n}? ", "chosen": "a", "rejected": "b"} for n in range(3)]
+    Path("pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n{broken\n")
+    assert main(["inspect", "pairs.jsonl", "--report", "account.json"]) == 0
+    output = capsys.readouterr().out
+    assert "read as `preference`" in output
+    assert "2 identical completions" in output
+    assert "1 unreadable row" in output
+    assert "pairs.jsonl:26" in output
+    account = json.loads(Path("account.json").read_text())
+    assert account["dropped"]["count"] == 3
+
+
+def test_python_dash_m_src_main_is_the_same_program() -> None:
+    command = [sys.executable, "-m", "src.main", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=_plain_environment())
+    assert "--training.learning-rate" in shown.stdout
+    compare = subprocess.run(
+        [sys.executable, "-m", "src.inference", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--prompt" in compare.stdout
+
+
+def _plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
