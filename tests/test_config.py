@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from tiltlm import __version__, cli, config, demo
 from tiltlm.cli import main, parse_config
-from tiltlm.config import Config, config_from_dict, load_config, validate
+from tiltlm.config import Config, config_from_dict, load_config
 from tiltlm.errors import ConfigError, TiltlmError
+from tiltlm.validation import validate
 
 SECTIONS = get_type_hints(Config)
 HINTS = {(section, option): hint for section, kind in SECTIONS.items() for option, hint in get_type_hints(kind).items()}

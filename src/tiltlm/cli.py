@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from tiltlm import __version__, demo
-from tiltlm.config import Config, load_config, validate
+from tiltlm.config import Config, load_config
 from tiltlm.errors import ConfigError, TiltlmError
+from tiltlm.validation import validate
 
 USAGE = """\
 usage: tiltlm COMMAND ...

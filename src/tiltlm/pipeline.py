@@ -37,9 +37,10 @@ from tiltlm.model_card import model_card
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
-from tiltlm.runs.environment import describe_environment, peak_memory_gib
+from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.records import Check, EvalRow, Summary, TrainRow
+from tiltlm.summary import summarise
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import StopRequest, Trainer, TrainingOutcome
 from tiltlm.training.metrics import MetricsLog
@@ -106,7 +107,9 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
         shown = _compare(setup, scorer, data, folder, reporter) if outcome.completed else Figures(counted_prompts=0)
 
     with reporter.stage("report", "5/5 Report"):
-        summary = _summary(setup, data, checks, outcome, shown, reporter, time.perf_counter() - start)
+        summary = summarise(
+            config, setup.device, data, checks, outcome, shown, dict(reporter.stages), time.perf_counter() - start
+        )
         folder.write_json("summary.json", summary)
         card = model_card(config, environment, data.report, summary)
         (folder.model / "README.md").write_text(card, encoding="utf-8")
@@ -249,62 +252,6 @@ def comparer_for(setup: Setup) -> Comparer:
         precision=setup.precision,
         token_budget=setup.config.training.micro_batch_tokens,
     )
-
-
-def _summary(
-    setup: Setup,
-    data: PreparedData,
-    checks: list[Check],
-    outcome: TrainingOutcome,
-    shown: Figures,
-    reporter: Reporter,
-    seconds: float,
-) -> Summary:
-    config, rows, evaluations = setup.config, outcome.train_rows, outcome.eval_rows
-    first, last = evaluations[0], evaluations[-1]
-    busy = sum(row.seconds for row in rows)
-    return Summary(
-        run=config.run.name,
-        completed=outcome.completed,
-        model=config.model.path,
-        reference=config.model.reference,
-        loss=config.loss.name,
-        beta=config.loss.beta,
-        steps=len(rows),
-        epochs=rows[-1].epoch if rows else 0.0,
-        train_pairs=len(data.train),
-        eval_pairs=len(data.eval),
-        first_loss=rows[0].loss if rows else None,
-        final_loss=rows[-1].loss if rows else None,
-        eval_loss=last.loss,
-        eval_accuracy=last.accuracy,
-        eval_accuracy_interval=last.accuracy_interval,
-        eval_margin=last.margin,
-        eval_chosen_logp_change=last.chosen_logp - first.chosen_logp,
-        eval_rejected_logp_change=last.rejected_logp - first.rejected_logp,
-        reward=None if config.comparison.reward == "none" else config.comparison.reward,
-        reward_before=shown.reward_before,
-        reward_after=shown.reward_after,
-        reward_difference=shown.reward_difference,
-        win_rate=shown.win_rate,
-        win_rate_interval=shown.win_rate_interval,
-        kl=shown.kl,
-        answers_before=shown.answers_before,
-        answers_after=shown.answers_after,
-        counted_prompts=shown.counted_prompts,
-        seconds=seconds,
-        stages=dict(reporter.stages),
-        pairs_per_second=sum(row.pairs for row in rows) / busy if busy else None,
-        tokens_per_second=sum(row.tokens for row in rows) / busy if busy else None,
-        peak_memory_gib=_peak_memory(setup.device),
-        checks=tuple(checks),
-    )
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return peak_memory_gib()
 
 
 def _device_name(device: torch.device) -> str:

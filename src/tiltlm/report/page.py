@@ -74,6 +74,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters |= {
+        "capitalised": lambda text: text[:1].upper() + text[1:],
         "number": number,
         "signed": signed,
         "percent": percent,

@@ -1,4 +1,4 @@
-"""Makes the demo's preference pairs: `python -m tiltlm.demo.make` (about a quarter of an hour on two cores).
+"""Makes the demo's preference pairs: `python scripts/make_demo_data.py` (about a quarter of an hour on two cores).
 
 The embedded model answers each opener several times; an answer is cut after its last whole sentence, so that it ends
 as an answer should; VADER scores it; the best and the worst answer to an opener make a pair. The openers were

@@ -1,0 +1,85 @@
+"""Settings that are out of range, or that would have no effect, are refused before anything is done."""
+
+from __future__ import annotations
+
+import math
+
+from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
+from tiltlm.errors import ConfigError
+
+
+def validate(config: Config) -> Config:
+    """Returns the configuration unchanged, or says which option is out of range or has no effect.
+
+    Raises:
+        ConfigError: naming the option and how to mend it.
+    """
+    loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
+    _require(0 < loss.beta < math.inf, "loss.beta must be above 0 and finite; 0.1 is the paper's.")
+    _require(0 <= loss.label_smoothing < 0.5, "loss.label_smoothing must be at least 0 and below 0.5.")
+    _require(
+        loss.name == "sigmoid" or loss.label_smoothing == 0,
+        f"loss.label_smoothing has no effect on the loss `{loss.name}`: remove it, or set loss.name to `sigmoid`.",
+    )
+    _require(
+        training.optimizer == "adamw" or training.weight_decay == 0,
+        f"training.weight_decay has no effect on `{training.optimizer}`: remove it, or train with adamw.",
+    )
+    positive = {
+        "training.epochs": training.epochs,
+        "training.batch_pairs": training.batch_pairs,
+        "training.micro_batch_tokens": training.micro_batch_tokens,
+        "training.learning_rate": training.learning_rate,
+        "data.max_length": data.max_length,
+        "comparison.max_new_tokens": comparison.max_new_tokens,
+        "comparison.temperature": comparison.temperature,
+    }
+    optional = {
+        "training.max_steps": training.max_steps,
+        "data.max_train_pairs": data.max_train_pairs,
+        "data.max_eval_pairs": data.max_eval_pairs,
+        "data.max_prompt_length": data.max_prompt_length,
+    }
+    positive |= {name: value for name, value in optional.items() if value is not None}
+    for name, value in positive.items():
+        _require(0 < value < math.inf, f"{name} must be above 0 and finite, not {value}.")
+    not_negative = {
+        "training.weight_decay": training.weight_decay,
+        "training.warmup_steps": training.warmup_steps,
+        "training.gradient_clip": training.gradient_clip,
+        "training.eval_every": training.eval_every,
+        "comparison.prompts": comparison.prompts,
+        "comparison.samples": comparison.samples,
+        "run.seed": config.run.seed,
+    }
+    for name, value in not_negative.items():
+        _require(value >= 0, f"{name} must not be negative, and is {value}.")
+    _require(
+        data.max_prompt_length is None or data.max_prompt_length < data.max_length,
+        f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
+    )
+    _require(
+        training.max_steps is None or training.epochs == TrainingConfig.epochs,
+        "training.epochs has no effect when training.max_steps is given: remove one of them.",
+    )
+    _require(
+        comparison.samples > 0 or comparison.temperature == ComparisonConfig.temperature,
+        "comparison.temperature has no effect without sampled answers: raise comparison.samples, or remove it.",
+    )
+    _require(
+        data.eval is not None or data.eval_split == DataConfig.eval_split,
+        "data.eval_split has no effect when data.eval is unset: name the held-out data, or remove it.",
+    )
+    _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
+    _require(
+        data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
+        f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
+    )
+    name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
+    _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
+    return config
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
