@@ -1,0 +1,54 @@
+"""Under what circumstances a run was made."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tiltlm.runs.records import Environment
+
+PACKAGES = ("tiltlm", "torch", "transformers", "tokenizers", "datasets", "numpy")
+
+
+def describe_environment(command: tuple[str, ...], device: str, precision: str) -> Environment:
+    """Versions, machine, the code's git commit, and the command line."""
+    return Environment(
+        command=command,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        device=device,
+        precision=precision,
+        git_commit=_git_commit(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        platform=platform.platform(),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit this code lies in, with `-dirty` where it was changed since; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None if described.returncode == 0 else None
+
+
+def peak_memory_gib() -> float | None:
+    """The process's largest resident memory in GiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,105 @@
+"""Reads the files of a run's folder; the only door through which the report learns anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tiltlm.errors import RunError
+from tiltlm.runs.decoding import MalformedError, decode
+from tiltlm.runs.records import Comparison, DataReport, Environment, EvalRow, Metrics, Settings, Summary, TrainRow
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Everything a run wrote. `comparison` is None where no answers were compared."""
+
+    settings: Settings
+    environment: Environment
+    metrics: Metrics
+    data: DataReport
+    summary: Summary
+    comparison: Comparison | None
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Reads the files of a run.
+
+    A last line of `metrics.jsonl` that a crash cut short is left out.
+
+    Raises:
+        RunError: the folder or one of its files is missing or damaged; the message says which.
+    """
+    if not folder.is_dir():
+        raise RunError(f"there is no run in {folder}: give the folder of a run that `tiltlm train` has written.")
+    comparison = folder / "comparison.json"
+    return RunFiles(
+        settings=_read_json(folder / "config.json", Settings),
+        environment=_read_json(folder / "environment.json", Environment),
+        metrics=_read_metrics(folder / "metrics.jsonl"),
+        data=_read_json(folder / "data_report.json", DataReport),
+        summary=_read_json(folder / "summary.json", Summary),
+        comparison=_read_json(comparison, Comparison) if comparison.exists() else None,
+    )
+
+
+def _read_json(path: Path, kind: type[Kind]) -> Kind:
+    try:
+        return decode(kind, json.loads(_read_bytes(path)))
+    except MalformedError as error:
+        raise _damaged(path, str(error)) from error
+    except ValueError as error:
+        raise _damaged(path, f"it is not valid JSON ({error})") from error
+
+
+def _read_metrics(path: Path) -> Metrics:
+    lines = _read_bytes(path).split(b"\n")
+    # Every whole line ends in a newline, so what stands after the last one was cut short, or is empty.
+    tail = lines.pop()
+    train: list[TrainRow] = []
+    evaluations: list[EvalRow] = []
+    if _is_json(tail):
+        lines.append(tail)
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = decode(dict[str, object], json.loads(line))
+            if row.get("kind") == "train":
+                train.append(decode(TrainRow, row))
+            elif row.get("kind") == "eval":
+                evaluations.append(decode(EvalRow, row))
+            else:
+                raise MalformedError(f"its kind should be `train` or `eval`, and is {row.get('kind')!r:.60}")
+        except MalformedError as error:
+            raise _damaged(path, f"line {number}: {error}") from error
+        except ValueError as error:
+            raise _damaged(path, f"line {number} is not valid JSON ({error})") from error
+    return Metrics(tuple(train), tuple(evaluations))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path.name} of the run in {path.parent} ({error.strerror}): "
+            "give the folder of a run that `tiltlm train` has written, or train it again."
+        ) from error
+
+
+def _damaged(path: Path, what: str) -> RunError:
+    return RunError(
+        f"{path.name} of the run in {path.parent} is damaged: {what}. "
+        "Restore the file, or train again with run.overwrite."
+    )
