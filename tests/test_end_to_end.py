@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from tiltlm.cli import main
@@ -243,6 +246,45 @@ def test_a_hub_model_without_a_network_says_how_to_give_it_locally(
     assert "--model.path FOLDER" in message
     assert "--hub.folder DIR" in message
     assert not (here / "runs").exists()
+
+
+def test_ctrl_c_ends_cleanly(here: Path) -> None:
+    """After the current step: what is trained so far is saved and reported, and the exit code says interrupted."""
+    tokenizer = byte_level()
+    tokenizer.save_pretrained(here / "tiny")
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128}
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(here / "tiny")
+    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
+    Path("pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    command = [sys.executable, "-m", "tiltlm.cli", "train", "--data.train", "pairs.jsonl", "--model.path", "tiny"]
+    command += [
+        "--data.max-length",
+        "100",
+        "--comparison.max-new-tokens",
+        "8",
+        "--training.max-steps",
+        "100000",
+        "--training.eval-every",
+        "0",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as run:
+        metrics = Path("runs/run/metrics.jsonl")
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text().count("\n") > 3) and run.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert "Traceback" not in output
+    summary = read_run(Path("runs/run")).summary
+    assert not summary.completed
+    assert summary.steps is not None
+    assert 0 < summary.steps < 100000
+    assert (Path("runs/run/model") / "model.safetensors").is_file()
+    assert Path("runs/run/report.html").is_file()
 
 
 def test_inspect(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,17 +14,15 @@ def validate(config: Config) -> Config:
     Raises:
         ConfigError: naming the option and how to mend it.
     """
+    _require_ranges(config)
+    _require_effects(config)
+    return config
+
+
+def _require_ranges(config: Config) -> None:
     loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
     _require(0 < loss.beta < math.inf, "loss.beta must be above 0 and finite; 0.1 is the paper's.")
     _require(0 <= loss.label_smoothing < 0.5, "loss.label_smoothing must be at least 0 and below 0.5.")
-    _require(
-        loss.name == "sigmoid" or loss.label_smoothing == 0,
-        f"loss.label_smoothing has no effect on the loss `{loss.name}`: remove it, or set loss.name to `sigmoid`.",
-    )
-    _require(
-        training.optimizer == "adamw" or training.weight_decay == 0,
-        f"training.weight_decay has no effect on `{training.optimizer}`: remove it, or train with adamw.",
-    )
     positive = {
         "training.epochs": training.epochs,
         "training.batch_pairs": training.batch_pairs,
@@ -58,6 +56,21 @@ def validate(config: Config) -> Config:
         data.max_prompt_length is None or data.max_prompt_length < data.max_length,
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )
+    _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
+    name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
+    _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
+
+
+def _require_effects(config: Config) -> None:
+    loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
+    _require(
+        loss.name == "sigmoid" or loss.label_smoothing == 0,
+        f"loss.label_smoothing has no effect on the loss `{loss.name}`: remove it, or set loss.name to `sigmoid`.",
+    )
+    _require(
+        training.optimizer == "adamw" or training.weight_decay == 0,
+        f"training.weight_decay has no effect on `{training.optimizer}`: remove it, or train with adamw.",
+    )
     _require(
         training.max_steps is None or training.epochs == TrainingConfig.epochs,
         "training.epochs has no effect when training.max_steps is given: remove one of them.",
@@ -70,14 +83,10 @@ def validate(config: Config) -> Config:
         data.eval is not None or data.eval_split == DataConfig.eval_split,
         "data.eval_split has no effect when data.eval is unset: name the held-out data, or remove it.",
     )
-    _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
     _require(
         data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
         f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
     )
-    name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
-    _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
-    return config
 
 
 def _require(holds: bool, message: str) -> None:
