@@ -14,4 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 COPY configs ./configs
 
+# Converted once, when the image is built, not at every start.
+RUN PYTHONPATH=src python -c "from tiltlm.model.embedded import embedded_model; embedded_model()"
+
 ENTRYPOINT ["python", "-m", "src.main"]
