@@ -248,15 +248,47 @@ def test_a_hub_model_without_a_network_says_how_to_give_it_locally(
     assert not (here / "runs").exists()
 
 
+def tiny_gpt2_and_pairs(folder: Path) -> None:
+    """Two random models that share a tokenizer, in `tiny` and `other`, and 40 short pairs in `pairs.jsonl`."""
+    for seed, name in enumerate(("tiny", "other")):
+        tokenizer = byte_level()
+        tokenizer.save_pretrained(folder / name)
+        torch.manual_seed(seed)
+        sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
+        ends = {"bos_token_id": 0, "eos_token_id": 1}
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder / name)
+    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def test_another_model_as_reference(here: Path) -> None:
+    """Its values are used: the first loss is not ln 2, and the evaluation before training knows that."""
+    tiny_gpt2_and_pairs(here)
+    options = ["--data.train", "pairs.jsonl", "--model.path", "tiny", "--model.reference", "other"]
+    assert main(["train", *SMALL, *options, "--data.max-length", "100", "--comparison.prompts", "2"]) == 0
+    run = read_run(here / "runs" / "run")
+    assert run.summary.reference == "other"
+    assert abs((run.summary.first_loss or 0) - 0.693147) > 1e-3
+    assert abs(run.metrics.evaluations[0].loss - 0.693147) > 1e-3
+    assert run.summary.kl is not None
+
+
+def test_a_reference_with_another_vocabulary_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_gpt2_and_pairs(here)
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["something new"])
+    tokenizer.save_pretrained(here / "other")
+    options = ["--data.train", "pairs.jsonl", "--model.path", "tiny", "--model.reference", "other"]
+    assert main(["train", *SMALL, *options, "--data.max-length", "100"]) == 1
+    assert "another vocabulary" in capsys.readouterr().err
+    # Mended, the same command runs: what failed before training is in nobody's way.
+    byte_level().save_pretrained(here / "other")
+    assert main(["train", *SMALL, *options, "--data.max-length", "100", "--comparison.prompts", "0"]) == 0
+
+
 def test_ctrl_c_ends_cleanly(here: Path) -> None:
     """After the current step: what is trained so far is saved and reported, and the exit code says interrupted."""
-    tokenizer = byte_level()
-    tokenizer.save_pretrained(here / "tiny")
-    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128}
-    ends = {"bos_token_id": 0, "eos_token_id": 1}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(here / "tiny")
-    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
-    Path("pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tiny_gpt2_and_pairs(here)
     command = [sys.executable, "-m", "tiltlm.cli", "train", "--data.train", "pairs.jsonl", "--model.path", "tiny"]
     command += [
         "--data.max-length",

@@ -17,6 +17,7 @@ from tiltlm.runs.folder import RunFolder, newest_run
 def a_run(directory: Path, name: str = "demo") -> RunFolder:
     folder = RunFolder.create(directory, name, overwrite=False)
     folder.write_json("config.json", Config())
+    folder.metrics.write_text('{"kind": "train"}\n')
     return folder
 
 
@@ -47,6 +48,11 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"there is a run in .*demo already: .*--run\.name.*--run\.overwrite"):
             refuses(tmp_path, "demo", False)
     assert contents(run.path) == before
+
+
+def test_a_run_that_never_trained_is_in_nobodys_way(tmp_path: Path) -> None:
+    a_run(tmp_path).metrics.unlink()
+    assert list(RunFolder.create(tmp_path, "demo", overwrite=False).path.iterdir()) == []
 
 
 def test_a_run_is_overwritten_if_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -22,13 +22,16 @@ class RunFolder:
     def require_free(directory: Path, name: str, overwrite: bool) -> None:
         """Says at once whether `create` would refuse, before any work is done.
 
+        A run that ended before it trained (it has settings but no metrics) is in nobody's way.
+
         Raises:
             RunError: a run of this name exists and `overwrite` is off, or the folder holds something else.
         """
         path = directory / name
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
-        if not overwrite:
+        began = (path / "metrics.jsonl").exists() or not (path / "config.json").is_file()
+        if not overwrite and began:
             raise RunError(
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
