@@ -57,7 +57,7 @@ def saved_rows(folder: Path, split: str) -> Rows:
     Raises:
         DataError: it cannot be read, or has no such split.
     """
-    from datasets import DatasetDict, load_from_disk  # type: ignore[import-untyped]
+    from datasets import DatasetDict, load_from_disk
 
     try:
         dataset = load_from_disk(str(folder))
@@ -73,7 +73,7 @@ def saved_rows(folder: Path, split: str) -> Rows:
 def _load(hub_id: str, split: str, arguments: dict[str, str]) -> Any:
     """The dataset, or the error that says why there is none."""
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+    from datasets.exceptions import DatasetsError
 
     try:
         return load_dataset(hub_id, split=split, **arguments)
@@ -89,7 +89,7 @@ def _dataset_rows(dataset: Any, name: str) -> Rows:
 @contextmanager
 def _offline() -> Iterator[None]:
     """The hub's libraries in offline mode: they look in their cache, and do not retry for half a minute."""
-    import datasets.config  # type: ignore[import-untyped]
+    import datasets.config
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE

@@ -245,8 +245,8 @@ def _csv_lines(stream: Iterable[bytes]) -> Iterator[str]:
 
 
 def _parquet_rows(stream: Any, name: str) -> Rows:
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
 
     number = 0
     try:

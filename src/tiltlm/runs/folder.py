@@ -66,7 +66,8 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half."""
-        value = dataclasses.asdict(content) if dataclasses.is_dataclass(content) else content  # type: ignore[arg-type]
+        is_record = dataclasses.is_dataclass(content) and not isinstance(content, type)
+        value = dataclasses.asdict(content) if is_record else content
         temporary = self.path / f".{name}.partial"
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
         temporary.replace(self.path / name)

@@ -9,10 +9,9 @@ import torch
 
 from tiltlm.data.packing import pack_pairs
 from tiltlm.data.tokenization import PairTokenizer
-from tiltlm.dpo_loss import LOSSES
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.scorer import sequence_logps
-from tiltlm.records import LossSettings, PairLogps, ReferencedPair, TokenizedSequence
+from tiltlm.records import PairLogps, ReferencedPair, TokenizedSequence
 from tiltlm.runs.records import Check
 from tiltlm.training.loop import Trainer, reference_logps
 
@@ -118,7 +117,7 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
     for group in trainer.micro_batches(items):
         policy, output, _ = trainer.score(group)
         reference = reference_logps(group, policy)
-        same = LOSSES[config.loss.name](policy, policy, LossSettings(config.loss.beta, config.loss.label_smoothing))
+        same = trainer.objective(policy, policy)
         loss += float(output.losses_P.sum()) / len(items)
         wanted += float(same.losses_P.sum()) / len(items)
         difference += _absolute_difference(policy, reference)

@@ -81,11 +81,15 @@ class Trainer:
         with torch.autocast(self.scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
             logps_S = self.scorer(batch)
         policy = pair_logps(logps_S, batch)
-        reference = reference_logps(group, policy)
+        return policy, self.objective(policy, reference_logps(group, policy)), batch.tokens_RL.numel()
+
+    def objective(self, policy: PairLogps, reference: PairLogps) -> LossOutput:
+        """The configured objective."""
         settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
-        return policy, LOSSES[self.config.loss.name](policy, reference, settings), batch.tokens_RL.numel()
+        return LOSSES[self.config.loss.name](policy, reference, settings)
 
     def micro_batches(self, items: Sequence[ReferencedPair]) -> list[list[ReferencedPair]]:
+        """The items in groups that fit the token budget."""
         by_id = {id(item.pair): item for item in items}
         groups = micro_batches(
             [item.pair for item in items], self.config.training.micro_batch_tokens, self.scorer.trees
@@ -112,7 +116,10 @@ class Trainer:
 
         def record(row: TrainRow | EvalRow) -> None:
             log.write(row)
-            (outcome.train_rows if isinstance(row, TrainRow) else outcome.eval_rows).append(row)  # type: ignore[arg-type]
+            if isinstance(row, TrainRow):
+                outcome.train_rows.append(row)
+            else:
+                outcome.eval_rows.append(row)
             on_row(row)
 
         record(self.evaluate(eval_pairs, 0, 0.0) if self.config.model.reference else self.starting_point(eval_pairs))
@@ -170,9 +177,8 @@ class Trainer:
         counts = torch.tensor([[item.pair.chosen.scored_tokens, item.pair.rejected.scored_tokens] for item in items])
         logps = torch.tensor([[item.chosen_logp, item.rejected_logp] for item in items])
         both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
-        settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
         sums = PairSums()
-        sums.add(both, LOSSES[self.config.loss.name](both, both, settings))
+        sums.add(both, self.objective(both, both))
         return _eval_row(sums, 0, 0.0, 0.0)
 
     @torch.no_grad()
