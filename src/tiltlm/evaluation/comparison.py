@@ -14,6 +14,7 @@ from tiltlm.data.packing import pack_sequences
 from tiltlm.evaluation.generation import Answer as Generated
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
+from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.records import TokenizedSequence
 from tiltlm.runs.records import (
@@ -147,7 +148,7 @@ class Comparer:
         logps: list[float] = []
         for group in _groups(sequences, self.token_budget):
             batch = pack_sequences(group, scorer.trees).to(scorer.device)
-            with torch.autocast(scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
+            with arithmetic(scorer.device, self.precision):
                 sums, _ = sequence_logps(scorer(batch, self.config.temperature), batch)
             logps.extend(sums.tolist())
         return logps

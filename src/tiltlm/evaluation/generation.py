@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from tiltlm.model.loading import arithmetic
+
 SEQUENCES_AT_ONCE = 64
 """Sequences generated together, which bounds the memory of keys and values."""
 
@@ -72,7 +74,7 @@ def generate_answers(
         ids, mask = _left_padded([prompts[index] for index in group], generation.pad_token_id, model.device)
         with (
             torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
-            torch.autocast(model.device.type, precision, enabled=precision is not torch.float32),
+            arithmetic(model.device, precision),
         ):
             torch.manual_seed(settings.seed * 1_000_003 + start)
             output: torch.Tensor = model.generate(  # type: ignore[operator]

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from tiltlm.data.packing import micro_batches, pack_pairs
 from tiltlm.errors import NonFiniteError
+from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 
@@ -92,7 +93,7 @@ def fill_cache(
     for start in range(0, len(order), PAIRS_AT_ONCE):
         for group in micro_batches(order[start : start + PAIRS_AT_ONCE], token_budget, scorer.trees):
             batch = pack_pairs(group, scorer.trees).to(scorer.device)
-            with torch.autocast(scorer.device.type, dtype=precision, enabled=precision is not torch.float32):
+            with arithmetic(scorer.device, precision):
                 logps, _ = sequence_logps(scorer(batch), batch)
             values = logps.tolist()
             bad = [

@@ -10,6 +10,7 @@ import torch
 from tiltlm.data.packing import pack_pairs
 from tiltlm.data.tokenization import PairTokenizer
 from tiltlm.errors import SelfCheckError
+from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import sequence_logps
 from tiltlm.records import PairLogps, ReferencedPair, TokenizedSequence
 from tiltlm.runs.records import Check
@@ -94,7 +95,7 @@ def _fast_is_slow(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: 
     sample = sorted(items, key=lambda item: len(item.pair.chosen.ids) + len(item.pair.rejected.ids))[:3]
     batch = pack_pairs([item.pair for item in sample], scorer.trees).to(scorer.device)
     largest = 0.0
-    with torch.autocast(scorer.device.type, trainer.precision, enabled=trainer.precision is not torch.float32):
+    with arithmetic(scorer.device, trainer.precision):
         fast, counts = sequence_logps(scorer(batch), batch)
         for segment, sequence in enumerate(_sequences(sample)):
             ids = torch.from_numpy(sequence.ids).long().to(scorer.device)

@@ -18,6 +18,7 @@ from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.packing import micro_batches, pack_pairs
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.errors import NonFiniteError
+from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, pair_logps
 from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
 from tiltlm.runs.records import EvalRow, TrainRow
@@ -78,7 +79,7 @@ class Trainer:
     def score(self, group: Sequence[ReferencedPair]) -> tuple[PairLogps, LossOutput, int]:
         """Policy log-probabilities and losses of one micro-batch, and the number of columns it took."""
         batch = pack_pairs([item.pair for item in group], self.scorer.trees).to(self.scorer.device)
-        with torch.autocast(self.scorer.device.type, self.precision, enabled=self.precision is not torch.float32):
+        with arithmetic(self.scorer.device, self.precision):
             logps_S = self.scorer(batch)
         policy = pair_logps(logps_S, batch)
         return policy, self.objective(policy, reference_logps(group, policy)), batch.tokens_RL.numel()
