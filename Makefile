@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check clean
+.PHONY: demo test check theory clean
 
 ## Installs, then trains the demo model and writes runs/demo.
 demo: $(INSTALLED)
@@ -20,6 +20,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## Installs, then runs the theory's experiments and sets theory.pdf and theory.ru.pdf.
+theory: $(INSTALLED)
+	$(BIN)/python theory/build.py
 
 $(INSTALLED):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tiltlm needs Python 3.11 or newer")'

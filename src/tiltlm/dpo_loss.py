@@ -1,9 +1,10 @@
 """The objectives: pure functions from log-probabilities to losses, in one table.
 
 Notation: pi is the policy, pi_ref the reference, (x, y_w, y_l) a prompt with its chosen and rejected completion,
-and  h = [log pi(y_w|x) - log pi_ref(y_w|x)] - [log pi(y_l|x) - log pi_ref(y_l|x)]  the log-ratio margin, in nats.
-The implicit reward of a completion is  r(x, y) = beta * (log pi(y|x) - log pi_ref(y|x))  (arXiv 2305.18290, eq. 5,
-without the term that depends on x alone), so beta * h is the implicit reward margin.
+and  h = [log pi(y_w|x) - log pi_ref(y_w|x)] - [log pi(y_l|x) - log pi_ref(y_l|x)]  the log-ratio margin, in nats
+(theory.pdf, eq. 9 (margin)). The implicit reward of a completion is  r(x, y) = beta * (log pi(y|x) - log pi_ref(y|x))
+(theory.pdf, eq. 8 (implicit-reward); arXiv 2305.18290, eq. 5, without the term that depends on x alone), so beta * h is
+the implicit reward margin. Why that term may go: theory.pdf, Proposition 3 (cancellation).
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ Loss = Callable[[PairLogps, PairLogps, LossSettings], LossOutput]
 
 
 def sigmoid(policy: PairLogps, reference: PairLogps, settings: LossSettings) -> LossOutput:
-    """DPO: the negative log-likelihood of the preferences under Bradley-Terry (arXiv 2305.18290, eq. 7).
+    """DPO: the negative log-likelihood of the preferences under Bradley-Terry.
 
         loss = -log sigmoid(beta * h)
 
-    With label smoothing e, the share of labels taken to be flipped (conservative DPO, E. Mitchell,
-    https://ericmitchell.ai/cdpo.pdf, eq. 3):
+    (theory.pdf, eq. 10 (dpo); arXiv 2305.18290, eq. 7). Its gradient weighs a pair by the probability that the implicit
+    reward gives to the other label (theory.pdf, eq. 12 (gradient)).
+
+    With label smoothing e, the share of labels taken to be flipped (conservative DPO, theory.pdf, eq. 18
+    (smoothed); E. Mitchell, https://ericmitchell.ai/cdpo.pdf, eq. 3):
 
         loss = -(1 - e) * log sigmoid(beta * h) - e * log sigmoid(-beta * h)
 
@@ -38,9 +42,12 @@ def sigmoid(policy: PairLogps, reference: PairLogps, settings: LossSettings) -> 
 
 
 def ipo(policy: PairLogps, reference: PairLogps, settings: LossSettings) -> LossOutput:
-    """IPO: squared distance of the log-ratio margin to its target (arXiv 2310.12036, eq. 17, tau = beta).
+    """IPO: squared distance of the log-ratio margin to its target.
 
         loss = (h_mean - 1 / (2 * beta))^2
+
+    (theory.pdf, eq. 19 (ipo); arXiv 2310.12036, eq. 17, tau = beta). What it is for: theory.pdf, Proposition 9
+    (deterministic).
 
     The log-ratios in h_mean are averaged over each completion's own tokens, as the authors do, so that long
     completions do not reach the target by length alone (huggingface/trl#1677).

@@ -129,7 +129,8 @@ class PairLogps:
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """What an objective may depend on. beta: strength of the KL penalty, 1/nats (arXiv 2305.18290, eq. 3).
+    """What an objective may depend on. beta: weight of the KL penalty, in units of
+    reward a nat (theory.pdf, eq. 1 (objective) and Corollary 2 (frontier); arXiv 2305.18290, eq. 3).
 
     label_smoothing: assumed share of flipped labels, in [0, 0.5).
     """
@@ -140,7 +141,9 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossOutput:
-    """losses_P: the objective per pair; chosen_rewards_P, rejected_rewards_P: beta*(log pi - log pi_ref), detached."""
+    """losses_P: the objective per pair. chosen_rewards_P, rejected_rewards_P: implicit rewards, detached: beta *
+    (log pi - log pi_ref), theory.pdf, eq. 8 (implicit-reward).
+    """
 
     losses_P: Tensor
     chosen_rewards_P: Tensor

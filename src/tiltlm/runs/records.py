@@ -164,7 +164,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """KL(policy || reference) in nats per answer, estimated on `samples` answers of the policy."""
+    """KL(policy || reference) in nats per answer, estimated on `samples` answers of the policy.
+
+    What was paid for the reward: the second term of theory.pdf, eq. 1 (objective).
+    """
 
     mean: float
     standard_error: float | None
@@ -173,7 +176,10 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatistics:
-    """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token."""
+    """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token.
+
+    `surprise` tells answers of the reference's own from others: theory.pdf, eq. 29 (surprise).
+    """
 
     tokens: float
     repetition: float
