@@ -19,6 +19,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 import typst
 
+from experiments import drawing
 from experiments.table import EXPERIMENTS, Experiment
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +58,8 @@ def to_json(results: Any) -> str:
 def figure_svg(experiment: Experiment, results: Any) -> str:
     """The figure's SVG, the same to the last byte for the same results and matplotlib."""
     drawn = io.StringIO()
-    experiment.draw(results).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    with drawing.style():
+        experiment.draw(results).savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
 
 

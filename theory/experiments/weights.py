@@ -78,11 +78,27 @@ def wpo(log_pi_Y: Tensor, log_mu_Y: Tensor, preferences: Preferences) -> Tensor:
 METHODS: dict[str, Weighting] = {"DPO": unweighted, "IS": importance, "WPO": wpo}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """A world, a class of policies, and log pi(y) of the class's best."""
+
+    world: World
+    policy: Policy
+    best_Y: Tensor
+
+    def gap(self, preferences: Preferences, log_mu_Y: Tensor, weighting: Weighting) -> float:
+        """What DPO on weighted pairs loses against the best of the class."""
+        factor_P = weighting(self.best_Y, log_mu_Y, preferences)
+        objective_ = Objective(LossSettings(BETA))
+        log_pi_Y = fit(self.policy, DIMENSIONS, self.world.log_ref_Y, preferences, objective_, factor_P)
+        return objective(self.world, self.best_Y, BETA) - objective(self.world, log_pi_Y, BETA)
+
+
 def measure() -> Results:
     world, features_YD = misspecified_world()
     policy = log_linear(world.log_ref_Y, features_YD)
-    best = best_in_class(world, policy)
-    ceiling = objective(world, best, BETA)
+    best_Y = best_in_class(world, policy)
+    case = Case(world, policy, best_Y)
     preferred = bradley_terry(world.reward_Y)
     sources = [F.log_softmax(world.log_ref_Y - shift * world.reward_Y, dim=0) for shift in SHIFTS]
     generator = torch.Generator().manual_seed(SEED)
@@ -91,23 +107,12 @@ def measure() -> Results:
         for log_mu_Y in sources
     ]
 
-    def gap(preferences: Preferences, log_mu_Y: Tensor, weighting: Weighting) -> float:
-        log_pi_Y = fit(
-            policy,
-            DIMENSIONS,
-            world.log_ref_Y,
-            preferences,
-            Objective(LossSettings(BETA)),
-            factor_P=weighting(best, log_mu_Y, preferences),
-        )
-        return ceiling - objective(world, log_pi_Y, BETA)
-
     methods = [
         Method(
             name,
-            [gap(population(independent_pairs(log_mu_Y), preferred), log_mu_Y, weighting) for log_mu_Y in sources],
+            [case.gap(population(independent_pairs(log_mu_Y), preferred), log_mu_Y, weighting) for log_mu_Y in sources],
             [
-                statistics.median(gap(preferences, log_mu_Y, weighting) for preferences in repeats)
+                statistics.median(case.gap(preferences, log_mu_Y, weighting) for preferences in repeats)
                 for log_mu_Y, repeats in zip(sources, drawn, strict=True)
             ],
         )
@@ -124,10 +129,10 @@ def measure() -> Results:
         repeats=REPEATS,
         shifts=list(SHIFTS),
         methods=methods,
-        effective_share=[1 / second_moment(best, log_mu_Y) ** 2 for log_mu_Y in sources],
-        reference_regret=ceiling - objective(world, world.log_ref_Y, BETA),
-        gap_unweighted=gap(uncovered, log_mu_Y, unweighted),
-        gap_weighted=gap(uncovered, log_mu_Y, importance),
+        effective_share=[1 / second_moment(best_Y, log_mu_Y) ** 2 for log_mu_Y in sources],
+        reference_regret=objective(world, best_Y, BETA) - objective(world, world.log_ref_Y, BETA),
+        gap_unweighted=case.gap(uncovered, log_mu_Y, unweighted),
+        gap_weighted=case.gap(uncovered, log_mu_Y, importance),
     )
 
 
