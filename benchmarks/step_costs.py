@@ -46,6 +46,7 @@ from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with
 from tiltlm.model.scorer import PairScorer
 from tiltlm.pipeline import Setup, set_up
 from tiltlm.records import ReferencedPair, TokenizedPair
+from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
 
@@ -317,17 +318,11 @@ def peak_memory_here(arguments: Arguments, scratch: Path) -> float:
         folder = scratch / "live"
         bench.score_reference(reference, folder)
     bench.train(bench.referenced(folder))
-    peak = _peak_gib()
+    peak = peak_memory_gib()
     del reference
+    if peak is None:
+        raise RuntimeError("this system does not tell a program's peak memory")
     return peak
-
-
-def _peak_gib() -> float:
-    """Peak resident memory of this program. `ru_maxrss` would count that of the process that started it, too."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**20
-    raise RuntimeError("this system does not tell a program's peak memory")
 
 
 def table(record: Record) -> str:
