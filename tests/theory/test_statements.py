@@ -104,9 +104,14 @@ def test_beta_is_the_slope_of_reward_against_kl(world: World, beta: float, seed:
     variance = (best.exp() * world.reward_Y.square()).sum().item() - expected_reward(world, best) ** 2
     assert reward_slope == pytest.approx(variance, rel=1e-4, abs=1e-6)
     assert kl_slope == pytest.approx(lam * variance, rel=1e-4, abs=1e-6)
+    assert reward_slope == pytest.approx(beta * kl_slope, rel=1e-4, abs=1e-6)
+    # Under the tangent of slope beta at the tilt, which is more than the statement asks.
     pi = random_policy(len(world.reward_Y), seed)
-    if kl(pi, world.log_ref_Y) <= kl(best, world.log_ref_Y):
-        assert expected_reward(world, pi) <= expected_reward(world, best) + 1e-12
+    further = kl(pi, world.log_ref_Y) - kl(best, world.log_ref_Y)
+    assert expected_reward(world, pi) <= expected_reward(world, best) + beta * further + 1e-12
+    nearer = torch.logaddexp(pi + math.log(0.01), world.log_ref_Y + math.log(0.99))
+    if kl(nearer, world.log_ref_Y) <= kl(best, world.log_ref_Y):
+        assert expected_reward(world, nearer) <= expected_reward(world, best) + 1e-12
 
 
 def ranking_probability(reward_Y: Tensor, ranking: tuple[int, ...]) -> float:
@@ -138,6 +143,8 @@ def test_policies_and_classes_of_rewards_are_one_to_one(world: World, beta: floa
     implicit = World(world.log_ref_Y, beta * (pi - world.log_ref_Y))
     torch.testing.assert_close(tilt(implicit, beta), pi, rtol=0, atol=1e-12)
     assert log_partition(implicit, beta) == pytest.approx(0, abs=1e-12)
+    lost_Y = beta * (tilt(world, beta) - world.log_ref_Y) - world.reward_Y
+    torch.testing.assert_close(lost_Y, lost_Y[0].expand_as(lost_Y), rtol=0, atol=1e-12)
     moved = World(world.log_ref_Y, world.reward_Y + 3.7)
     torch.testing.assert_close(tilt(moved, beta), tilt(world, beta), rtol=0, atol=1e-12)
 
@@ -168,6 +175,17 @@ def test_the_gradient_weighs_by_the_probability_of_the_other_label(world: World,
 
 
 @exact
+@given(worlds, betas, seeds)
+def test_the_loss_for_rankings_is_that_for_pairs_where_there_are_two(world: World, beta: float, seed: int) -> None:
+    """Proposition 3 (cancellation): eq. 11 (dpo-ranking) at K = 2 is the trainer's loss, eq. 10 (dpo)."""
+    pi = random_policy(len(world.reward_Y), seed)
+    pair = Preferences(torch.tensor([1]), torch.tensor([0]), torch.ones(1, dtype=torch.float64))
+    implicit_Y = beta * (pi - world.log_ref_Y)
+    loss = mean_loss(pi, world.log_ref_Y, pair, dpo(beta)).item()
+    assert loss == pytest.approx(-math.log(ranking_probability(implicit_Y, (1, 0))), abs=1e-12)
+
+
+@exact
 @given(worlds, st.integers(1, 300))
 def test_best_of_n_pays_at_most_log_n(world: World, n: int) -> None:
     """Proposition 6 (best-of-n): eq. 14 (best-of-n)."""
@@ -184,6 +202,19 @@ def test_best_of_n_is_what_drawing_and_choosing_gives() -> None:
         best = max(draws, key=lambda y: world.reward_Y[y].item())
         listed[best] += world.log_ref_Y[list(draws)].sum().exp()
     torch.testing.assert_close(best_of_n(world, 3).exp(), listed, rtol=0, atol=1e-12)
+
+
+def test_best_of_n_with_ties_shared_among_the_tied_draws() -> None:
+    """Proposition 6 (best-of-n): the bound where rewards are equal, by listing."""
+    log_ref_Y, reward = random_policy(4, seed=5), (0, 1, 1, 2)
+    for n in (2, 3, 4):
+        listed = torch.zeros(4, dtype=torch.float64)
+        for draws in itertools.product(range(4), repeat=n):
+            tied = [y for y in draws if reward[y] == max(reward[d] for d in draws)]
+            for y in tied:
+                listed[y] += log_ref_Y[list(draws)].sum().exp() / len(tied)
+        assert listed.sum().item() == pytest.approx(1)
+        assert kl(listed.log(), log_ref_Y) <= math.log(n) - (n - 1) / n
 
 
 @fitted
@@ -218,7 +249,8 @@ def test_dpo_finds_the_optimum_on_connected_components_only(world_seed: int, bet
 def test_the_loss_is_entropy_plus_divergence(world: World, beta: float, seed: int) -> None:
     """Theorem 7 (connectivity): eq. 15 (population) with the trainer's loss on its left side."""
     answers = len(world.reward_Y)
-    mu_YY, p_YY = uniform_pairs(answers), bradley_terry(world.reward_Y)
+    noise_YY = random_features(answers, answers, seed)
+    mu_YY, p_YY = uniform_pairs(answers), torch.sigmoid(noise_YY - noise_YY.T)  # not Bradley-Terry
     pi = random_policy(answers, seed)
     loss = mean_loss(pi, world.log_ref_Y, population(mu_YY, p_YY), dpo(beta)).item()
     predicted_YY = bradley_terry(beta * (pi - world.log_ref_Y))
@@ -268,6 +300,35 @@ def test_certain_labels_leave_no_trace_of_beta(beta: float) -> None:
 
 
 @exact
+@given(st.integers(3, 8), betas, seeds)
+def test_a_small_loss_leaves_little_to_beaten_answers(answers: int, beta: float, seed: int) -> None:
+    """Proposition 9 (deterministic), part 1: the step of its proof, on a path, for any policy."""
+    ref, pi = random_policy(answers, seed), random_policy(answers, seed + 1)
+    chosen_P, rejected_P = torch.arange(1, answers), torch.arange(answers - 1)
+    path = Preferences(chosen_P, rejected_P, torch.full((answers - 1,), 1 / (answers - 1), dtype=torch.float64))
+    loss = mean_loss(pi, ref, path, dpo(beta)).item()
+    for won, lost in zip(chosen_P.tolist(), rejected_P.tolist(), strict=True):
+        margin = (pi[won] - ref[won] - pi[lost] + ref[lost]).item()
+        assert pi[lost].exp().item() <= (ref[lost] - ref[won]).exp().item() * math.exp(-margin) + 1e-12
+        assert margin >= -math.log(math.expm1((answers - 1) * loss)) / beta - 1e-9
+
+
+@pytest.mark.parametrize("objective_", [dpo(0.5, 0.1), Objective(LossSettings(0.5), "ipo")])
+def test_smoothing_and_ipo_have_minimisers_on_any_graph(objective_: Objective) -> None:
+    """Proposition 9 (deterministic), parts 2 and 3: a triangle, a pair, and an answer that is never shown."""
+    ref = random_policy(6, seed=4)
+    certain = torch.zeros(6, 6, dtype=torch.float64)
+    mu_YY = torch.zeros(6, 6, dtype=torch.float64)
+    for won, lost in ((0, 1), (1, 2), (0, 2), (3, 4)):
+        certain[won, lost] = mu_YY[won, lost] = 1.0
+    labels = population(mu_YY / 4, certain)
+    theta = (fit(tabular(ref), 6, ref, labels, objective_) - ref).requires_grad_()
+    (gradient,) = torch.autograd.grad(mean_loss(tabular(ref)(theta), ref, labels, objective_), theta)
+    assert theta.abs().max() < 20
+    assert gradient.abs().max() < 1e-9
+
+
+@exact
 @given(betas, st.floats(0.01, 0.45))
 def test_smoothing_gives_a_pair_a_finite_margin(beta: float, smoothing: float) -> None:
     """Proposition 9 (deterministic), part 2: h = log((1 - e) / e) / beta."""
@@ -292,18 +353,22 @@ def test_ipo_stays_at_a_finite_distance(world: World, beta: float) -> None:
 @given(st.integers(3, 6), betas, seeds)
 def test_the_chosen_answer_moves_as_the_gradients_say(answers: int, beta: float, seed: int) -> None:
     """Proposition 10 (displacement): eq. 20 (displacement) against a small step, with features and with a table."""
-    log_ref_Y = random_policy(answers, seed)
+    log_ref_Y, log_now_Y = random_policy(answers, seed), random_policy(answers, seed + 1)
+    margin = (log_now_Y - log_ref_Y)[0] - (log_now_Y - log_ref_Y)[1]
+    pull = beta * torch.sigmoid(-beta * margin)
     rate = 1e-6
     pair = displacement.one_pair()
     for features_YD in (random_features(answers, 2, seed), torch.eye(answers, dtype=torch.float64)):
-        policy = log_linear(log_ref_Y, features_YD)
+        policy = log_linear(log_now_Y, features_YD)  # training has come this far from log_ref_Y
         path = descend(policy, features_YD.shape[1], log_ref_Y, pair, dpo(beta), rate)
         before, after = itertools.islice(path, 2)
         score_YD = features_YD - before.exp() @ features_YD
-        predicted_Y = beta * 0.5 * score_YD @ (score_YD[0] - score_YD[1])
+        predicted_Y = pull * score_YD @ (score_YD[0] - score_YD[1])
         torch.testing.assert_close((after - before) / rate, predicted_Y, rtol=1e-3, atol=1e-4)
+        falls = score_YD[0] @ score_YD[1] > score_YD[0] @ score_YD[0]
+        assert (predicted_Y[0] < 0) == falls
     table = 1 - before.exp()[0] + before.exp()[1]
-    assert predicted_Y[0].item() == pytest.approx(beta * 0.5 * table.item())
+    torch.testing.assert_close(predicted_Y[0], pull * table)
     assert predicted_Y[0] > 0 > predicted_Y[1]
 
 
@@ -335,11 +400,31 @@ def test_a_bias_for_length_is_multiplied(beta: float, share: float) -> None:
     assert learned == pytest.approx(length.CONTINUES * math.exp(alpha / beta), abs=1e-7)
 
 
-def test_beyond_the_threshold_nothing_stops_the_answer() -> None:
-    """Proposition 11 (length): the probability to go on tends to one, and the sum that makes Z has a ratio above it."""
-    alpha = 1.2 * length.runaway_bias(length.CONTINUES, 0.1)
-    assert length.learned_continuation(alpha, 0.1) > 1 - 1e-9
-    assert length.CONTINUES * math.exp(alpha / 0.1) > 1
+def lengths_world(q: float, alpha: float, longest: int) -> World:
+    k = torch.arange(1, longest + 1, dtype=torch.float64)
+    return World(math.log(1 - q) + (k - 1) * math.log(q), alpha * k)
+
+
+@exact
+@given(st.floats(0.3, 0.9), betas, st.floats(0.0, 0.9))
+def test_the_optimum_for_a_bias_is_geometric_too(q: float, beta: float, share: float) -> None:
+    """Proposition 11 (length): pi* itself, its ratio and its mean length, eq. 22 (length)."""
+    alpha = share * length.runaway_bias(q, beta)
+    best = tilt(lengths_world(q, alpha, longest=3000), beta)
+    ratio = q * math.exp(alpha / beta)
+    torch.testing.assert_close(best[1:] - best[:-1], torch.full((2999,), math.log(ratio), dtype=torch.float64))
+    mean_length = (best.exp() * torch.arange(1, 3001)).sum().item()
+    assert mean_length == pytest.approx(1 / (1 - ratio), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [1.0, 1.2])
+def test_from_the_threshold_on_nothing_stops_the_answer(share: float) -> None:
+    """Proposition 11 (length): the probability to go on tends to one, and partial sums of Z have no bound."""
+    alpha = share * length.runaway_bias(length.CONTINUES, 0.1)
+    assert length.learned_continuation(alpha, 0.1) > 1 - 1e-4
+    sums = [math.exp(log_partition(lengths_world(length.CONTINUES, alpha, n), 0.1)) for n in (100, 200, 400)]
+    assert sums[1] >= 1.99 * sums[0]
+    assert sums[2] >= 1.99 * sums[1]
 
 
 def test_regret_falls_with_labels_as_the_information_says() -> None:
@@ -419,7 +504,8 @@ def test_excess_loss_bounds_regret(world: World, beta: float, seed: int, distanc
     slope = (torch.sigmoid(torch.tensor(widest)) * torch.sigmoid(torch.tensor(-widest))).item()
     off_diagonal = ~torch.eye(answers, dtype=torch.bool)
     ratio_YY = torch.outer(pi.exp(), best.exp())[off_diagonal] / shown_YY[off_diagonal]
-    assert regret(world, pi, beta) <= math.sqrt(0.5 * ratio_YY.max().item() * max(excess, 0.0)) / slope + 1e-6
+    bound = math.sqrt(0.5 * ratio_YY.max().item() * max(excess, 0.0)) / slope
+    assert regret(world, pi, beta) <= bound * (1 + 1e-9) + 1e-9
 
 
 @exact
@@ -436,13 +522,18 @@ def test_importance_weights_stand_for_other_pairs(world: World, seed: int) -> No
     )
     chi = weights.second_moment(nu, mu)
     assert (pairs_YY * weight_YY.square()).sum().item() == pytest.approx(chi**2)
-    two_tokens = weights.second_moment((nu[:, None] + nu[None, :]).flatten(), (mu[:, None] + mu[None, :]).flatten())
-    assert two_tokens == pytest.approx(chi**2)
+    nu_whole, mu_whole = nu, mu
+    for tokens in (2, 3):
+        nu_whole = (nu_whole[:, None] + nu[None, :]).flatten()
+        mu_whole = (mu_whole[:, None] + mu[None, :]).flatten()
+        assert weights.second_moment(nu_whole, mu_whole) == pytest.approx(chi**tokens)
 
     kept = torch.arange(answers) > 0
     holed = F.log_softmax(torch.where(kept, mu, -torch.inf), dim=0)
-    covered_weight = (holed[kept].exp() * (nu[kept] - holed[kept]).exp()).sum().item()
-    assert covered_weight**2 == pytest.approx((1 - nu[0].exp().item()) ** 2)
+    shown_YY = torch.outer(holed.exp(), holed.exp())
+    weight_YY = torch.outer((nu - holed).exp(), (nu - holed).exp())
+    seen_YY = shown_YY > 0
+    assert (shown_YY[seen_YY] * weight_YY[seen_YY]).sum().item() == pytest.approx((1 - nu[0].exp().item()) ** 2)
 
 
 @fitted
@@ -459,6 +550,23 @@ def test_weights_change_nothing_where_all_policies_are_allowed(world_seed: int, 
         torch.testing.assert_close(pi, tilt(world, beta), rtol=0, atol=1e-6)
 
 
+def test_training_with_moving_wpo_weights_ends_at_the_optimum() -> None:
+    """Proposition 16 (wpo), part 1: a stationary point of training whose weights follow the policy."""
+    world = random_world(6, seed=21, spread=0.7)
+    mu = F.log_softmax(0.4 * random_policy(6, seed=22), dim=0)
+    preferences = population(independent_pairs(mu), bradley_terry(world.reward_Y))
+    path = descend(
+        tabular(world.log_ref_Y),
+        6,
+        world.log_ref_Y,
+        preferences,
+        dpo(1.0),
+        step_size=5.0,
+        reweighting=lambda log_pi_Y, pairs: weights.wpo(log_pi_Y, mu, pairs),
+    )
+    torch.testing.assert_close(next(itertools.islice(path, 4000, None)), tilt(world, 1.0), rtol=0, atol=1e-5)
+
+
 @exact
 @given(st.integers(2, 8), seeds)
 def test_wpo_makes_pairs_of_the_product(answers: int, seed: int) -> None:
@@ -470,6 +578,8 @@ def test_wpo_makes_pairs_of_the_product(answers: int, seed: int) -> None:
         weighted_P = preferences.weight_P * weights.wpo(pi, source, preferences)
         wanted_P = independent_pairs(expected)[preferences.chosen_P, preferences.rejected_P]
         torch.testing.assert_close(weighted_P / weighted_P.sum(), wanted_P, rtol=0, atol=1e-12)
+    if answers > 2:  # two answers make one pair only
+        assert not torch.allclose(independent_pairs(F.log_softmax(mu + pi, dim=0)), independent_pairs(pi), atol=1e-6)
 
 
 @exact
@@ -521,6 +631,7 @@ def test_no_gap_in_surprise_does_not_mean_the_same_author() -> None:
 def test_the_effective_share_is_below_the_exponential_of_kl(world: World, beta: float) -> None:
     """Proposition 19 (effective): 1 / E w^2 is at most exp(-KL), eq. 30 (effective)."""
     best = tilt(world, beta)
+    assert (world.log_ref_Y.exp() * (best - world.log_ref_Y).exp()).sum().item() == pytest.approx(1)
     assert 1 / weights.second_moment(best, world.log_ref_Y) <= math.exp(-kl(best, world.log_ref_Y)) + 1e-12
 
 
