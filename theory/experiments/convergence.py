@@ -154,4 +154,5 @@ def draw(results: Results) -> Figure:
     finite.set_xticks(results.labels, [f"{labels // 1000}k" for labels in results.labels])
     finite.minorticks_off()
     finite.set_xlabel("$N$")
+    finite.set_ylabel(drawing.REGRET)
     return figure

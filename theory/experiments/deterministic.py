@@ -107,5 +107,6 @@ def draw(results: Results) -> Figure:
     sweep.semilogx(results.betas, results.sweep_ipo, color=drawing.PURPLE, label="IPO")
     sweep.set_ylim(time.get_ylim())
     sweep.set_xlabel(r"$\beta$")
+    sweep.set_ylabel(drawing.KL_FROM_REFERENCE)
     sweep.legend()
     return figure

@@ -133,5 +133,6 @@ def draw(results: Results) -> Figure:
     shares.axhline(1 / results.samples, color="black", linewidth=0.5)
     shares.set_ylim(1e-6, 1.5)
     shares.set_xlabel(r"$|y|$")
+    shares.set_ylabel(r"$N_{\mathrm{eff}}/N$")
     shares.legend(loc="lower left")
     return figure

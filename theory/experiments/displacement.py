@@ -94,7 +94,7 @@ def draw(results: Results) -> Figure:
         ax.axhline(0, color="black", linewidth=0.5)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("$t$")
-    axes[0].set_ylabel(r"$\log\,\pi_\theta/\pi_{\mathrm{ref}}$")
+        ax.set_ylabel(r"$\log\,\pi_\theta/\pi_{\mathrm{ref}}$")
     axes[1].axvline(results.predicted_step, color=drawing.GREEN, linestyle=":", linewidth=1)
     axes[0].legend(loc="lower left")
     return figure

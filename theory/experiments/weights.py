@@ -175,7 +175,6 @@ def draw(results: Results) -> Figure:
     share.set_title(r"$1/\mathrm{E}_\mu w^2$", fontsize=10)
     for ax in (population_, finite, share):
         ax.set_xlabel(r"$\kappa$")
-    top = max(finite.get_ylim()[1], population_.get_ylim()[1])
-    population_.set_ylim(0, top)
-    finite.set_ylim(0, top)
+    population_.set_ylim(bottom=0)
+    finite.set_ylim(bottom=0)
     return figure
