@@ -290,10 +290,12 @@ def test_what_is_cut(
     assert whole.prompt_tokens_cut == 0 and whole.chosen.first_scored == before
     assert [whole.chosen.scored_tokens, whole.rejected.scored_tokens] == [count + 1 for count in completions]
 
-    cut = max(0, before + max(completions) + 1 - max_length, before - for_prompt if for_prompt else 0)
+    over_length = max(0, before + max(completions) + 1 - max_length)
+    cut = max(over_length, before - for_prompt if for_prompt else 0)
     result = tokenized(tokenizer, *texts, max_length=max_length, max_prompt_length=for_prompt)
-    if before - cut < max(keep + header_tokens, 1):
-        assert only_drop(result)[0] == "completion too long"
+    needed = max(keep + header_tokens, 1)
+    if before - cut < needed:
+        assert only_drop(result)[0] == ("completion too long" if before - over_length < needed else "header too long")
         return
     pair = only_pair(result)
     assert pair.prompt_tokens_cut == cut
@@ -310,6 +312,16 @@ def test_a_cut_prompt_keeps_bos_and_header() -> None:
     assert text_of(with_bos(), pair.rejected.ids) == f"{BOS}{HEADER} no{EOS}"
     reason, detail = only_drop(tokenized(with_bos(), prompt, " yes", " no", max_length=6))
     assert reason == "completion too long" and "2 tokens with data.max_length 6" in detail
+
+
+def test_a_limit_shorter_than_the_header_is_named_with_the_one_that_works() -> None:
+    prompt = f"\n\nHuman: is the answer yes or no?{HEADER}"
+    reason, detail = only_drop(tokenized(with_bos(), prompt, " yes", " no", max_prompt_length=3))
+    assert reason == "header too long" and "data.max_prompt_length 3" in detail
+    enough = int(detail.split("set it to ")[1].split()[0])
+    pair = only_pair(tokenized(with_bos(), prompt, " yes", " no", max_prompt_length=enough))
+    assert text_of(with_bos(), pair.chosen.ids) == f"{BOS}{HEADER} yes{EOS}"
+    assert only_drop(tokenized(with_bos(), prompt, " yes", " no", max_prompt_length=enough - 1))[0] == reason
 
 
 def test_a_chats_header_is_kept() -> None:

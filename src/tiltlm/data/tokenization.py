@@ -154,27 +154,32 @@ class PairTokenizer:
             return DroppedPair(
                 pair.id, "empty prompt", "the model has no BOS token, so nothing predicts the first token"
             )
-        cut = self._excess(ids_of, starts)
         keep = 1 if self._starts_with_bos(ids_of[0]) else 0
-        if any(start - keep - cut < max(header, 1 - keep) for start, header in zip(starts, headers, strict=True)):
+        # What may go of the prompt: all but BOS, its last header, and one token to predict the first scored one.
+        room = min(start - keep - max(header, 1 - keep) for start, header in zip(starts, headers, strict=True))
+        over_length = max(0, max(len(ids) for ids in ids_of) - self.config.max_length)
+        limit = self.config.max_prompt_length or max(starts)
+        over_prompt = max(0, max(starts) - limit)
+        if over_length > room:
             longest = max(len(ids) - start for ids, start in zip(ids_of, starts, strict=True))
             return DroppedPair(
                 pair.id,
                 "completion too long",
                 f"{longest} tokens with data.max_length {self.config.max_length} leave no room for the prompt's header",
             )
+        if over_prompt > room:
+            return DroppedPair(
+                pair.id,
+                "header too long",
+                f"data.max_prompt_length {limit} is too short for the prompt's last header, which is never cut: "
+                f"set it to {limit + over_prompt - room} at least",
+            )
+        cut = max(over_length, over_prompt)
         chosen, rejected = (
             TokenizedSequence(np.array(ids[:keep] + ids[keep + cut :], dtype=np.int32), start - cut)
             for ids, start in zip(ids_of, starts, strict=True)
         )
         return TokenizedPair(pair.id, chosen, rejected, prompt_tokens_cut=cut)
-
-    def _excess(self, ids_of: list[list[int]], starts: list[int]) -> int:
-        """Tokens to cut from the prompt so that both sides keep to the limits."""
-        over = [len(ids) - self.config.max_length for ids in ids_of]
-        if self.config.max_prompt_length is not None:
-            over += [start - self.config.max_prompt_length for start in starts]
-        return max(0, *over)
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.adds_bos and not self._starts_with_bos(ids):
