@@ -427,11 +427,13 @@ def test_from_the_threshold_on_nothing_stops_the_answer(share: float) -> None:
     assert sums[2] >= 1.99 * sums[1]
 
 
-def test_regret_falls_with_labels_as_the_information_says() -> None:
+@pytest.mark.parametrize("origin", ["reference", "chain"])
+def test_regret_falls_with_labels_as_the_information_says(origin: str) -> None:
     """Proposition 12 (efficiency): eq. 23 (efficiency) within four standard errors of 60 simulated sets of labels."""
     beta, labels, repeats = 0.7, 20_000, 60
     world = random_world(5, seed=2, spread=0.7)
-    mu_YY = independent_pairs(world.log_ref_Y)
+    chain_YY = torch.diag(torch.full((4,), 0.25, dtype=torch.float64), diagonal=1)
+    mu_YY = independent_pairs(world.log_ref_Y) if origin == "reference" else chain_YY
     generator = torch.Generator().manual_seed(0)
     regrets = torch.tensor(
         [
