@@ -98,7 +98,7 @@ class LossConfig:
     """`sigmoid`: DPO (theory.pdf, eq. 10 (dpo)). `ipo`: squared distance of the margin to 1/(2 beta), per token
     (theory.pdf, eq. 19 (ipo))."""
     beta: float = 0.1
-    """Strength of the pull towards the reference: reward a nat of KL (theory.pdf, eq. 1 (objective))."""
+    """Strength of the pull towards the reference: reward per nat of KL (theory.pdf, eq. 1 (objective))."""
     label_smoothing: float = 0.0
     """For `sigmoid`: assumed share of flipped labels (conservative DPO), below 0.5."""
 

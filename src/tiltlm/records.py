@@ -129,9 +129,10 @@ class PairLogps:
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """What an objective may depend on. beta: weight of the KL penalty, in units of
-    reward a nat (theory.pdf, eq. 1 (objective) and Corollary 2 (frontier); arXiv 2305.18290, eq. 3).
+    """What an objective may depend on.
 
+    beta: weight of the KL penalty, reward per nat (theory.pdf, eq. 1 (objective) and Corollary 2 (frontier); arXiv
+        2305.18290, eq. 3).
     label_smoothing: assumed share of flipped labels, in [0, 0.5).
     """
 

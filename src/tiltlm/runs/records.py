@@ -178,7 +178,7 @@ class Divergence:
 class AnswerStatistics:
     """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token.
 
-    `surprise` tells answers of the reference's own from others: theory.pdf, eq. 29 (surprise).
+    What `surprise` can and cannot tell of who wrote the answers: theory.pdf, Proposition 18 (surprise).
     """
 
     tokens: float
