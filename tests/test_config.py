@@ -259,7 +259,7 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
 
 section_strategies = {
     name: st.fixed_dictionaries({option: strategy(hint) for option, hint in get_type_hints(kind).items()}).map(
-        lambda values, kind=kind: kind(**values)  # type: ignore[misc]
+        lambda values, kind=kind: kind(**values)
     )
     for name, kind in SECTIONS.items()
 }
@@ -274,7 +274,7 @@ def test_settings_come_back_from_json_as_they_were(sections: dict[str, Any]) -> 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().loss.beta = 1.0  # type: ignore[misc]
+        Config().loss.beta = 1.0
 
 
 # Help

@@ -54,7 +54,7 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
 
 def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> PairTokenizer:
     """The pair tokenizer of these data settings."""
-    return PairTokenizer(tokenizer, DataConfig(**settings))  # type: ignore[arg-type]
+    return PairTokenizer(tokenizer, DataConfig(**settings))
 
 
 def _wrapped(

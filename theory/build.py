@@ -14,13 +14,14 @@ import io
 import json
 import time
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 import typst
 
 from experiments import drawing
 from experiments.table import EXPERIMENTS, Experiment
+from tiltlm.runs.decoding import decode
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -41,12 +42,12 @@ def figure_path(experiment: Experiment) -> Path:
 
 def measured(experiment: Experiment) -> Any:
     """The experiment's results, rounded as they are stored."""
-    return _typed(experiment.results, _rounded(dataclasses.asdict(experiment.measure())))
+    return decode(experiment.results, _rounded(dataclasses.asdict(experiment.measure())))
 
 
 def stored(experiment: Experiment) -> Any:
     """The results that the document quotes."""
-    return _typed(experiment.results, json.loads(results_path(experiment).read_text(encoding="utf-8")))
+    return decode(experiment.results, json.loads(results_path(experiment).read_text(encoding="utf-8")))
 
 
 def to_json(results: Any) -> str:
@@ -82,16 +83,6 @@ def _rounded(value: Any) -> Any:
         return [_rounded(item) for item in value]
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
-    return value
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """JSON back into the dataclass it was written from."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
-    if isinstance(value, list):
-        return [_typed(get_args(kind)[0], item) for item in value]
     return value
 
 

@@ -33,7 +33,7 @@ def written(folder: Path, name: str, rows: list[Row]) -> str:
 
 
 def config_of(seed: int = 0, **data: object) -> Config:
-    return Config(run=RunConfig(seed=seed), hub=HubConfig(), data=DataConfig(**data))  # type: ignore[arg-type]
+    return Config(run=RunConfig(seed=seed), hub=HubConfig(), data=DataConfig(**data))
 
 
 def prepared(config: Config, chat_template: str | None = None) -> tuple[ReadPairs, PreparedData, int]:

@@ -241,7 +241,7 @@ def test_an_answer_of_any_kind_means_reachable(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
     def refuse(request: urllib.request.Request, timeout: float) -> None:
-        raise urllib.error.HTTPError(request.full_url, 401, "who are you?", None, None)  # type: ignore[arg-type]
+        raise urllib.error.HTTPError(request.full_url, 401, "who are you?", None, None)
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     assert hub_is_reachable()

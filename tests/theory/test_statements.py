@@ -38,6 +38,7 @@ from experiments.world import (
     objective,
     random_world,
     regret,
+    second_moment,
     tilt,
 )
 from tiltlm.records import LossSettings
@@ -522,13 +523,13 @@ def test_importance_weights_stand_for_other_pairs(world: World, seed: int) -> No
     torch.testing.assert_close(
         (pairs_YY * weight_YY * of_pair_YY).sum(), nu.exp() @ of_pair_YY @ nu.exp(), rtol=1e-10, atol=1e-12
     )
-    chi = weights.second_moment(nu, mu)
+    chi = second_moment(nu, mu)
     assert (pairs_YY * weight_YY.square()).sum().item() == pytest.approx(chi**2)
     nu_whole, mu_whole = nu, mu
     for tokens in (2, 3):
         nu_whole = (nu_whole[:, None] + nu[None, :]).flatten()
         mu_whole = (mu_whole[:, None] + mu[None, :]).flatten()
-        assert weights.second_moment(nu_whole, mu_whole) == pytest.approx(chi**tokens)
+        assert second_moment(nu_whole, mu_whole) == pytest.approx(chi**tokens)
 
     kept = torch.arange(answers) > 0
     holed = F.log_softmax(torch.where(kept, mu, -torch.inf), dim=0)
@@ -634,7 +635,7 @@ def test_the_effective_share_is_below_the_exponential_of_kl(world: World, beta: 
     """Proposition 19 (effective): 1 / E w^2 is at most exp(-KL), eq. 30 (effective)."""
     best = tilt(world, beta)
     assert (world.log_ref_Y.exp() * (best - world.log_ref_Y).exp()).sum().item() == pytest.approx(1)
-    assert 1 / weights.second_moment(best, world.log_ref_Y) <= math.exp(-kl(best, world.log_ref_Y)) + 1e-12
+    assert 1 / second_moment(best, world.log_ref_Y) <= math.exp(-kl(best, world.log_ref_Y)) + 1e-12
 
 
 def test_the_effective_share_is_estimated_and_has_a_floor() -> None:
@@ -644,7 +645,7 @@ def test_the_effective_share_is_estimated_and_has_a_floor() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.multinomial(world.log_ref_Y.exp(), 200_000, replacement=True, generator=generator)
     share = diagnostics.effective_share((target - world.log_ref_Y)[drawn])
-    assert share == pytest.approx(1 / weights.second_moment(target, world.log_ref_Y), rel=0.01)
+    assert share == pytest.approx(1 / second_moment(target, world.log_ref_Y), rel=0.01)
     one_large = torch.tensor([0.0] * 99 + [100.0], dtype=torch.float64)
     assert diagnostics.effective_share(one_large) == pytest.approx(0.01)
     assert diagnostics.effective_share(torch.zeros(100, dtype=torch.float64)) == pytest.approx(1)

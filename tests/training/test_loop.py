@@ -144,14 +144,14 @@ def test_ipo_and_conservative_losses_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_optimizers_and_schedules(tmp_path: Path, optimizer: str, schedule: str) -> None:
     settings = {**vars_of(SETTINGS), "optimizer": optimizer, "schedule": schedule, "warmup_steps": 2}
-    outcome, _ = run(tmp_path, TrainingConfig(**settings))  # type: ignore[arg-type]
+    outcome, _ = run(tmp_path, TrainingConfig(**settings))
     rates = [row.learning_rate / SETTINGS.learning_rate for row in outcome.train_rows]
     after = {"constant": [1, 1, 1, 1], "linear": [1, 0.75, 0.5, 0.25], "cosine": [1, 0.853553, 0.5, 0.146447]}
     assert rates == pytest.approx([0.5, 1.0, *after[schedule]], abs=1e-6)
 
 
 def test_max_steps_goes_round_the_data(tmp_path: Path) -> None:
-    settings = TrainingConfig(**{**vars_of(SETTINGS), "max_steps": 7})  # type: ignore[arg-type]
+    settings = TrainingConfig(**{**vars_of(SETTINGS), "max_steps": 7})
     outcome, _ = run(tmp_path, settings)
     assert len(outcome.train_rows) == 7
     assert outcome.eval_rows[-1].step == 7

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments import drawing
 from experiments.learning import Objective, descend, fit, population, sample, tabular
-from experiments.world import World, bradley_terry, independent_pairs, random_world, regret, tilt
+from experiments.world import World, bradley_terry, independent_pairs, leaning, random_world, regret, tilt
 from tiltlm.records import LossSettings
 
 ANSWERS, SEED, BETA, SPREAD = 10, 4, 0.7, 0.7
@@ -46,7 +46,6 @@ class Results:
     Proposition 12 (efficiency), than pairs from pi_ref, and pairs from the square root of pi* fewer than both.
     """
 
-    answers: int
     beta: float
     steps: list[int]
     labels: list[int]
@@ -62,7 +61,6 @@ def measure() -> Results:
     costs = [_costs(random_world(ANSWERS, seed, spread=SPREAD)) for seed in range(1000, 1000 + WORLDS)]
     steps = sorted({round(1.25**k) for k in range(40) if 1.25**k <= STEPS} | {0})
     return Results(
-        answers=ANSWERS,
         beta=BETA,
         steps=steps,
         labels=list(LABELS),
@@ -80,12 +78,11 @@ def origins(world: World) -> dict[str, Tensor]:
     order = torch.rand(ANSWERS, generator=torch.Generator().manual_seed(SEED)).argsort()
     chain = torch.zeros_like(uniform)
     chain[order[:-1], order[1:]] = 1.0
-    bad = torch.log_softmax(world.log_ref_Y - world.reward_Y / BETA, dim=0)
     return {
         r"\mu=\pi_{\mathrm{ref}}": independent_pairs(world.log_ref_Y),
         r"\mu=\pi^*": independent_pairs(tilt(world, BETA)),
         r"\mu\propto\sqrt{\pi^*}": independent_pairs(tilt(world, BETA) / 2),
-        r"\mu\propto\pi_{\mathrm{ref}}\,e^{-r/\beta}": independent_pairs(bad),
+        r"\mu\propto\pi_{\mathrm{ref}}\,e^{-r/\beta}": independent_pairs(leaning(world, 1 / BETA)),
         r"y_1\!-\!y_2\!-\!\cdots\!-\!y_{10}": chain / chain.sum(),
     }
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -71,19 +70,16 @@ def pairs_within_components() -> Tensor:
 
 def imputed(world: World, beta: float) -> Tensor:
     """The limit of gradient descent, every component's mean reward taken to be zero: eq. 17 (conserved)."""
-    centred_Y = world.reward_Y.clone()
-    for component in COMPONENTS:
-        centred_Y[list(component)] -= world.reward_Y[list(component)].mean()
-    return F.log_softmax(world.log_ref_Y + centred_Y / beta, dim=0)
+    return tilt(World(world.log_ref_Y, _levelled(world.reward_Y)), beta)
 
 
-def _levelled(reward_Y: Tensor, shift: float) -> Tensor:
+def _levelled(reward_Y: Tensor, shift: float = 0.0) -> Tensor:
     """Rewards with every component's mean at zero but the first's, which is at `shift`."""
-    levelled = reward_Y.clone()
+    levelled_Y = reward_Y.clone()
     for component in COMPONENTS:
-        levelled[list(component)] -= reward_Y[list(component)].mean()
-    levelled[list(COMPONENTS[0])] += shift
-    return levelled
+        levelled_Y[list(component)] -= reward_Y[list(component)].mean()
+    levelled_Y[list(COMPONENTS[0])] += shift
+    return levelled_Y
 
 
 def descended(world: World) -> Tensor:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.world import kl, random_world, tilt
+from experiments.world import kl, random_world, second_moment, tilt
 
 TOKENS, SEED, BETA = 12, 7, 4.0
 TEMPERATURES = tuple(0.3 + 0.05 * k for k in range(55))
@@ -56,8 +56,6 @@ def measure() -> Results:
     )
     unnoticed = _unnoticed_temperature(other_Y, world.log_ref_Y)
     target_Y = tilt(world, BETA)
-    per_token = (target_Y - world.log_ref_Y, world.log_ref_Y.exp())
-    second_moment = (per_token[1] * (2 * per_token[0]).exp()).sum().item()
     return Results(
         own=_family(world.log_ref_Y, world.log_ref_Y),
         other=_family(other_Y, world.log_ref_Y),
@@ -66,10 +64,10 @@ def measure() -> Results:
         samples=SAMPLES,
         lengths=list(LENGTHS),
         kl_per_token=kl(target_Y, world.log_ref_Y),
-        exact_share=[second_moment**-length for length in LENGTHS],
+        exact_share=[second_moment(target_Y, world.log_ref_Y) ** -length for length in LENGTHS],
         estimated_share=[
             statistics.median(
-                effective_share(_log_weights(per_token[0], per_token[1], length, generator)) for _ in range(REPEATS)
+                effective_share(_log_weights(target_Y, world.log_ref_Y, length, generator)) for _ in range(REPEATS)
             )
             for length in LENGTHS
         ],
@@ -92,10 +90,10 @@ def effective_share(log_weight_N: Tensor) -> float:
     )
 
 
-def _log_weights(ratio_Y: Tensor, probability_Y: Tensor, length: int, generator: torch.Generator) -> Tensor:
+def _log_weights(log_pi_Y: Tensor, log_ref_Y: Tensor, length: int, generator: torch.Generator) -> Tensor:
     """log pi/pi_ref of SAMPLES answers of `length` independent tokens drawn from the reference."""
-    drawn = torch.multinomial(probability_Y, SAMPLES * length, replacement=True, generator=generator)
-    return ratio_Y[drawn].reshape(SAMPLES, length).sum(dim=1)
+    drawn = torch.multinomial(log_ref_Y.exp(), SAMPLES * length, replacement=True, generator=generator)
+    return (log_pi_Y - log_ref_Y)[drawn].reshape(SAMPLES, length).sum(dim=1)
 
 
 def _family(log_p_Y: Tensor, log_ref_Y: Tensor) -> Family:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, Policy, Preferences, descend, log_linear, tabular
+from experiments.learning import Objective, Policy, Preferences, descend, log_linear, mean_loss, tabular
 from tiltlm.records import LossSettings
 
 BETA, STEPS, EVERY, STEP_SIZE = 0.5, 600, 4, 0.25
+DPO = Objective(LossSettings(BETA))
 REFERENCE = (0.45, 0.45, 0.10)
 CHOSEN, REJECTED, OTHER = 0, 1, 2
 FEATURES = (1.0, 0.4, 2.0)
@@ -41,7 +42,6 @@ class Results:
     shared: Path
     turning_step: int
     predicted_step: int
-    last_chosen_probability: float
     last_other_probability: float
 
 
@@ -59,7 +59,6 @@ def measure() -> Results:
         shared=_described(shared, log_ref_Y),
         turning_step=int(shared[:, CHOSEN].argmax()),
         predicted_step=int((mean_feature_T > FEATURES[CHOSEN]).nonzero()[0, 0]),
-        last_chosen_probability=shared[-1, CHOSEN].exp().item(),
         last_other_probability=shared[-1, OTHER].exp().item(),
     )
 
@@ -70,16 +69,17 @@ def one_pair() -> Preferences:
 
 def _path(policy: Policy, parameters: int, log_ref_Y: Tensor) -> Tensor:
     """log pi(y) after each step; shape (STEPS + 1, Y)."""
-    steps = descend(policy, parameters, log_ref_Y, one_pair(), Objective(LossSettings(BETA)), STEP_SIZE)
+    steps = descend(policy, parameters, log_ref_Y, one_pair(), DPO, STEP_SIZE)
     return torch.stack(list(islice(steps, STEPS + 1)))
 
 
 def _described(path_TY: Tensor, log_ref_Y: Tensor) -> Path:
     ratio_TY = (path_TY - log_ref_Y)[::EVERY]
-    margin_T = ratio_TY[:, CHOSEN] - ratio_TY[:, REJECTED]
-    loss_T = -torch.nn.functional.logsigmoid(BETA * margin_T)
     return Path(
-        ratio_TY[:, CHOSEN].tolist(), ratio_TY[:, REJECTED].tolist(), ratio_TY[:, OTHER].tolist(), loss_T.tolist()
+        chosen=ratio_TY[:, CHOSEN].tolist(),
+        rejected=ratio_TY[:, REJECTED].tolist(),
+        other=ratio_TY[:, OTHER].tolist(),
+        loss=[mean_loss(log_pi_Y, log_ref_Y, one_pair(), DPO).item() for log_pi_Y in path_TY[::EVERY]],
     )
 
 

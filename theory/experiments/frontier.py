@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def measure() -> Results:
     )
 
 
-def _curve(world: World, settings: list[float] | tuple[float, ...], policies: list[Tensor]) -> Curve:
+def _curve(world: World, settings: Sequence[float], policies: Sequence[Tensor]) -> Curve:
     return Curve(
         list(settings),
         [kl(log_pi_Y, world.log_ref_Y) for log_pi_Y in policies],

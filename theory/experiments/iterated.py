@@ -17,8 +17,10 @@ from experiments.world import (
     expected_reward,
     independent_pairs,
     kl,
+    leaning,
     objective,
     random_world,
+    regret,
     tilt,
 )
 from tiltlm.records import LossSettings
@@ -30,8 +32,8 @@ ANSWERS, SEED, BETA, ROUNDS = 20, 2, 2.0, 10
 class Results:
     """moved_*: after each round with the reference reset to the last policy. line_*: the frontier.
 
-    *_regret: after each round with the first reference kept, against the best policy of the class; offline pairs stay
-    those of the first round.
+    *_regret: after each round with the first reference kept, against the best policy of the class; the
+    first round's pairs are off-policy, so its regret is what pairs that stay the same would keep.
     """
 
     beta: float
@@ -40,7 +42,6 @@ class Results:
     line_kl: list[float]
     line_reward: list[float]
     covered_online_regret: list[float]
-    shared_offline_regret: list[float]
     shared_online_regret: list[float]
     shared_kappa: float
 
@@ -54,9 +55,8 @@ def measure() -> Results:
     kappa = weights.SHIFTS[-1]
     shared_world, features_YD = weights.misspecified_world()
     shared = log_linear(shared_world.log_ref_Y, features_YD)
-    bad_Y = F.log_softmax(shared_world.log_ref_Y - kappa * shared_world.reward_Y, dim=0)
     ceiling = objective(shared_world, weights.best_in_class(shared_world, shared), weights.BETA)
-    online = [bad_Y]
+    online = [leaning(shared_world, kappa)]
     for _ in range(ROUNDS):
         online.append(
             _round(shared_world, shared, weights.DIMENSIONS, shared_world.log_ref_Y, online[-1], weights.BETA)
@@ -69,7 +69,6 @@ def measure() -> Results:
         line_kl=[kl(log_pi_Y, world.log_ref_Y) for log_pi_Y in line],
         line_reward=[expected_reward(world, log_pi_Y) for log_pi_Y in line],
         covered_online_regret=_from_half(world),
-        shared_offline_regret=[shared_regret[0]] * ROUNDS,
         shared_online_regret=shared_regret,
         shared_kappa=kappa,
     )
@@ -82,9 +81,7 @@ def _from_half(world: World) -> list[float]:
     regrets = []
     for _ in range(ROUNDS):
         maker = _round(world, tabular(world.log_ref_Y), ANSWERS, world.log_ref_Y, maker, weights.BETA)
-        regrets.append(
-            objective(world, tilt(world, weights.BETA), weights.BETA) - objective(world, maker, weights.BETA)
-        )
+        regrets.append(regret(world, maker, weights.BETA))
     return regrets
 
 
@@ -106,12 +103,12 @@ def draw(results: Results) -> Figure:
     moved.set_xlabel(drawing.KL_FROM_REFERENCE)
     moved.set_ylabel(drawing.EXPECTED_REWARD)
     numbers = range(1, len(results.shared_online_regret) + 1)
-    for regret, label, color, marker in (
-        (results.shared_offline_regret, r"$\mu$, $\theta\in\mathbb{R}^3$", drawing.RED, "v"),
+    for regrets, label, color, marker in (
+        ([results.shared_online_regret[0]] * len(numbers), r"$\mu$, $\theta\in\mathbb{R}^3$", drawing.RED, "v"),
         (results.shared_online_regret, r"$\pi_{k-1}$, $\theta\in\mathbb{R}^3$", drawing.GREEN, "o"),
         (results.covered_online_regret, r"$\pi_{k-1}$, $\theta\in\mathbb{R}^{20}$", drawing.BLUE, "s"),
     ):
-        rounds.plot(numbers, regret, color=color, marker=marker, label=label)
+        rounds.plot(numbers, regrets, color=color, marker=marker, label=label)
     rounds.set_xlabel("$k$")
     rounds.set_ylabel(r"$\max_\Pi J-J(\pi_k)$")
     rounds.set_ylim(bottom=-0.01)

@@ -35,13 +35,13 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """beyond: the probability to go on that DPO reaches when the bias is 1.2 times the threshold."""
+    """twenty_token_*: the bias per token, at beta = 0.1 and a mean of 20 tokens, from which on no optimum is left, and
+    how often labels then prefer an answer that is ten tokens longer.
+    """
 
     continues: float
     longest: int
     settings: list[Setting]
-    beyond: float
-    reference_mean: float
     twenty_token_threshold: float
     twenty_token_preference: float
 
@@ -65,8 +65,6 @@ def measure() -> Results:
         continues=CONTINUES,
         longest=LONGEST,
         settings=settings,
-        beyond=learned_continuation(1.2 * runaway_bias(CONTINUES, 0.1), 0.1),
-        reference_mean=1 / (1 - CONTINUES),
         twenty_token_threshold=twenty,
         twenty_token_preference=1 / (1 + math.exp(-10 * twenty)),
     )

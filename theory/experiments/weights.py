@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments import drawing
 from experiments.learning import Objective, Policy, Preferences, fit, log_linear, minimise, population, sample
-from experiments.world import World, bradley_terry, independent_pairs, objective, random_world
+from experiments.world import World, bradley_terry, independent_pairs, leaning, objective, random_world, second_moment
 from tiltlm.records import LossSettings
 
 ANSWERS, DIMENSIONS, SEED, BETA = 24, 3, 5, 0.5
@@ -100,7 +100,7 @@ def measure() -> Results:
     best_Y = best_in_class(world, policy)
     case = Case(world, policy, best_Y)
     preferred = bradley_terry(world.reward_Y)
-    sources = [F.log_softmax(world.log_ref_Y - shift * world.reward_Y, dim=0) for shift in SHIFTS]
+    sources = [leaning(world, shift) for shift in SHIFTS]
     generator = torch.Generator().manual_seed(SEED)
     drawn = [
         [sample(independent_pairs(log_mu_Y), preferred, LABELS, generator) for _ in range(REPEATS)]
@@ -153,11 +153,6 @@ def best_in_class(world: World, policy: Policy) -> Tensor:
         return (log_pi_Y.exp() * (BETA * (log_pi_Y - world.log_ref_Y) - world.reward_Y)).sum()
 
     return policy(minimise(loss, DIMENSIONS))
-
-
-def second_moment(log_target_Y: Tensor, log_mu_Y: Tensor) -> float:
-    """E_mu (target/mu)^2 = 1 + chi-squared(target || mu), for one answer."""
-    return torch.logsumexp(2 * log_target_Y - log_mu_Y, dim=0).exp().item()
 
 
 def draw(results: Results) -> Figure:

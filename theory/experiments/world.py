@@ -34,6 +34,11 @@ def tilt(world: World, beta: float) -> Tensor:
     return F.log_softmax(world.log_ref_Y + world.reward_Y / beta, dim=0)
 
 
+def leaning(world: World, kappa: float) -> Tensor:
+    """log of pi_ref(y) exp(-kappa r(y)), normalised: a maker of pairs that prefers bad answers; shape (Y,)."""
+    return F.log_softmax(world.log_ref_Y - kappa * world.reward_Y, dim=0)
+
+
 def log_partition(world: World, beta: float) -> float:
     """log Z = log sum_y pi_ref(y) exp(r(y) / beta)."""
     return torch.logsumexp(world.log_ref_Y + world.reward_Y / beta, dim=0).item()
@@ -43,6 +48,11 @@ def kl(log_p_Y: Tensor, log_q_Y: Tensor) -> float:
     """KL(p || q) in nats; infinite where q lacks an answer that p gives."""
     given = log_p_Y > -torch.inf
     return (log_p_Y[given].exp() * (log_p_Y[given] - log_q_Y[given])).sum().item()
+
+
+def second_moment(log_target_Y: Tensor, log_mu_Y: Tensor) -> float:
+    """E_mu (target/mu)^2 = 1 + chi-squared(target || mu), for one answer."""
+    return torch.logsumexp(2 * log_target_Y - log_mu_Y, dim=0).exp().item()
 
 
 def expected_reward(world: World, log_pi_Y: Tensor) -> float:

@@ -16,7 +16,7 @@ class MalformedError(ValueError):
 
 
 def decode(kind: type[Kind], value: object, where: str = "") -> Kind:
-    """Returns parsed JSON as a record, a tuple, a table or a plain value.
+    """Returns parsed JSON as a record, a tuple, a list, a table or a plain value.
 
     A key that the record does not declare is left out; a missing key counts as null. `where` is
     the dotted path of the value within its file.
@@ -41,6 +41,9 @@ def _decode(kind: Any, value: object, where: str) -> Any:
     if get_origin(kind) is dict:
         (_, inner) = get_args(kind)
         return {name: _decode(inner, item, _join(where, name)) for name, item in _expect(dict, value, where).items()}
+    if get_origin(kind) is list:
+        (inner,) = get_args(kind)
+        return [_decode(inner, item, f"{where}[{index}]") for index, item in enumerate(_expect(list, value, where))]
     if get_origin(kind) is tuple:
         return _decode_tuple(get_args(kind), _expect(list, value, where), where)
     if kind is float and type(value) is int:
