@@ -14,10 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat: `role` is `system`, `user`, `assistant` or another the chat template knows."""
+    """One turn of a chat: `role` is `system`, `user`, `assistant` or another the chat template knows.
+
+    further: what else the message says, such as `tool_calls` or `reasoning_content`: names in alphabetical order, each
+        with the JSON text of its value, so that messages can be compared and counted.
+    """
 
     role: str
     content: str
+    further: tuple[tuple[str, str], ...] = ()
 
 
 # Verbatim text, or a chat still to be rendered by the model's template.
@@ -31,12 +36,15 @@ class PreferencePair:
     `id` names the pair in every message and report: the file and line (or row) it came from, with
     a suffix where one row gives several pairs. Either all three texts are verbatim strings, which
     are concatenated as they stand, or all three are messages for the model's chat template.
+
+    tools: JSON text of the list of tools that the chat template is given; None where there are none.
     """
 
     id: str
     prompt: Text
     chosen: Text
     rejected: Text
+    tools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
