@@ -49,3 +49,8 @@ def standard_error(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def clustered_mean(values: Sequence[float], clusters: Sequence[object]) -> Estimate:
+    """Mean of values that come in clusters (pairs of one prompt)."""
+    return bootstrap_mean(values)

@@ -147,12 +147,6 @@ def _explain(source: ModelSource, what: str, error: Exception) -> str:
     return f"the {what} of `{source.location}` cannot be loaded: {first_line}"
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes safetensors, configuration, tokenizer and chat template."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def checkpoint_activations(model: PreTrainedModel) -> None:
     """Makes each layer recompute its activations in the backward pass.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -74,7 +74,6 @@ def missing_pairs(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list
     return [pair for pair in pairs if cache.get(pair.chosen) is None or cache.get(pair.rejected) is None]
 
 
-@torch.inference_mode()
 def fill_cache(
     scorer: PairScorer,
     pairs: Sequence[TokenizedPair],
@@ -88,27 +87,36 @@ def fill_cache(
     Raises:
         NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the pairs.
     """
+    for group, values in scored(scorer, pairs, precision, token_budget):
+        sides = [(pair.chosen, pair.rejected) for pair in group]
+        cache.put([item for pair in zip(sides, values, strict=True) for item in zip(*pair, strict=True)])
+        advance(len(group))
+
+
+def scored(
+    scorer: PairScorer, pairs: Sequence[TokenizedPair], precision: torch.dtype, token_budget: int
+) -> Iterator[tuple[list[TokenizedPair], list[tuple[float, float]]]]:
+    """Pairs, some at a time, with their (chosen, rejected) log-probabilities under a model that is not trained.
+
+    Raises:
+        NonFiniteError: log-probabilities are NaN or infinite, naming the pairs.
+    """
     # Longest first: if memory runs out it does so at once, and the time left is never underestimated.
     order = sorted(pairs, key=lambda pair: -len(pair.chosen.ids) - len(pair.rejected.ids))
     for start in range(0, len(order), PAIRS_AT_ONCE):
         for group in micro_batches(order[start : start + PAIRS_AT_ONCE], token_budget, scorer.trees):
             batch = pack_pairs(group, scorer.trees).to(scorer.device)
-            with arithmetic(scorer.device, precision):
+            with torch.inference_mode(), arithmetic(scorer.device, precision):
                 logps, _ = sequence_logps(scorer(batch), batch)
-            values = logps.tolist()
-            bad = [
-                pair.id
-                for pair, logp in zip(group, zip(values[0::2], values[1::2], strict=True), strict=True)
-                if not _finite(logp)
-            ]
+            flat = logps.tolist()
+            values = list(zip(flat[0::2], flat[1::2], strict=True))
+            bad = [pair.id for pair, logp in zip(group, values, strict=True) if not _finite(logp)]
             if bad:
                 raise NonFiniteError(
-                    f"the reference gives non-finite log-probabilities for {', '.join(bad[:10])}. "
+                    f"the model gives non-finite log-probabilities for {', '.join(bad[:10])}. "
                     "The model's weights or its arithmetic (model.precision) are at fault."
                 )
-            sequences = [sequence for pair in group for sequence in (pair.chosen, pair.rejected)]
-            cache.put(list(zip(sequences, values, strict=True)))
-            advance(len(group))
+            yield group, values
 
 
 def _finite(values: Sequence[float]) -> bool:

@@ -167,14 +167,14 @@ def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[s
 
 def _log_probabilities(summary: Summary) -> Finding:
     topic = "Log-probabilities"
-    chosen, rejected = summary.eval_chosen_logp_change, summary.eval_rejected_logp_change
+    chosen, rejected = summary.chosen_logp_change, summary.rejected_logp_change
     if chosen is None or rejected is None:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {signed(chosen)}, rejected {signed(rejected)} nats per held-out completion"
-    if chosen >= 0:
+    figures = f"chosen {signed(chosen.mean)}, rejected {signed(rejected.mean)} nats per held-out completion"
+    if chosen.mean >= 0:
         return Finding(topic, "note", f"The chosen completions did not become less likely: {figures}.")
-    too = " too" if rejected < 0 else ""
+    too = " too" if rejected.mean < 0 else ""
     sentence = (
         f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
         "so both may fall. Where that harms, lower the learning rate or raise beta."

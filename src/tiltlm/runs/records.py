@@ -196,11 +196,57 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """`outcome.json`: how far the run came; rewritten as it goes on.
+
+    status: `running` until it ends, then `completed`, `interrupted` or `failed`. A file that still says `running`
+        after the program ended was left by one that was killed.
+    stage: the last stage begun. message: what ended a run that failed.
+    seconds: the run's duration until then; stages: that of each stage.
+    """
+
+    status: str
+    stage: str | None
+    message: str | None
+    checks: tuple[Check, ...]
+    seconds: float
+    stages: dict[str, float]
+    peak_memory_gib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`evaluation.json`: the saved model on the held-out pairs, read back from its files, in float32.
+
+    saved_as: the type of the saved weights.
+    margin: mean implicit reward margin. Intervals here are over prompts.
+    chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion.
+    trained_margin: margin of the weights as trained, before they were rounded to `saved_as`; None where they were not.
+    survived: the saved model's margin as a share of that.
+    """
+
+    saved_as: str
+    figures: EvalRow
+    margin: Estimate
+    chosen_logp_change: Estimate
+    rejected_logp_change: Estimate
+    trained_margin: float | None
+    survived: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """`summary.json`: the run in figures. `completed` is False where the run was interrupted."""
+    """`summary.json`: the run in figures, all of which can be had again from the run's other files.
+
+    status, message: see Outcome. completed: whether the run came to its end.
+    eval_*: of the saved model, in float32; see Evaluation.
+    training_margin: the last held-out margin in the arithmetic of training.
+    """
 
     run: str
     completed: bool
+    status: str | None
+    message: str | None
     model: str
     reference: str | None
     loss: str
@@ -215,8 +261,12 @@ class Summary:
     eval_accuracy: float | None
     eval_accuracy_interval: Interval | None
     eval_margin: float | None
-    eval_chosen_logp_change: float | None
-    eval_rejected_logp_change: float | None
+    eval_margin_interval: Interval | None
+    chosen_logp_change: Estimate | None
+    rejected_logp_change: Estimate | None
+    training_margin: float | None
+    saved_as: str | None
+    survived: Estimate | None
     reward: str | None
     reward_before: Estimate | None
     reward_after: Estimate | None

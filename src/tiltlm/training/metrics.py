@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tiltlm.records import LossOutput, PairLogps
 from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.statistics import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,19 @@ class PairSums:
     def non_finite(self) -> list[int]:
         """Which pairs, in the order they were added, have a loss that is NaN or infinite."""
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
+
+
+def eval_row(sums: PairSums, step: int, epoch: float, seconds: float) -> EvalRow:
+    """The row of an evaluation whose pairs are summed up."""
+    means, _ = sums.means()
+    return EvalRow(
+        step=step,
+        epoch=epoch,
+        pairs=sums.pairs,
+        **dataclasses.asdict(means),
+        accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
+        seconds=seconds,
+    )
 
 
 class MetricsLog:
