@@ -41,9 +41,9 @@ from tiltlm.config import Config, HubConfig, load_config
 from tiltlm.data.loading import load_pairs
 from tiltlm.data.splitting import subsample
 from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, generate_answers
-from tiltlm.model.loading import load_model
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import Setup, set_up
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.runs.environment import peak_memory_gib

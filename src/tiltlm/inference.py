@@ -13,8 +13,9 @@ from tiltlm.console import Reporter
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models
 from tiltlm.evaluation.prompts import extra_prompts
-from tiltlm.model.loading import ModelSource, load_model
+from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import comparer_for, prompt_room, set_up
 from tiltlm.runs.reading import RunFiles, read_run
 from tiltlm.runs.records import Answer, Comparison

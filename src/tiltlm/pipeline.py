@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from transformers import PreTrainedModel
@@ -20,19 +19,19 @@ from tiltlm.data.tokenization import PairTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import Comparer, Figures, Models, Prompt, figures
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
+from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import (
-    ModelSource,
     checkpoint_activations,
     choose_device,
     choose_precision,
-    find_model,
-    load_model,
     load_tokenizer,
     model_facts,
     save_model,
 )
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.weights import load_model
 from tiltlm.model_card import model_card
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
@@ -94,8 +93,8 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
     folder.write_json("data_report.json", data.report)
 
     with reporter.stage("reference", "2/5 Reference log-probabilities"):
-        scorer = PairScorer(load_model(setup.source, setup.device))
-        _require_vocabulary(scorer.model, data)
+        scorer = PairScorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
+        _require_vocabulary(setup, scorer.model, data)
         reporter.say(f"  {_describe_model(scorer)}; {setup.precision_why}")
         train_pairs, eval_pairs = _reference(setup, scorer, data, reporter)
 
@@ -137,14 +136,11 @@ def _prepare(setup: Setup, reporter: Reporter) -> PreparedData:
     return data
 
 
-def _require_vocabulary(model: PreTrainedModel, data: PreparedData) -> None:
-    rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
-    for pair in (*data.train, *data.eval):
-        largest = int(max(pair.chosen.ids.max(), pair.rejected.ids.max()))
-        if largest >= rows:
-            raise ModelError(
-                f"{pair.id} has token {largest}, but the model embeds {rows} tokens: the tokenizer is another model's."
-            )
+def _require_vocabulary(setup: Setup, model: PreTrainedModel, data: PreparedData) -> None:
+    pairs = (*data.train, *data.eval)
+    extra = extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
+    named = [(pair.id, side.ids) for pair in pairs for side in (pair.chosen, pair.rejected)]
+    require_embedded(model, setup.tokenizer.tokenizer, [*named, *((prompt.id, prompt.ids) for prompt in extra)])
 
 
 def _reference(
@@ -154,6 +150,7 @@ def _reference(
     reference = scorer
     if setup.config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
+        _require_vocabulary(setup, reference.model, data)
     cache = ReferenceCache(cache_folder() / "reference", fingerprint(reference.model), setup.precision)
     pairs: list[TokenizedPair] = [*data.train, *data.eval]
     missing = missing_pairs(pairs, cache)

@@ -16,6 +16,7 @@ from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.vocabulary import require_embedded
 from tiltlm.records import TokenizedSequence
 from tiltlm.runs.records import (
     Answer,
@@ -73,7 +74,13 @@ class Comparer:
     def compare(
         self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None] = lambda done: None
     ) -> Comparison:
-        """Greedy and sampled answers of both models, with known rewards and log-probabilities."""
+        """Greedy and sampled answers of both models, with known rewards and log-probabilities.
+
+        Raises:
+            ModelError: a prompt has a token that a model does not know.
+        """
+        for scorer in (models.before, models.after, models.reference):
+            require_embedded(scorer.model, self.tokenizer, [(prompt.id, prompt.ids) for prompt in prompts])
         before, after = (self._answer(scorer, prompts, advance) for scorer in (models.before, models.after))
         records_before = self._records(models.reference, None, prompts, before)
         records_after = self._records(models.reference, models.after, prompts, after)
