@@ -49,7 +49,7 @@ def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter)
     source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
     trained = PairScorer(load_model(source, setup.device))
     comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    with reporter.progress("answering", comparer.passes() * len(asked), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(asked), "prompts") as advance:
         return comparer.compare(Models(before, trained, before), asked, advance)
 
 

@@ -228,7 +228,7 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
     if config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
     comparer = comparer_for(setup)
-    with reporter.progress("answering", comparer.passes() * len(prompts), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(prompts), "prompts") as advance:
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
     return figures(comparison)

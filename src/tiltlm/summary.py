@@ -52,6 +52,7 @@ def summarise(
         win_rate=shown.win_rate,
         win_rate_interval=shown.win_rate_interval,
         kl=shown.kl,
+        kl_at_temperature=shown.kl_at_temperature,
         answers_before=shown.answers_before,
         answers_after=shown.answers_after,
         counted_prompts=shown.counted_prompts,

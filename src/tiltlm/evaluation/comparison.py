@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,9 +68,14 @@ class Comparer:
     precision: torch.dtype
     token_budget: int
 
-    def passes(self) -> int:
-        """How often each prompt is answered, by both models together; `advance` is called once a prompt and pass."""
-        return 2 * (1 + (self.config.samples > 0))
+    def total(self, prompts: Sequence[Prompt]) -> int:
+        """What the calls of `advance` add up to: one for each pass of either model over a prompt."""
+        return 2 * (1 + (self.config.samples > 0)) * len(prompts) + len(self._asked_plainly(prompts))
+
+    def _asked_plainly(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts that the trained model answers once more, at temperature 1, for the KL of the models as such."""
+        wanted = self.config.samples > 0 and self.config.temperature != 1
+        return [prompt for prompt in prompts if prompt.counted and wanted]
 
     def compare(
         self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None] = lambda done: None
@@ -84,6 +90,7 @@ class Comparer:
         before, after = (self._answer(scorer, prompts, advance) for scorer in (models.before, models.after))
         records_before = self._records(models.reference, None, prompts, before)
         records_after = self._records(models.reference, models.after, prompts, after)
+        plain = self._plain_log_ratios(models, self._asked_plainly(prompts), advance)
         return Comparison(
             settings=ComparisonSettings(
                 max_new_tokens=self.config.max_new_tokens,
@@ -93,7 +100,7 @@ class Comparer:
                 reward=self.config.reward,
             ),
             prompts=tuple(
-                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new)
+                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new, plain.get(prompt))
                 for prompt, old, new in zip(prompts, records_before, records_after, strict=True)
             ),
         )
@@ -106,19 +113,34 @@ class Comparer:
         for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
             if samples == 0:
                 continue
-            settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
-            drawn = generate_answers(
-                scorer.model,
-                self.tokenizer,
-                [prompt.ids for prompt in prompts],
-                settings,
-                self.terminators,
-                self.precision,
-                advance,
-            )
+            drawn = self._generate(scorer, prompts, temperature, samples, advance)
             for collected, new in zip(answers, drawn, strict=True):
                 collected.extend(new)
         return answers
+
+    def _generate(
+        self,
+        scorer: PairScorer,
+        prompts: Sequence[Prompt],
+        temperature: float | None,
+        samples: int,
+        advance: Callable[[int], None],
+    ) -> list[list[Generated]]:
+        settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
+        ids = [prompt.ids for prompt in prompts]
+        return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
+
+    def _plain_log_ratios(
+        self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None]
+    ) -> dict[Prompt, tuple[float, ...]]:
+        """For each prompt, log pi(y|x) - log pi_ref(y|x) of answers that the trained model draws at temperature 1."""
+        if not prompts:
+            return {}
+        drawn = self._generate(models.after, prompts, 1.0, self.config.samples, advance)
+        sequences = [_sequence(prompt, one) for prompt, some in zip(prompts, drawn, strict=True) for one in some]
+        own, reference = (self._logps(scorer, sequences, 1.0) for scorer in (models.after, models.reference))
+        ratios = iter([a - b for a, b in zip(own, reference, strict=True)])
+        return {prompt: tuple(itertools.islice(ratios, self.config.samples)) for prompt in prompts}
 
     def _records(
         self,
@@ -132,12 +154,12 @@ class Comparer:
         sequences = [_sequence(prompt, answer) for prompt, answer in flat]
         texts = [answer.text for _, answer in flat]
         rewards = REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(flat)
-        reference_logps = self._logps(reference, sequences)
+        reference_logps = self._logps(reference, sequences, self.config.temperature)
         log_ratios: list[float | None] = [None] * len(flat)
         per_prompt = 1 + self.config.samples
         if policy is not None:
             sampled = [i for i in range(len(flat)) if i % per_prompt]
-            own = self._logps(policy, [sequences[i] for i in sampled])
+            own = self._logps(policy, [sequences[i] for i in sampled], self.config.temperature)
             for i, logp in zip(sampled, own, strict=True):
                 log_ratios[i] = logp - reference_logps[i]
         answered = [
@@ -150,13 +172,13 @@ class Comparer:
         return [Answers(answered[i], tuple(answered[i + 1 : i + per_prompt])) for i in starts]
 
     @torch.inference_mode()
-    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence]) -> list[float]:
-        """log pi(y|x) of each sequence's completion at the sampling temperature, in nats."""
+    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
+        """log pi(y|x) of each sequence's completion at a temperature, in nats."""
         logps: list[float] = []
         for group in _groups(sequences, self.token_budget):
             batch = pack_sequences(group, scorer.trees).to(scorer.device)
             with arithmetic(scorer.device, self.precision):
-                sums, _ = sequence_logps(scorer(batch, self.config.temperature), batch)
+                sums, _ = sequence_logps(scorer(batch, temperature), batch)
             logps.extend(sums.tolist())
         return logps
 
@@ -183,7 +205,8 @@ def _groups(sequences: Sequence[TokenizedSequence], token_budget: int) -> list[l
 class Figures:
     """What the sampled answers to the counted prompts show. None where there was nothing to take it from.
 
-    Intervals cover 95% and treat prompts as independent, not the samples of one prompt.
+    Intervals cover 95% and treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
+    `kl_at_temperature` at the sampling temperature where that is another.
     """
 
     counted_prompts: int
@@ -193,6 +216,7 @@ class Figures:
     win_rate: float | None = None
     win_rate_interval: tuple[float, float] | None = None
     kl: Divergence | None = None
+    kl_at_temperature: Divergence | None = None
     answers_before: AnswerStatistics | None = None
     answers_after: AnswerStatistics | None = None
 
@@ -203,12 +227,13 @@ def figures(comparison: Comparison) -> Figures:
     if not counted:
         return Figures(counted_prompts=0)
     befores, afters = [prompt.before.samples for prompt in counted], [prompt.after.samples for prompt in counted]
-    ratios = [
-        float(np.mean([answer.log_ratio for answer in drawn if answer.log_ratio is not None])) for drawn in afters
-    ]
+    temperature = comparison.settings.temperature
+    ratios = [[answer.log_ratio for answer in drawn if answer.log_ratio is not None] for drawn in afters]
+    plain = [list(prompt.plain_log_ratios or ()) for prompt in counted]
     common = Figures(
         counted_prompts=len(counted),
-        kl=Divergence(float(np.mean(ratios)), standard_error(ratios), sum(len(drawn) for drawn in afters)),
+        kl=_divergence(ratios if temperature == 1 else plain, 1.0),
+        kl_at_temperature=None if temperature == 1 else _divergence(ratios, temperature),
         answers_before=_statistics([answer for drawn in befores for answer in drawn]),
         answers_after=_statistics([answer for drawn in afters for answer in drawn]),
     )
@@ -228,9 +253,18 @@ def figures(comparison: Comparison) -> Figures:
         win_rate=win_rate.mean,
         win_rate_interval=win_rate.interval,
         kl=common.kl,
+        kl_at_temperature=common.kl_at_temperature,
         answers_before=common.answers_before,
         answers_after=common.answers_after,
     )
+
+
+def _divergence(ratios: Sequence[Sequence[float]], temperature: float) -> Divergence | None:
+    """The mean over prompts of the mean log-ratio of a prompt's samples; None where one has none."""
+    if not all(ratios):
+        return None
+    means = [float(np.mean(drawn)) for drawn in ratios]
+    return Divergence(float(np.mean(means)), standard_error(means), sum(len(drawn) for drawn in ratios), temperature)
 
 
 def _reward(answer: Answer) -> float:

@@ -166,12 +166,15 @@ class Estimate:
 class Divergence:
     """KL(policy || reference) in nats per answer, estimated on `samples` answers of the policy.
 
-    What was paid for the reward: the second term of theory.pdf, eq. 1 (objective).
+    temperature: of both distributions and of the answers. At 1 they are the models themselves, and this is what was
+        paid for the reward: the second term of theory.pdf, eq. 1 (objective). None: the sampling temperature, in files
+        that did not record it.
     """
 
     mean: float
     standard_error: float | None
     samples: int
+    temperature: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`summary.json`: the run in figures. `completed` is False where the run was interrupted."""
+    """`summary.json`: the run in figures. `completed` is False where the run was interrupted.
+
+    kl: at temperature 1. kl_at_temperature: at the sampling temperature, where that is another.
+    """
 
     run: str
     completed: bool
@@ -224,6 +230,7 @@ class Summary:
     win_rate: float | None
     win_rate_interval: Interval | None
     kl: Divergence | None
+    kl_at_temperature: Divergence | None
     answers_before: AnswerStatistics | None
     answers_after: AnswerStatistics | None
     counted_prompts: int | None
@@ -272,13 +279,18 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPrompt:
-    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure."""
+    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure.
+
+    plain_log_ratios: log pi(y|x) - log pi_ref(y|x) of further answers of the trained model, drawn and scored at
+        temperature 1 and not kept, where the samples have another temperature.
+    """
 
     id: str
     prompt: str
     counted: bool
     before: Answers
     after: Answers
+    plain_log_ratios: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
