@@ -160,7 +160,7 @@ class Bench:
 
     def score_reference(self, scorer: PairScorer, folder: Path) -> float:
         """Seconds to score all pairs and keep the values in an empty cache in `folder`."""
-        cache = ReferenceCache(folder, "benchmark", self.setup.precision)
+        cache = ReferenceCache(folder, "benchmark")
         budget = self.setup.config.training.micro_batch_tokens
         start = time.perf_counter()
         fill_cache(scorer, self.pairs, cache, self.setup.precision, budget, lambda done: None)
@@ -177,7 +177,7 @@ class Bench:
 
     def referenced(self, folder: Path) -> list[ReferencedPair]:
         """The pairs with their values from the cache in `folder`."""
-        cache = ReferenceCache(folder, "benchmark", self.setup.precision)
+        cache = ReferenceCache(folder, "benchmark")
         joined = with_reference(self.pairs, cache)
         cache.close()
         return joined

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.cache import cache_folder
+from tiltlm.cache import REFERENCE, cache_folder
 from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
@@ -28,7 +28,7 @@ from tiltlm.model.loading import (
     model_facts,
     save_model,
 )
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
+from tiltlm.model.reference import ReferenceCache, fill_cache, missing_pairs, reference_address, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.model.weights import load_model
@@ -151,7 +151,7 @@ def _reference(
     if setup.config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
         _require_vocabulary(setup, reference.model, data)
-    cache = ReferenceCache(cache_folder() / "reference", fingerprint(reference.model), setup.precision)
+    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(reference, setup.precision))
     pairs: list[TokenizedPair] = [*data.train, *data.eval]
     missing = missing_pairs(pairs, cache)
     reporter.say(f"  {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache {cache.path.name}")

@@ -181,7 +181,8 @@ class Divergence:
 class AnswerStatistics:
     """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token.
 
-    What `surprise` can and cannot tell of who wrote the answers: theory.pdf, Proposition 18 (surprise).
+    log pi_ref is at the sampling temperature, as the answers are. What `surprise` can and cannot tell of who wrote the
+    answers: theory.pdf, Proposition 18 (surprise).
     """
 
     tokens: float
