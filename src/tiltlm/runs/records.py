@@ -52,7 +52,10 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True)
 class EvalRow:
-    """One evaluation on the held-out pairs, after `step` optimizer steps; the interval is Wilson's."""
+    """One evaluation on the held-out pairs, after `step` optimizer steps.
+
+    accuracy_interval: Wilson's; its trials are prompts where several pairs have one prompt.
+    """
 
     step: int
     epoch: float

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 
 from tiltlm.config import Config
+from tiltlm.data.grouping import prompt_groups
 from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.packing import micro_batches, pack_pairs
 from tiltlm.dpo_loss import LOSSES
@@ -22,8 +23,8 @@ from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, pair_logps
 from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
 from tiltlm.runs.records import EvalRow, TrainRow
-from tiltlm.statistics import wilson_interval
-from tiltlm.training.metrics import MetricsLog, PairSums
+from tiltlm.statistics import effective_number, wilson_interval
+from tiltlm.training.metrics import MetricsLog, PairScores, PairSums
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
 
 
@@ -180,7 +181,7 @@ class Trainer:
         both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
         sums = PairSums()
         sums.add(both, self.objective(both, both))
-        return _eval_row(sums, 0, 0.0, 0.0)
+        return _eval_row(sums, items, 0, 0.0, 0.0)
 
     @torch.no_grad()
     def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
@@ -189,17 +190,29 @@ class Trainer:
         for group in self.micro_batches(items):
             policy, output, _ = self.score(group)
             sums.add(policy, output)
-        return _eval_row(sums, step, epoch, time.perf_counter() - start)
+        return _eval_row(sums, items, step, epoch, time.perf_counter() - start)
+
+    @torch.no_grad()
+    def score_pairs(self, items: Sequence[ReferencedPair]) -> PairScores:
+        """The policy's log-probabilities of each pair, in the same arithmetic as training."""
+        place = {id(item): index for index, item in enumerate(items)}
+        groups = self.micro_batches(items)
+        scored = [self.score(group)[0] for group in groups]
+        logps_2P = torch.cat([torch.stack([logps.chosen_P, logps.rejected_P]) for logps in scored], 1)
+        order = torch.tensor([place[id(item)] for group in groups for item in group]).argsort()
+        chosen, rejected = logps_2P.cpu()[:, order].tolist()
+        return PairScores(tuple(chosen), tuple(rejected))
 
 
-def _eval_row(sums: PairSums, step: int, epoch: float, seconds: float) -> EvalRow:
+def _eval_row(sums: PairSums, items: Sequence[ReferencedPair], step: int, epoch: float, seconds: float) -> EvalRow:
     means, _ = sums.means()
+    trials = effective_number(prompt_groups([item.pair for item in items]))
     return EvalRow(
         step=step,
         epoch=epoch,
         pairs=sums.pairs,
         **dataclasses.asdict(means),
-        accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
+        accuracy_interval=wilson_interval(means.accuracy * trials, trials),
         seconds=seconds,
     )
 

@@ -32,6 +32,14 @@ class PairMeans:
     rejected_logp: float
 
 
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Log-probabilities of pairs under the policy, in nats, one value a pair, in the order the pairs were given."""
+
+    chosen_logps: tuple[float, ...]
+    rejected_logps: tuple[float, ...]
+
+
 class PairSums:
     """Sums over pairs that stay on the device until `means` brings them over, once."""
 
