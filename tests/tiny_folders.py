@@ -49,6 +49,14 @@ def change_json(folder: Path, name: str = "config.json", **values: Any) -> None:
     path.write_text(json.dumps({**content, **values}))
 
 
+def shard_weights(folder: Path) -> list[Path]:
+    """Spreads the weights over several safetensors files; returns them."""
+    model = LlamaForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="8KB")
+    return sorted(folder.glob("model-*.safetensors"))
+
+
 def pickle_weights(folder: Path, shards: int = 1, also: object = None) -> None:
     """Puts pytorch_model.bin in the place of the safetensors file; `also` is pickled beside the weights."""
     weights: dict[str, Any] = load_file(folder / "model.safetensors")

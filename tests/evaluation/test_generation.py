@@ -116,6 +116,12 @@ def test_samples_follow_the_softmax(temperature: float) -> None:
         assert abs(counts[token] - draws * wanted[token]) <= 5 * deviation + 1
 
 
+def test_a_generate_that_comes_with_the_checkpoint_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    monkeypatch.setattr(model, "generate", lambda **arguments: pytest.fail("this is another's"))
+    assert generated(model, GenerationSettings(2, None, 1, seed=0), PROMPTS[:1])[0][0].ids
+
+
 def test_the_checkpoints_settings_are_left_as_they_were() -> None:
     model = checkpoint(**HOSTILE)
     own = model.generation_config

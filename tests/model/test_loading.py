@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_folders import change_json, change_weights, pickle_weights, save_tiny
+from tiny_folders import change_json, change_weights, pickle_weights, save_tiny, shard_weights
 from tiny_models import SHAREABLE, UNSHAREABLE, build
 from transformers import AutoModelForCausalLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
@@ -242,6 +243,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         pickle_weights(folder, shards=3),
         (folder / "pytorch_model-1.bin").unlink(),
     ),
+    "a safe shard is not there": lambda folder: shard_weights(folder)[1].unlink(),
+    "a safe shard cut short": lambda folder: truncate(shard_weights(folder)[1]),
+    "a safe index cut short": lambda folder: (
+        shard_weights(folder),
+        truncate(folder / "model.safetensors.index.json"),
+    ),
+    "a safe index of nothing": lambda folder: (
+        shard_weights(folder),
+        (folder / "model.safetensors.index.json").write_text("{}"),
+    ),
     "an index cut short": lambda folder: (
         pickle_weights(folder, shards=3),
         truncate(folder / "pytorch_model.bin.index.json"),
@@ -260,6 +271,56 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_damaged_folders_end_in_a_sentence(folder: Path, damage: str) -> None:
     DAMAGE[damage](folder)
     assert len(refusal(folder)) < 900
+
+
+def test_weights_in_several_files_load_without_a_word(folder: Path) -> None:
+    assert len(shard_weights(folder)) > 2
+    assert load(folder) == []
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the model `me/model` in a local cache of a hub that cannot be reached."""
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    commit = "0123456789" * 4
+    repository = cache / "models--me--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    return save_tiny(repository / "snapshots" / commit)
+
+
+def load_from_hub() -> list[str]:
+    notes: list[str] = []
+    source = find_model("me/model", HubConfig())
+    model_facts(source, load_tokenizer(source))
+    load_model(source, CPU, notes.append)
+    return notes
+
+
+def test_a_model_of_the_hub_loads_from_its_cache(hub: Path) -> None:
+    assert load_from_hub() == []
+    pickle_weights(hub)
+    (note,) = load_from_hub()
+    assert "pytorch_model.bin" in note
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda hub: change_json(hub, quantization_config={"quant_method": "fp8"}), r"`me/model` are quantised \(fp8"),
+        (lambda hub: change_json(hub, "adapter_config.json", peft_type="LORA"), "`me/model` holds a LoRA adapter"),
+        (lambda hub: [path.unlink() for path in hub.glob("tokenizer*")], "`me/model` has no tokenizer"),
+        (lambda hub: rename(hub, "module.{}".format), "`me/model` cannot be used: 21 weights"),
+        (lambda hub: (hub / "model.safetensors").unlink(), "not in the local cache"),
+        (lambda hub: [path.unlink() for path in hub.iterdir()], "not in the local cache"),
+    ],
+)
+def test_a_model_of_the_hub_is_looked_at_like_a_folder(hub: Path, change: Callable[[Path], object], words: str) -> None:
+    change(hub)
+    with pytest.raises(ModelError, match=words):
+        load_from_hub()
 
 
 def test_no_tokenizer_is_said_with_the_files_that_are_missing(folder: Path) -> None:

@@ -74,8 +74,9 @@ def generate_answers(
             _own_settings_aside(model),
         ):
             torch.manual_seed(settings.seed * 1_000_003 + start)
-            output: torch.Tensor = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, generation_config=generation
+            # The class's own method: a checkpoint may bring a `generate` of its own, which is set on the model itself.
+            output: torch.Tensor = type(model).generate(  # type: ignore[attr-defined]
+                model, input_ids=ids, attention_mask=mask, generation_config=generation
             )
         for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
             answers[group[row // settings.samples]].append(_answer(tokens, tokenizer, terminators))
