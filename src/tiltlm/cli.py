@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from tiltlm import __version__, demo
+from tiltlm.cache import cache_folder
 from tiltlm.config import Config, load_config
 from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.validation import validate
@@ -22,6 +23,7 @@ usage: tiltlm COMMAND ...
   tiltlm compare [RUN] [--prompt TEXT ...]                  base against trained model, side by side
   tiltlm report RUN                                         rebuild the pictures and the page from the run's files
   tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
+  tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
 
 Each command explains itself: tiltlm COMMAND --help
 """
@@ -61,6 +63,14 @@ class ReportArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
+
+
+@dataclass(frozen=True)
+class CacheArguments:
+    """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
+
+    clear: Literal["reference", "models", "all"] | None = None
+    """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,6 +139,15 @@ def _report(words: Sequence[str]) -> int:
     return 0
 
 
+def _cache(words: Sequence[str]) -> int:
+    arguments = tyro.cli(CacheArguments, args=list(words), prog="tiltlm cache")
+    from tiltlm.cache_contents import clear_cache, describe_cache
+
+    for line in clear_cache(cache_folder(), arguments.clear) if arguments.clear else describe_cache(cache_folder()):
+        print(line, flush=True)
+    return 0
+
+
 def _inspect(words: Sequence[str]) -> int:
     rest = list(words)
     data = [rest.pop(0)] if rest and not rest[0].startswith("-") else []
@@ -161,6 +180,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,
+    "cache": _cache,
 }
 
 if __name__ == "__main__":

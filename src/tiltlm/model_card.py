@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from tiltlm.config import config_from_dict
-from tiltlm.model.loading import EMBEDDED
+from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.reading import RunFiles
 from tiltlm.runs.records import Summary

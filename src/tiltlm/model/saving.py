@@ -6,13 +6,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils.hub import cached_file
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tiltlm.config import SaveDtype
-from tiltlm.errors import ModelError
 from tiltlm.model.dither import HALF_UNIT, move, noise
-from tiltlm.model.loading import ModelSource
+from tiltlm.model.finding import ModelSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,27 +24,16 @@ _CARRIED = (
 )
 
 
-def choose_save_dtype(setting: SaveDtype, source: ModelSource) -> tuple[torch.dtype, str]:
-    """The type of the saved weights, and a sentence that says why: as set, or that of the source's own files.
+def choose_save_dtype(setting: SaveDtype, stored: torch.dtype | None) -> tuple[torch.dtype, str]:
+    """The type of the saved weights, and a sentence that says why.
 
-    Raises:
-        ModelError: the source's configuration cannot be had.
+    stored: the type of the source's own files; None where they do not say.
     """
     if setting != "auto":
         return DTYPES[setting], f"saved in {setting}, as set"
-    try:
-        config = AutoConfig.from_pretrained(
-            source.location,
-            local_files_only=source.local_files_only,
-            trust_remote_code=source.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the configuration of `{source.location}` cannot be loaded: {error}") from error
-    stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
-    if stored in (torch.bfloat16, torch.float16):
-        name = str(stored).removeprefix("torch.")
-        return stored, f"saved in {name}, as the source's files are (model.save_dtype)"
-    return torch.float32, "saved in float32, as the source's files are"
+    dtype = stored if stored in DTYPES.values() else torch.float32
+    assert dtype is not None
+    return dtype, f"saved in {str(dtype).removeprefix('torch.')}, as the source's files are (model.save_dtype)"
 
 
 @torch.no_grad()
@@ -91,18 +78,6 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sourc
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in _CARRIED:
-        found = _source_file(source, name)
+        found = source.file(name)
         if found is not None and not (folder / name).exists():
             shutil.copyfile(found, folder / name)
-
-
-def _source_file(source: ModelSource, name: str) -> str | None:
-    found: str | None = cached_file(
-        source.location,
-        name,
-        local_files_only=source.local_files_only,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
@@ -124,10 +124,11 @@ def _win_rate(summary: Summary) -> str:
 
 
 def _divergence(summary: Summary) -> Finding:
-    topic, kl = "Distance from the reference", summary.kl
+    topic, kl = "Distance from the reference", summary.kl or summary.kl_at_temperature
     if kl is None:
         return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
-    sentence = f"The policy moved {number(kl.mean)} nats of KL divergence per answer away from the reference"
+    name = f"KL divergence{at_temperature(kl.temperature)}"
+    sentence = f"The policy moved {number(kl.mean)} nats of {name} per answer away from the reference"
     if kl.standard_error is None:
         return Finding(topic, "note", f"{sentence} ({count(kl.samples, 'sampled answer')}).")
     sentence += f" (standard error {number(kl.standard_error)}, {count(kl.samples, 'sampled answer')})"

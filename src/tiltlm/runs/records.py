@@ -52,7 +52,10 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True)
 class EvalRow:
-    """One evaluation on the held-out pairs, after `step` optimizer steps; the interval is Wilson's."""
+    """One evaluation on the held-out pairs, after `step` optimizer steps.
+
+    accuracy_interval: Wilson's; its trials are prompts where several pairs have one prompt.
+    """
 
     step: int
     epoch: float
@@ -166,19 +169,23 @@ class Estimate:
 class Divergence:
     """KL(policy || reference) in nats per answer, estimated on `samples` answers of the policy.
 
-    What was paid for the reward: the second term of theory.pdf, eq. 1 (objective).
+    temperature: of both distributions and of the answers. At 1 they are the models themselves, and this is what was
+        paid for the reward: the second term of theory.pdf, eq. 1 (objective). None: the sampling temperature, in files
+        that did not record it.
     """
 
     mean: float
     standard_error: float | None
     samples: int
+    temperature: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatistics:
     """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token.
 
-    What `surprise` can and cannot tell of who wrote the answers: theory.pdf, Proposition 18 (surprise).
+    log pi_ref is at the sampling temperature, as the answers are. What `surprise` can and cannot tell of who wrote the
+    answers: theory.pdf, Proposition 18 (surprise).
     """
 
     tokens: float
@@ -241,6 +248,7 @@ class Summary:
     status, message: see Outcome. completed: whether the run came to its end.
     eval_*: of the saved model, in float32; see Evaluation.
     training_margin: the last held-out margin in the arithmetic of training.
+    kl: at temperature 1. kl_at_temperature: at the sampling temperature, where that is another.
     """
 
     run: str
@@ -274,6 +282,7 @@ class Summary:
     win_rate: float | None
     win_rate_interval: Interval | None
     kl: Divergence | None
+    kl_at_temperature: Divergence | None
     answers_before: AnswerStatistics | None
     answers_after: AnswerStatistics | None
     counted_prompts: int | None
@@ -322,13 +331,18 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPrompt:
-    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure."""
+    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure.
+
+    plain_log_ratios: log pi(y|x) - log pi_ref(y|x) of further answers of the trained model, drawn and scored at
+        temperature 1 and not kept, where the samples have another temperature.
+    """
 
     id: str
     prompt: str
     counted: bool
     before: Answers
     after: Answers
+    plain_log_ratios: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 
 from tiltlm.config import Config
+from tiltlm.data.grouping import prompt_groups
 from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.packing import micro_batches, pack_pairs
 from tiltlm.dpo_loss import LOSSES
@@ -226,7 +227,7 @@ class Trainer:
         both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
         sums = PairSums()
         sums.add(both, self.objective(both, both))
-        return eval_row(sums, 0, 0.0, 0.0)
+        return eval_row(sums, prompt_groups([item.pair for item in items]), 0, 0.0, 0.0)
 
     @torch.no_grad()
     def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
@@ -235,7 +236,7 @@ class Trainer:
         for group in self.micro_batches(items):
             policy, output, _ = self.score(group)
             sums.add(policy, output)
-        return eval_row(sums, step, epoch, time.perf_counter() - start)
+        return eval_row(sums, prompt_groups([item.pair for item in items]), step, epoch, time.perf_counter() - start)
 
 
 def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tiltlm.config import LossConfig
+from tiltlm.data.grouping import prompt_groups
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.model.reference import scored
 from tiltlm.model.scorer import PairScorer
@@ -35,9 +36,9 @@ class HeldOut:
         return [item.pair for item in self.pairs]
 
     @property
-    def prompts(self) -> list[bytes]:
-        """What tells the pairs' prompts apart."""
-        return [pair.chosen.ids[: pair.chosen.first_scored].tobytes() for pair in self.tokenized]
+    def prompts(self) -> list[int]:
+        """Of each pair, the number of its prompt."""
+        return prompt_groups(self.tokenized)
 
 
 def values_of(pairs: Sequence[ReferencedPair]) -> np.ndarray:
@@ -80,18 +81,18 @@ def evaluate_saved(
         saved_as: the type of the files.
         started: when the evaluation began, by `time.perf_counter`.
     """
-    reference_P2 = values_of(held_out.pairs)
+    reference_P2, prompts = values_of(held_out.pairs), held_out.prompts
     policy, reference = (_pair_logps(values, held_out.tokenized) for values in (saved_P2, reference_P2))
     output = LOSSES[loss.name](policy, reference, LossSettings(loss.beta, loss.label_smoothing))
     sums = PairSums()
     sums.add(policy, output)
-    changes = [clustered_mean(list(change), held_out.prompts) for change in (saved_P2 - held_out.start_P2).T]
+    changes = [clustered_mean(list(change), prompts) for change in (saved_P2 - held_out.start_P2).T]
     margins = _margins(saved_P2 - reference_P2, loss.beta)
     trained = None if trained_P2 is None else _margins(trained_P2 - reference_P2, loss.beta)
     return Evaluation(
         saved_as=saved_as,
-        figures=eval_row(sums, 0, 0.0, time.perf_counter() - started),
-        margin=clustered_mean(list(margins), held_out.prompts),
+        figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
+        margin=clustered_mean(list(margins), prompts),
         chosen_logp_change=changes[0],
         rejected_logp_change=changes[1],
         trained_margin=None if trained is None else float(trained.mean()),
