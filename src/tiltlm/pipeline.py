@@ -141,7 +141,7 @@ def _work(
         files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
         saved = PairScorer(load_model(files, setup.device))
         _evaluate(setup, saved, trained_P2, held_out, folder, reporter)
-    if not completed:
+    if not completed or stop.requested:
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         _compare(setup, saved, data, folder, reporter)
@@ -264,7 +264,6 @@ def _train(
         with (
             MetricsLog(folder.metrics) as log,
             reporter.progress("training", steps, "steps") as advance,
-            stop.waited_for(),
         ):
             completed = trainer.train(pairs.train, pairs.held_out, log, stop, on_row).completed
     except BaseException:

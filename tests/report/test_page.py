@@ -53,7 +53,9 @@ def outline(page: str) -> Outline:
 
 
 def report(folder: Path) -> str:
-    return render_page(read_run(folder))
+    run = read_run(folder)
+    assert run.summary is not None
+    return render_page(run, run.summary)
 
 
 def test_writes_three_files_and_the_same_bytes_again(tmp_path: Path) -> None:
