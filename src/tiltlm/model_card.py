@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from tiltlm.config import Config
+from tiltlm.masking import masked
 from tiltlm.model.loading import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.records import DataReport, Environment, Summary
@@ -43,4 +44,4 @@ def model_card(config: Config, environment: Environment, data: DataReport, summa
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
-    return "\n".join(lines)
+    return masked("\n".join(lines))

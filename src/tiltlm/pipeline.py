@@ -34,6 +34,7 @@ from tiltlm.model.loading import (
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model_card import model_card
+from tiltlm.preflight import before_work
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -44,6 +45,7 @@ from tiltlm.summary import summarise
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import StopRequest, Trainer, TrainingOutcome
 from tiltlm.training.metrics import MetricsLog
+from tiltlm.validation import require_warmup
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
         TiltlmError: with what is wrong and how to mend it.
     """
     start = time.perf_counter()
-    RunFolder.require_free(Path(config.run.directory), config.run.name, config.run.overwrite)
+    before_work(config, reporter)
     with reporter.stage("data", "1/5 Data"):
         setup = set_up(config)
         data = _prepare(setup, reporter)
@@ -193,6 +195,7 @@ def _train(
         checkpoint_activations(scorer.model)
     trainer = Trainer(scorer, config, setup.precision)
     steps = trainer.total_steps(len(train_pairs))
+    require_warmup(steps, config.training)
     first = next(batches(len(train_pairs), config.training.batch_pairs, steps, config.run.seed))
     checks = run_checks(trainer, [train_pairs[i] for i in first], setup.tokenizer)
     for check in checks:

@@ -1,0 +1,52 @@
+"""What is looked at before a run does any work: that nothing of the user's is in its way, and that it will fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiltlm.cache import cache_folder, writable_cache_folder
+from tiltlm.config import Config
+from tiltlm.console import Reporter
+from tiltlm.model.embedded import embedded_model
+from tiltlm.model.loading import EMBEDDED
+from tiltlm.runs.folder import RunFolder, is_run, require_apart
+from tiltlm.space import folder_bytes, require_space, weight_bytes
+from tiltlm.validation import places_read
+
+
+def before_work(config: Config, reporter: Reporter) -> None:
+    """Refuses a run that would destroy, overwrite or not fit; makes the embedded model if it is asked for.
+
+    Raises:
+        RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
+        ConfigError: the cache folder cannot be used.
+        ModelError: the embedded model cannot be had.
+    """
+    directory = Path(config.run.directory)
+    folder = directory / config.run.name
+    require_apart(folder, places_read(config))
+    RunFolder.require_free(directory, config.run.name, config.run.overwrite)
+    writable_cache_folder()
+    _require_cache_outside(folder)
+    source = prepare_model(config, reporter)
+    # What an earlier run leaves free counts too: it is removed before anything large is written.
+    given_back = folder_bytes(folder) if config.run.overwrite and is_run(folder) else 0
+    require_space(folder, weight_bytes(source) - given_back, "the trained model", "--run.directory")
+
+
+def prepare_model(config: Config, reporter: Reporter) -> Path:
+    """Where the model's files are, if they are on this machine; the embedded model is made on first use."""
+    if EMBEDDED in (config.model.path, config.model.reference):
+        made = embedded_model(reporter.say)
+        if config.model.path == EMBEDDED:
+            return made
+    path = Path(config.model.path).expanduser()
+    if not path.is_dir() and config.hub.folder is not None:
+        return Path(config.hub.folder).expanduser() / config.model.path
+    return path
+
+
+def _require_cache_outside(folder: Path) -> None:
+    cache, own = cache_folder().resolve(), folder.resolve()
+    if cache == own or own in cache.parents:
+        require_apart(folder, {"TILTLM_CACHE": cache})
