@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import io
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from tiltlm.cache import cache_folder
 from tiltlm.command_line import check_flags, is_flag, parse, parse_config
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.masking import masked
+from tiltlm.output import WatchedOutput, watched_output
 from tiltlm.runs.folder import free_name
 from tiltlm.suggestions import nearest
 from tiltlm.visible import visible
@@ -96,27 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     141: the program that read the output has closed it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character ends no run
+    code = 1
     try:
-        try:
-            return _run(words)
-        finally:
-            # Here, where a failure can still be told, and not when Python ends.
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        return CLOSED_PIPE
-    except OSError as error:
-        if error.errno not in _MACHINE:
+        with watched_output() as output:
+            code = _run(words, output)
+    except (OSError, SystemExit):  # the latter after help was shown, or should have been
+        if output.failure is None:
             raise
-        _discard_output()
-        _complain(f"standard output cannot be written: {error.strerror}.")
-        return 1
+    if output.failure is None:
+        return code
+    if isinstance(output.failure, BrokenPipeError):
+        return CLOSED_PIPE
+    _complain(f"standard output cannot be written: {output.failure.strerror}.")
+    return 1
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], output: WatchedOutput) -> int:
     if words[:1] == ["--version"]:
         print(__version__)
         return 0
@@ -127,13 +121,16 @@ def _run(words: list[str]) -> int:
     if command is None:
         _complain(_no_command(words[0]))
         return 2
+    # A run's result lies in its folder: it is not lost because nobody reads along any more.
+    output.carry_on = command is _train
     try:
         return command(words[1:])
     except TiltlmError as error:
         _complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
     except (OSError, sqlite3.OperationalError, SafetensorError) as error:
-        message = _trouble(error)
+        of_output = output.failure is not None and not output.carry_on
+        message = None if of_output else _trouble(error)
         if message is None:
             raise
         _complain(message)
@@ -144,7 +141,7 @@ def _run(words: list[str]) -> int:
 
 
 def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
-    """What is wrong with the machine, in a sentence; None where the error is not the machine's or the output's own."""
+    """What is wrong with the machine, in a sentence; None where the error is not the machine's."""
     if isinstance(error, sqlite3.Error):
         return (
             f"the cache in {cache_folder()} cannot be used: {error}. Free space, or set TILTLM_CACHE to another folder."
@@ -153,7 +150,7 @@ def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
         if "os error" not in str(error):
             return None
         return f"the model cannot be written: {error}. Free space, or choose another --run.directory."
-    if error.errno not in _MACHINE or _output_fails():
+    if error.errno not in _MACHINE:
         return None
     place = f"{error.filename} cannot be written or read" if error.filename else "a file cannot be written"
     full = error.errno in _FULL
@@ -161,22 +158,9 @@ def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
     return f"{place}: {error.strerror}. Either {mend}, or choose another --run.directory (TILTLM_CACHE for the cache)."
 
 
-def _output_fails() -> bool:
-    """Whether it is standard output that cannot be written: what was not written is still waiting there."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
-
-
-def _discard_output() -> None:
-    """Lets Python end without a second complaint about output that nobody can take."""
-    with contextlib.suppress(OSError, ValueError):  # a stream without a file, as tests have
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _complain(message: str, before: str = "") -> None:
+    if sys.stderr is None:
+        return
     with contextlib.suppress(OSError):  # there is nowhere left to say it
         print(f"{before}tiltlm: {visible(masked(message))}", file=sys.stderr, flush=True)
 
