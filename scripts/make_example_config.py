@@ -1,6 +1,6 @@
 """Writes configs/example.toml: every option with its default and its text, read from the package's own settings.
 
-    python scripts/make_example_config.py
+python scripts/make_example_config.py
 """
 
 from __future__ import annotations

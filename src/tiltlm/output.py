@@ -58,20 +58,22 @@ class WatchedOutput(io.TextIOBase):
 @contextlib.contextmanager
 def watched_output() -> Iterator[WatchedOutput]:
     """Watches `sys.stdout`; on leaving, what still waits is written, so that a failure is known before Python ends."""
-    # There is none where it was closed (`>&-`).
-    stream = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character ends no run
-    output = WatchedOutput(stream)
-    sys.stdout = cast(TextIO, output)
-    try:
-        yield output
-    finally:
-        sys.stdout = stream
-        with contextlib.suppress(OSError):
-            output.flush()
-        if output.failure is not None:
-            _discard(stream)
+    before = sys.stdout
+    with contextlib.ExitStack() as opened:
+        # There is none where it was closed (`>&-`).
+        stream = before or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character ends no run
+        output = WatchedOutput(stream)
+        sys.stdout = cast(TextIO, output)
+        try:
+            yield output
+        finally:
+            sys.stdout = before
+            with contextlib.suppress(OSError):
+                output.flush()
+            if output.failure is not None:
+                _discard(stream)
 
 
 def _discard(stream: TextIO) -> None:
