@@ -150,7 +150,8 @@ def test_data_is_told_from_settings(
     Path("folder").mkdir()
     if there and name != "folder":
         Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text('[{"prompt": "a", "chosen": "b", "rejected": "c"}]')
+        rows = '[{"prompt": "a", "chosen": "b", "rejected": "c"}]'
+        Path(name).write_text(f'{{"data": {rows}}}' if name == "pairs.json" else rows)
     line = said(["train", name], capsys)
     assert "looks like data" in line and f"tiltlm train --data.train {name}" in line
 

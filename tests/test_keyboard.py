@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import json
 import os
@@ -20,11 +21,14 @@ from safetensors import SafetensorError
 from tiny_runs import write_model, write_pairs
 
 from tiltlm import cli
-from tiltlm.cache import writable_cache_folder
+from tiltlm.cache import cache_folder, writable_cache_folder
 from tiltlm.cli import main
+from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
+from tiltlm.model import embedded
 from tiltlm.model.embedded import embedded_model
 from tiltlm.output import watched_output
+from tiltlm.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
 from tiltlm.runs.reading import newest_comparable, read_run
 from tiltlm.space import folder_bytes, in_words, require_space, weight_bytes
@@ -249,6 +253,7 @@ def test_without_a_terminal_nothing_is_drawn_over(here: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x cannot be written or read: Permission"),
         (OSError(errno.EROFS, "Read-only file system", "runs/x"), "change its permissions"),
         (sqlite3.OperationalError("database or disk is full"), "TILTLM_CACHE"),
+        (sqlite3.DatabaseError("file is not a database"), "TILTLM_CACHE"),
         (
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
             "--run.directory",
@@ -305,17 +310,65 @@ def test_a_model_that_would_not_fit_is_said_before_the_work(
 ) -> None:
     needed = weight_bytes(here / "models" / "m")
     assert needed == (here / "models" / "m" / "model.safetensors").stat().st_size
+    needed += BESIDES_THE_MODEL
     monkeypatch.setattr(shutil, "disk_usage", disk_with(needed - 1))
     assert main(TRAIN) == 1
     shown = capsys.readouterr()
     assert "1/5" not in shown.out and not Path("runs").exists()
-    assert "not enough disk space in runs/run: the trained model takes about" in one_line(shown.err)
+    assert "not enough disk space in runs/run: the run with its model takes about" in one_line(shown.err)
     assert "--run.directory" in shown.err
     monkeypatch.setattr(shutil, "disk_usage", disk_with(needed))
     assert main(TRAIN) == 0
     # What the run that is replaced leaves free counts too.
     monkeypatch.setattr(shutil, "disk_usage", disk_with(needed - 1))
     assert main([*TRAIN, "--run.name", "run", "--run.overwrite"]) == 0
+
+
+def test_a_loaded_model_that_would_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
+    require_fit(10**9, tmp_path, Reporter())
+    assert capsys.readouterr().out == ""
+    require_fit(2 * 10**9, tmp_path, Reporter())
+    assert "the disk may be too full for the trained model: 4.0 GB are free" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"the trained model takes about 4\.2 GB, and 4\.0 GB are free"):
+        require_fit(2 * 10**9 + 10**8, tmp_path, Reporter())
+
+
+def test_the_file_that_cannot_be_written_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(TRAIN) == 0
+    capsys.readouterr()
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main(["report", "runs/run"]) == 1
+    assert "runs/run/comparison.md cannot be written or read: No space left" in one_line(capsys.readouterr().err)
+    assert main([*TRAIN, "--run.name", "other"]) == 1
+    assert "runs/other/config.json cannot be written or read: No space left" in one_line(capsys.readouterr().err)
+
+
+def test_a_user_without_a_home_chooses_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("TILTLM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="set TILTLM_CACHE"):
+        cache_folder()
+
+
+def test_without_pip_the_one_that_python_carries_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ensurepip")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
+    shown = subprocess.run([*embedded._pip(), "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("pip ") and ".whl" in shown.stdout
 
 
 def test_sizes(tmp_path: Path) -> None:

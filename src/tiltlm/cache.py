@@ -10,10 +10,17 @@ from tiltlm.errors import ConfigError
 
 
 def cache_folder() -> Path:
-    """`$TILTLM_CACHE`, else `tiltlm` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
+    """`$TILTLM_CACHE`, else `tiltlm` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
+
+    Raises:
+        ConfigError: there is no such folder for this user.
+    """
     if chosen := os.environ.get("TILTLM_CACHE"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiltlm"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiltlm"
+    except RuntimeError as error:
+        raise ConfigError("this user has no home folder to keep the cache in: set TILTLM_CACHE to a folder.") from error
 
 
 def writable_cache_folder(name: str = "") -> Path:

@@ -128,7 +128,7 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     except TiltlmError as error:
         _complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
-    except (OSError, sqlite3.OperationalError, SafetensorError) as error:
+    except (OSError, sqlite3.DatabaseError, SafetensorError) as error:
         of_output = output.failure is not None and not output.carry_on
         message = None if of_output else _trouble(error)
         if message is None:
@@ -143,6 +143,8 @@ def _run(words: list[str], output: WatchedOutput) -> int:
 def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
     """What is wrong with the machine, in a sentence; None where the error is not the machine's."""
     if isinstance(error, sqlite3.Error):
+        if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+            return None
         return (
             f"the cache in {cache_folder()} cannot be used: {error}. Free space, or set TILTLM_CACHE to another folder."
         )

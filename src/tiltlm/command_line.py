@@ -196,6 +196,8 @@ def _settings_in_json(path: Path) -> Config | None:
         return None
     if not isinstance(table, dict) or not table or not table.keys() <= _SECTIONS:
         return None
+    if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
+        return None
     try:
         config = config_from_dict(table)
     except ConfigError as error:

@@ -34,7 +34,7 @@ from tiltlm.model.loading import (
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model_card import model_card
-from tiltlm.preflight import before_work
+from tiltlm.preflight import before_work, require_fit
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -99,6 +99,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
         scorer = PairScorer(load_model(setup.source, setup.device))
         _require_vocabulary(scorer.model, data)
         reporter.say(f"  {_describe_model(scorer)}; {setup.precision_why}")
+        require_fit(sum(weight.numel() for weight in scorer.parameters()), folder.path, reporter)
         train_pairs, eval_pairs = _reference(setup, scorer, data, reporter)
 
     with reporter.stage("training", "3/5 Training"):

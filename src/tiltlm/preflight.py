@@ -10,8 +10,11 @@ from tiltlm.console import Reporter
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.loading import EMBEDDED
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
-from tiltlm.space import folder_bytes, require_space, weight_bytes
+from tiltlm.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
 from tiltlm.validation import places_read
+
+BESIDES_THE_MODEL = 5_000_000
+"""Bytes of a run's other files: tokenizer, pictures, records."""
 
 
 def before_work(config: Config, reporter: Reporter) -> None:
@@ -31,7 +34,22 @@ def before_work(config: Config, reporter: Reporter) -> None:
     source = prepare_model(config, reporter)
     # What an earlier run leaves free counts too: it is removed before anything large is written.
     given_back = folder_bytes(folder) if config.run.overwrite and is_run(folder) else 0
-    require_space(folder, weight_bytes(source) - given_back, "the trained model", "--run.directory")
+    weights = weight_bytes(source)
+    require_space(folder, weights + BESIDES_THE_MODEL - given_back, "the run with its model", "--run.directory")
+
+
+def require_fit(weights: int, folder: Path, reporter: Reporter) -> None:
+    """The same once the model is loaded, which tells of models of the hub too.
+
+    weights: how many there are; 2 to 4 bytes of each are saved.
+
+    Raises:
+        RunError: not even 2 bytes of each fit. Where 4 might not, a line says so.
+    """
+    require_space(folder, 2 * weights, "the trained model", "--run.directory")
+    free = free_bytes(folder)
+    if free < 4 * weights:
+        reporter.say(f"  the disk may be too full for the trained model: {in_words(free)} are free in {folder}")
 
 
 def prepare_model(config: Config, reporter: Reporter) -> Path:

@@ -117,7 +117,12 @@ def places_read(config: Config) -> dict[str, Path]:
         "data.eval": config.data.eval,
         "hub.folder": config.hub.folder,
     }
-    return {option: Path(place) for option, place in named.items() if place is not None}
+    keywords = {"model.path": "embedded", "model.reference": "embedded", "data.train": "demo", "data.eval": "demo"}
+    return {
+        option: Path(place)
+        for option, place in named.items()
+        if place is not None and place != keywords.get(option)  # a keyword means no folder of that name
+    }
 
 
 def _require(holds: bool, message: str) -> None:

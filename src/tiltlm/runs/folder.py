@@ -6,8 +6,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,19 @@ class RunFolder:
         if name in _MASKED_FILES:
             value = masked_values(value)
         temporary = self.path / f".{name}.partial"
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-        temporary.replace(self.path / name)
+        text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+        with naming(self.path / name):
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path / name)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of writing it: the system names only what it could not open."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def is_run(path: Path) -> bool:
