@@ -114,8 +114,10 @@ def test_the_same_in_a_file() -> None:
         (["compare", "a", "b"], "`b` belongs to no option"),
         (["report"], "tiltlm report runs/NAME"),
         (["report", "a", "--x"], "there is no option `--x`"),
+        (["cache", "--clear", "everything"], "--clear cannot be `everything`"),
+        (["cache", "x"], "`x` belongs to no option"),
         (["traim"], "Did you mean `tiltlm train`?"),
-        (["dance"], "There are: train, compare, report, inspect"),
+        (["dance"], "There are: train, compare, report, inspect, cache"),
     ],
 )
 def test_what_is_not_understood_is_said_in_a_line(

@@ -130,7 +130,7 @@ def test_the_newest_run_that_can_be_compared(tmp_path: Path) -> None:
         newest_comparable(tmp_path, anew=False)
     oldest = with_model(run("a", 9))
     recorded = run("b", 8)
-    run("broken", 3, summary=None)
+    run("broken", 3, metrics=None)
     run("nothing to compare", 2, comparison=None)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')

@@ -12,7 +12,7 @@ from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
+from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 from tiltlm.training.loop import Trainer
@@ -37,7 +37,7 @@ def pairs(count: int, seed: int = 0) -> list[TokenizedPair]:
 
 
 def referenced(scorer: PairScorer, given: list[TokenizedPair], folder: Path) -> list[ReferencedPair]:
-    cache = ReferenceCache(folder, fingerprint(scorer.model), torch.float32)
+    cache = ReferenceCache(folder, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
     joined = with_reference(given, cache)
     cache.close()

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from tiltlm.errors import ConfigError
 
+REFERENCE, MODELS = "reference", "models"
+"""Sub-folders of the cache: reference log-probabilities, and the embedded model."""
+REFERENCE_SUFFIX = ".sqlite"
+EMBEDDED_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "unfinished-"
+"""How the names of folders in MODELS begin: the embedded model, and one that is being made."""
+
 
 def cache_folder() -> Path:
     """`$TILTLM_CACHE`, else `tiltlm` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).

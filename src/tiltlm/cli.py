@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from safetensors import SafetensorError
@@ -32,6 +32,7 @@ usage: tiltlm COMMAND ...
   tiltlm compare [RUN] [--prompt TEXT ...]                  base against trained model, side by side
   tiltlm report RUN                                         rebuild the pictures and the page from the run's files
   tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
+  tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
 
 Each command explains itself: tiltlm COMMAND --help
 """
@@ -87,6 +88,14 @@ class ReportArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
+
+
+@dataclass(frozen=True)
+class CacheArguments:
+    """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
+
+    clear: Literal["reference", "models", "all"] | None = None
+    """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,6 +230,16 @@ def _report(words: Sequence[str]) -> int:
     return 0
 
 
+def _cache(words: Sequence[str]) -> int:
+    clear = Literal["reference", "models", "all"]
+    arguments = _simple(CacheArguments, words, {"clear": clear}, "tiltlm cache", positional=0)
+    from tiltlm.cache_contents import clear_cache, describe_cache
+
+    for line in clear_cache(cache_folder(), arguments.clear) if arguments.clear else describe_cache(cache_folder()):
+        print(visible(line), flush=True)
+    return 0
+
+
 def _inspect(words: Sequence[str]) -> int:
     rest = list(words)
     data = [rest.pop(0)] if rest and not rest[0].startswith("-") else []
@@ -280,6 +299,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,
+    "cache": _cache,
 }
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tiltlm.errors import ConfigError
 from tiltlm.suggestions import nearest_options, nearest_value
 
 Precision = Literal["auto", "float32", "bfloat16"]
+SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["auto", "preference", "dialogue", "chat", "instruction", "sharegpt", "ranked"]
 
 
@@ -52,7 +53,10 @@ class ModelConfig:
     """Hub id or folder of the reference model. Unset: the model as loaded, as in the paper."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward passes; the weights are always float32. `auto`: bfloat16 where the
-    processor has units for it, else float32."""
+    processor has units for it, else float32. The figures of the saved model are taken in float32 either way."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the saved weights. `auto`: that of the source's files. What training changed is rounded at random, so
+    that it survives on average; how much did is measured and said."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -13,8 +13,9 @@ from tiltlm.console import Reporter
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models
 from tiltlm.evaluation.prompts import extra_prompts
-from tiltlm.model.loading import ModelSource, load_model
+from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import comparer_for, prompt_room, set_up
 from tiltlm.preflight import prepare_model
 from tiltlm.runs.reading import RunFiles, has_model, read_run
@@ -52,7 +53,7 @@ def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter)
     source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
     trained = PairScorer(load_model(source, setup.device))
     comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    with reporter.progress("answering", comparer.passes() * len(asked), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(asked), "prompts") as advance:
         return comparer.compare(Models(before, trained, before), asked, advance)
 
 

@@ -8,7 +8,7 @@ from tiltlm.cache import cache_folder, writable_cache_folder
 from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.model.embedded import embedded_model
-from tiltlm.model.loading import EMBEDDED
+from tiltlm.model.finding import EMBEDDED
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
 from tiltlm.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
 from tiltlm.validation import places_read

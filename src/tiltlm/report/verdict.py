@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
@@ -124,10 +124,11 @@ def _win_rate(summary: Summary) -> str:
 
 
 def _divergence(summary: Summary) -> Finding:
-    topic, kl = "Distance from the reference", summary.kl
+    topic, kl = "Distance from the reference", summary.kl or summary.kl_at_temperature
     if kl is None:
         return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
-    sentence = f"The policy moved {number(kl.mean)} nats of KL divergence per answer away from the reference"
+    name = f"KL divergence{at_temperature(kl.temperature)}"
+    sentence = f"The policy moved {number(kl.mean)} nats of {name} per answer away from the reference"
     if kl.standard_error is None:
         return Finding(topic, "note", f"{sentence} ({count(kl.samples, 'sampled answer')}).")
     sentence += f" (standard error {number(kl.standard_error)}, {count(kl.samples, 'sampled answer')})"
@@ -167,14 +168,14 @@ def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[s
 
 def _log_probabilities(summary: Summary) -> Finding:
     topic = "Log-probabilities"
-    chosen, rejected = summary.eval_chosen_logp_change, summary.eval_rejected_logp_change
+    chosen, rejected = summary.chosen_logp_change, summary.rejected_logp_change
     if chosen is None or rejected is None:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {signed(chosen)}, rejected {signed(rejected)} nats per held-out completion"
-    if chosen >= 0:
+    figures = f"chosen {signed(chosen.mean)}, rejected {signed(rejected.mean)} nats per held-out completion"
+    if chosen.mean >= 0:
         return Finding(topic, "note", f"The chosen completions did not become less likely: {figures}.")
-    too = " too" if rejected < 0 else ""
+    too = " too" if rejected.mean < 0 else ""
     sentence = (
         f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
         "so both may fall. Where that harms, lower the learning rate or raise beta."

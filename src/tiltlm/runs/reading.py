@@ -10,21 +10,34 @@ from typing import TypeVar
 from tiltlm.errors import RunError
 from tiltlm.runs.decoding import MalformedError, decode
 from tiltlm.runs.folder import runs_in
-from tiltlm.runs.records import Comparison, DataReport, Environment, EvalRow, Metrics, Settings, Summary, TrainRow
+from tiltlm.runs.records import (
+    Comparison,
+    DataReport,
+    Environment,
+    EvalRow,
+    Evaluation,
+    Metrics,
+    Outcome,
+    Settings,
+    Summary,
+    TrainRow,
+)
 
 Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Everything a run wrote. `comparison` is None where no answers were compared."""
+    """Everything a run wrote. None is what it did not come to, or was told not to do."""
 
     settings: Settings
     environment: Environment
     metrics: Metrics
     data: DataReport
-    summary: Summary
+    outcome: Outcome | None
+    evaluation: Evaluation | None
     comparison: Comparison | None
+    summary: Summary | None
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -37,14 +50,15 @@ def read_run(folder: Path) -> RunFiles:
     """
     if not folder.is_dir():
         raise RunError(f"there is no run in {folder}: give the folder of a run that `tiltlm train` has written.")
-    comparison = folder / "comparison.json"
     return RunFiles(
         settings=_read_json(folder / "config.json", Settings),
         environment=_read_json(folder / "environment.json", Environment),
-        metrics=_read_metrics(folder / "metrics.jsonl"),
+        metrics=_read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else Metrics((), ()),
         data=_read_json(folder / "data_report.json", DataReport),
-        summary=_read_json(folder / "summary.json", Summary),
-        comparison=_read_json(comparison, Comparison) if comparison.exists() else None,
+        outcome=_read_if_there(folder / "outcome.json", Outcome),
+        evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
+        comparison=_read_if_there(folder / "comparison.json", Comparison),
+        summary=_read_if_there(folder / "summary.json", Summary),
     )
 
 
@@ -80,6 +94,10 @@ def _is_readable(run: Path) -> bool:
     except RunError:
         return False
     return True
+
+
+def _read_if_there(path: Path, kind: type[Kind]) -> Kind | None:
+    return _read_json(path, kind) if path.exists() else None
 
 
 def _read_json(path: Path, kind: type[Kind]) -> Kind:
