@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm.errors import ConfigError
+from tiltlm.suggestions import nearest_options, nearest_value
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -143,7 +144,7 @@ class ComparisonConfig:
 
     prompts: int = 16
     """How many held-out prompts are answered. 0: none, unless given in extra_prompts."""
-    extra_prompts: tuple[str, ...] = ("\n\nHuman: What are the main differences between Python and C++?\n\nAssistant:",)
+    extra_prompts: tuple[str, ...] = ()
     """Prompts answered besides, shown but left out of the figures."""
     samples: int = 2
     """Sampled answers per prompt, besides the greedy one. The figures are taken over these."""
@@ -197,20 +198,35 @@ def config_from_dict(table: dict[str, Any]) -> Config:
     return Config(**sections)
 
 
+def option_types() -> dict[str, Any]:
+    """Every option as `section.option`, with its type."""
+    sections = get_type_hints(Config)
+    return {
+        f"{name}.{option}": hint for name, kind in sections.items() for option, hint in get_type_hints(kind).items()
+    }
+
+
+def option_names() -> list[str]:
+    """Every option as `section.option`."""
+    return list(option_types())
+
+
 def _section_from_dict(section: str, options: dict[str, Any]) -> Any:
     section_type = get_type_hints(Config)[section]
     hints = get_type_hints(section_type)
     values = {}
     for option, value in options.items():
-        _require_known(option, list(hints), f"option in [{section}]")
+        _require_known(option, list(hints), f"option in [{section}]", section)
         values[option] = _checked(f"{section}.{option}", hints[option], value)
     return section_type(**values)
 
 
-def _require_known(name: str, known: list[str], what: str) -> None:
+def _require_known(name: str, known: list[str], what: str, section: str = "") -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5)
+    if section and not near:
+        near = nearest_options(f"{section}.{name}", option_names())[:1]
     hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(known)}."
     raise ConfigError(f"unknown {what}: `{name}`. {hint}")
 
@@ -220,8 +236,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             choices = [str(choice) for choice in get_args(hint)]
-            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-            did_you_mean = f" Did you mean `{near[0]}`?" if near else ""
+            near = nearest_value(name, str(value), choices)
+            did_you_mean = f" Did you mean `{near}`?" if near else ""
             raise ConfigError(f"{name} cannot be `{value}`; it is one of {', '.join(choices)}.{did_you_mean}")
         return value
     if get_origin(hint) is tuple:

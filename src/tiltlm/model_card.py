@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from tiltlm.config import config_from_dict
+from tiltlm.masking import masked
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.reading import RunFiles
@@ -46,4 +47,4 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
-    return "\n".join(lines)
+    return masked("\n".join(lines))

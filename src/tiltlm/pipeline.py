@@ -34,6 +34,7 @@ from tiltlm.model.saving import choose_save_dtype, round_weights, save_model
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.model.weights import load_model
+from tiltlm.preflight import before_work, require_fit
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -45,6 +46,7 @@ from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
 from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
+from tiltlm.validation import require_warmup
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
-    RunFolder.require_free(Path(config.run.directory), config.run.name, config.run.overwrite)
+    before_work(config, reporter)
     with StopRequest() as stop:
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
@@ -130,6 +132,7 @@ def _work(
         scorer = PairScorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
         _require_vocabulary(setup, scorer.model, data)
         reporter.say(f"  {_describe_model(scorer)}; {setup.precision_why}")
+        require_fit(sum(weight.numel() for weight in scorer.parameters()), folder.path, reporter)
         pairs, held_out = _reference(setup, scorer, data, reporter)
     with record.stage("training", "3/6 Training"):
         completed, trained_P2 = _train(setup, scorer, pairs, held_out, folder, record, stop, reporter)
@@ -246,6 +249,7 @@ def _train(
         checkpoint_activations(scorer.model)
     trainer = Trainer(scorer, config, setup.precision)
     steps = trainer.total_steps(len(pairs.train))
+    require_warmup(steps, config.training)
     first = next(batches(len(pairs.train), config.training.batch_pairs, steps, config.run.seed))
     record.checks = tuple(run_checks(trainer, [pairs.train[i] for i in first], setup.tokenizer))
     for check in record.checks:

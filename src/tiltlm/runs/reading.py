@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tiltlm.errors import RunError
 from tiltlm.runs.decoding import MalformedError, decode
+from tiltlm.runs.folder import runs_in
 from tiltlm.runs.records import (
     Comparison,
     DataReport,
@@ -59,6 +60,40 @@ def read_run(folder: Path) -> RunFiles:
         comparison=_read_if_there(folder / "comparison.json", Comparison),
         summary=_read_if_there(folder / "summary.json", Summary),
     )
+
+
+def newest_comparable(directory: Path, anew: bool) -> Path:
+    """The newest run in a folder whose answers can be compared; damaged runs and other folders are passed over.
+
+    anew: new prompts are to be answered, which takes the trained model; else recorded answers are wanted, or at
+    least a model that could give some.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = [run for run in runs_in(directory) if _is_readable(run)]
+    recorded = [run for run in runs if (run / "comparison.json").is_file()]
+    with_model = [run for run in runs if has_model(run)]
+    found = with_model if anew else recorded or with_model
+    if not found:
+        raise RunError(
+            f"there is no run in {directory} that can be compared: train one with `tiltlm train`, "
+            "or give a run's folder."
+        )
+    return found[0]
+
+
+def has_model(run: Path) -> bool:
+    """Whether the run saved a trained model."""
+    return (run / "model" / "config.json").is_file() and any((run / "model").glob("*.safetensors"))
+
+
+def _is_readable(run: Path) -> bool:
+    try:
+        read_run(run)
+    except RunError:
+        return False
+    return True
 
 
 def _read_if_there(path: Path, kind: type[Kind]) -> Kind | None:
