@@ -97,8 +97,8 @@ def summary() -> dict[str, Any]:
         "eval_accuracy": 0.7,
         "eval_accuracy_interval": [0.6, 0.79],
         "eval_margin": 0.4,
-        "eval_chosen_logp_change": -1.2,
-        "eval_rejected_logp_change": -4.0,
+        "eval_chosen_logp_change": {"mean": -1.2, "interval": [-1.9, -0.5]},
+        "eval_rejected_logp_change": {"mean": -4.0, "interval": [-5.1, -2.9]},
         "reward": "vader",
         "reward_before": {"mean": 0.34, "interval": [0.27, 0.41]},
         "reward_after": {"mean": 0.54, "interval": [0.48, 0.6]},
@@ -141,6 +141,7 @@ def split(pairs: int) -> dict[str, Any]:
         "rejected_tokens": lengths(27.1),
         "chosen_longer": 0.52,
         "prompts_cut": 3,
+        "completions_cut": 0,
         "tokens_laid_out": 62 * pairs,
         "tokens_without_sharing": 94 * pairs,
     }

@@ -8,7 +8,7 @@ from tiltlm.config import Config
 from tiltlm.data.preparation import PreparedData
 from tiltlm.evaluation.comparison import Figures
 from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.runs.records import Check, Summary
+from tiltlm.runs.records import Check, Estimate, Summary
 from tiltlm.training.loop import TrainingOutcome
 
 
@@ -43,8 +43,8 @@ def summarise(
         eval_accuracy=last.accuracy,
         eval_accuracy_interval=last.accuracy_interval,
         eval_margin=last.margin,
-        eval_chosen_logp_change=last.chosen_logp - first.chosen_logp,
-        eval_rejected_logp_change=last.rejected_logp - first.rejected_logp,
+        eval_chosen_logp_change=Estimate(last.chosen_logp - first.chosen_logp, None),
+        eval_rejected_logp_change=Estimate(last.rejected_logp - first.rejected_logp, None),
         reward=None if config.comparison.reward == "none" else config.comparison.reward,
         reward_before=shown.reward_before,
         reward_after=shown.reward_after,

@@ -17,6 +17,15 @@ Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 REPETITION_RISE = 0.10
 SURPRISE_RISE = 1.0
 LENGTH_FACTOR = 2.0
+# Nats per completion: less is nothing that anybody could notice, and hardly above rounding.
+STILL = 1e-4
+
+
+NEGATIVE_KL = (
+    "A KL divergence is never negative; its estimate can be, from few answers, where the true value is small against "
+    "the error."
+)
+"""Said wherever an estimate below zero is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +136,18 @@ def _divergence(summary: Summary) -> Finding:
     topic, kl = "Distance from the reference", summary.kl
     if kl is None:
         return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
+    samples = count(kl.samples, "sampled answer")
     sentence = f"The policy moved {number(kl.mean)} nats of KL divergence per answer away from the reference"
+    if kl.mean < 0:
+        sentence = f"The KL divergence from the reference is estimated as {number(kl.mean)} nats per answer"
+    explained = f" {NEGATIVE_KL}" if kl.mean < 0 else ""
     if kl.standard_error is None:
-        return Finding(topic, "note", f"{sentence} ({count(kl.samples, 'sampled answer')}).")
-    sentence += f" (standard error {number(kl.standard_error)}, {count(kl.samples, 'sampled answer')})"
-    if abs(kl.mean) < 1.96 * kl.standard_error:
-        return Finding(topic, "not shown", f"{sentence}: a move is not shown, for zero is within the error.")
+        return Finding(topic, "not shown" if kl.mean < 0 else "note", f"{sentence} ({samples}).{explained}")
+    sentence += f" (standard error {number(kl.standard_error)}, {samples})"
+    if kl.mean < 1.96 * kl.standard_error:
+        within = abs(kl.mean) < 1.96 * kl.standard_error
+        why = ": a move is not shown, for zero is within the error." if within else ": a move is not shown."
+        return Finding(topic, "not shown", f"{sentence}{why}{explained}")
     return Finding(topic, "note", f"{sentence}.")
 
 
@@ -171,15 +186,31 @@ def _log_probabilities(summary: Summary) -> Finding:
     if chosen is None or rejected is None:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {signed(chosen)}, rejected {signed(rejected)} nats per held-out completion"
-    if chosen >= 0:
-        return Finding(topic, "note", f"The chosen completions did not become less likely: {figures}.")
-    too = " too" if rejected < 0 else ""
+    figures = f"chosen {_change(chosen)}, rejected {_change(rejected)} nats per held-out completion"
+    if max(abs(chosen.mean), abs(rejected.mean)) < STILL:
+        advice = "The learning rate is too small, or there were too few steps"
+        return Finding(topic, "caution", f"Nothing moved: {figures}. {advice}.")
+    if chosen.interval is None:
+        sentence = f"The log-probabilities changed: {figures}; without an interval, an effect is not shown."
+        return Finding(topic, "not shown", sentence)
+    side = _side(chosen.interval, 0.0)
+    if side == 0:
+        sentence = f"That the chosen completions became more or less likely is not shown: {figures}."
+        return Finding(topic, "not shown", sentence)
+    if side > 0:
+        return Finding(topic, "note", f"The chosen completions became more likely: {figures}.")
+    too = " too" if rejected.interval is not None and _side(rejected.interval, 0.0) < 0 else ""
     sentence = (
         f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
         "so both may fall. Where that harms, lower the learning rate or raise beta."
     )
     return Finding(topic, "caution", sentence)
+
+
+def _change(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return signed(estimate.mean)
+    return f"{signed(estimate.mean)} (95% interval {number(estimate.interval[0])} to {number(estimate.interval[1])})"
 
 
 def _cost(summary: Summary) -> Finding:
