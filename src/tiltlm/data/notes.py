@@ -40,7 +40,7 @@ def _left_out(rendered: Sequence[RenderedPair]) -> list[Remark]:
     for pair in rendered:
         for what in pair.remarks:
             ids.setdefault(what, []).append(pair.id)
-    return [Remark(f"The chat template leaves out {what}", tuple(those)) for what, those in ids.items()]
+    return [Remark(what, tuple(those)) for what, those in ids.items()]
 
 
 def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
@@ -121,10 +121,11 @@ def _cut_prompts(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> li
     most = int(lengths[len(lengths) - 1 - int(_FEW_CUT * len(lengths))])
     limit = tokenizer.config.max_prompt_length
     also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None else ""
+    few = f", with {most} at most {_FEW_CUT:.0%}" if most < lengths[-1] else ""
     return [
         f"{cut} of {len(pairs)} prompts ({cut / len(pairs):.0%}) lose their beginning, often the instruction, to fit "
         f"data.max_length {tokenizer.config.max_length}. With data.max_length {int(lengths[-1])}{also} none would be "
-        f"cut, with {most} at most {_FEW_CUT:.0%}."
+        f"cut{few}."
     ]
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tiltlm.data.fields import RowError
-from tiltlm.data.templates import PROBE, ChatTemplate, TemplateRefusalError
-from tiltlm.data.traces import Loss, TraceFinder, is_of_an_answer
+from tiltlm.data.templates import PROBE, ChatTemplate, TemplateRefusalError, shared_start
+from tiltlm.data.traces import REASONING, Loss, TraceFinder, is_of_an_answer, missing_of_text
 from tiltlm.records import Message, PreferencePair, Text
 
 LOST = "lost in the chat template"
 REFUSED = "refused by the chat template"
 REWRITTEN = "prompt rewritten once answered"
+RESTORED = "The chat template cuts the reasoning of answers, and it is put back where they begin, to be scored"
 
 _DIALOGUE_HEADER = re.compile(r"\n\n[A-Z]\w*:\s*$")
 
@@ -26,7 +27,7 @@ class RenderedPair:
     question: what a model is given to answer. It is the prompt, but for what the template writes to ask for an answer
         and leaves out, or writes in another way, once it is answered.
     source: the pair that was rendered, with the turns that are left of it.
-    remarks: what the template left out, in words.
+    remarks: what the template left out, in sentences.
     """
 
     id: str
@@ -73,7 +74,7 @@ class Renderer:
             header = _DIALOGUE_HEADER.search(prompt)
             return prompt, header.group() if header else ""
         before, asked = (self.template.render(prompt, tools, ask=ask) for ask in (False, True))
-        return asked, asked[len(_shared(before, asked)) :]
+        return asked, asked[len(shared_start(before, asked)) :]
 
     def lost_of_prompt(self, prompt: tuple[Message, ...], tools: str | None = None) -> list[Loss]:
         """What the template leaves out of a chat that is to be answered.
@@ -88,18 +89,22 @@ class Renderer:
         self, pair: PreferencePair, prompt: tuple[Message, ...], sides: tuple[tuple[Message, ...], tuple[Message, ...]]
     ) -> RenderedPair:
         before, asked = (self.template.render(prompt, pair.tools, ask=ask) for ask in (False, True))
-        full = [self.template.render((*prompt, *side), pair.tools) for side in sides]
+        written = [self.template.render((*prompt, *side), pair.tools) for side in sides]
+        full = [
+            self._with_reasoning(prompt, side, pair.tools, asked, text)
+            for side, text in zip(sides, written, strict=True)
+        ]
+        remarks = {RESTORED: None} if full != written else {}
         border = self._border(prompt, sides, pair.tools, asked, full)
-        remarks: dict[str, None] = {}
         if border is None:
             self._require_traces(prompt, sides, pair.tools, full, [0, 0])
             raise RowError(REWRITTEN, "the template writes another prompt once it is answered: give the data as text")
         for loss in self._require_traces(prompt, sides, pair.tools, full, [border, border]):
-            remarks[loss.what] = None
+            remarks[f"The chat template leaves out {loss.what}"] = None
         if full[0] == full[1]:
             _refuse_equals(*sides)
         text = full[0][:border]
-        header = text[len(_shared(before, text)) :]
+        header = text[len(shared_start(before, text)) :]
         return RenderedPair(pair.id, text, full[0][border:], full[1][border:], header, asked, pair, tuple(remarks))
 
     def _border(
@@ -118,19 +123,47 @@ class Renderer:
         """
         if all(text.startswith(asked) for text in full):
             return len(asked)
-        role = sides[0][0].role
-        probes = (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
-        borders = []
-        for content in probes:
-            try:
-                answered = self.template.render((*prompt, Message(role, content)), tools)
-            except TemplateRefusalError:
-                continue
-            shared = _shared(asked, answered)
-            if PROBE in answered and all(text.startswith(shared) for text in full):
-                borders.append(len(shared))
+        headers = [
+            self._header_of_answer(prompt, sides[0][0].role, content, tools, asked)
+            for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
+        ]
         least = _end_of_text(prompt, asked)
-        return max((border for border in borders if border >= least), default=None)
+        fitting = (len(h) for h in headers if h is not None and all(text.startswith(h) for text in full))
+        return max((border for border in fitting if border >= least), default=None)
+
+    def _header_of_answer(
+        self, prompt: tuple[Message, ...], role: str, content: str, tools: str | None, asked: str
+    ) -> str | None:
+        """What the template writes of what asks for an answer where the answer is this text; None if it refuses it."""
+        try:
+            answered = self.template.render((*prompt, Message(role, content)), tools)
+        except TemplateRefusalError:
+            return None
+        return shared_start(asked, answered) if PROBE in answered else None
+
+    def _with_reasoning(
+        self, prompt: tuple[Message, ...], side: tuple[Message, ...], tools: str | None, asked: str, text: str
+    ) -> str:
+        """The text with the reasoning that the template cuts from an answer put back where the answer begins.
+
+        Templates cut it so that earlier reasoning does not fill the context. But of the answer itself it is what the
+        model writes first, so it is what should be scored.
+        """
+        answer = side[-1].content
+        head, tag, tail = answer.rpartition("</think>")
+        if len(side) > 1 or not tag or not tail.strip() or missing_of_text(answer, text) != REASONING:
+            return text
+        header = self._header_of_answer(prompt, side[0].role, PROBE, tools, asked)
+        if header is None or not text.startswith(header):
+            return text
+        written = text[len(header) :].lstrip()
+        if not written.startswith(tail.strip()):
+            return text
+        # Some data leaves out the mark that what asks for an answer ends with.
+        marked = head.lstrip().startswith("<think>") or not asked.rstrip().endswith("<think>")
+        opened = header if marked else asked
+        white = tail[: len(tail) - len(tail.lstrip())]
+        return f"{opened}{head.lstrip()}{tag}{white}{written}"
 
     def _require_traces(
         self,
@@ -158,7 +191,7 @@ class Renderer:
             for loss in losses:
                 number = loss.message
                 if number is not None and number > max(last_question, len(prompt) - 1) and is_of_an_answer(loss):
-                    raise RowError(LOST, f"{name}: {loss.what} left no trace in what the template wrote")
+                    raise RowError(LOST, f"{name}: the template leaves out {loss.what}")
             harmless += losses
         return harmless
 
@@ -180,11 +213,3 @@ def _end_of_text(prompt: tuple[Message, ...], asked: str) -> int:
     content = prompt[-1].content.strip()
     place = asked.rfind(content) if content else -1
     return place + len(content) if place >= 0 else 0
-
-
-def _shared(first: str, second: str) -> str:
-    """The longest text that both begin with."""
-    length = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
-    return first[:length]

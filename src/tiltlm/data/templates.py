@@ -18,7 +18,7 @@ PLAIN_HEADER = "\n\nAssistant:"
 """What asks for an answer where there is no chat template."""
 
 # What a template's own code may raise: its `raise_exception`, what it does not know, and Python's own errors in it.
-_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _ROLE_NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 # A text of a private-use character, which no data and no template holds.
 PROBE = "\ue000probe\ue000"
@@ -123,7 +123,15 @@ def generation_header(template: ChatTemplate) -> str:
         before, asked = (template.render(probe, ask=ask) for ask in (False, True))
     except TemplateRefusalError:
         return ""
-    return asked.removeprefix(before) if asked.startswith(before) else ""
+    return asked[len(shared_start(before, asked)) :]
+
+
+def shared_start(first: str, second: str) -> str:
+    """The longest text that both begin with."""
+    if second.startswith(first):
+        return first
+    pairs = enumerate(zip(first, second, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))]
 
 
 def _as_object(message: Message, in_parts: bool) -> dict[str, Any]:
@@ -171,7 +179,8 @@ def _unparsed(arguments: object) -> object:
 
 
 def _words(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    words = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return words if words and isinstance(error, TemplateError) else f"{type(error).__name__}: {words}"
 
 
 def _plain_dialogue(messages: Sequence[Message]) -> str:

@@ -12,6 +12,7 @@ from tiltlm.data.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.records import Message
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING = "the reasoning"
 CALL_KEYS = ("tool_calls", "function_call")
 _BREAKS = re.compile(r"</?think(?:ing)?>|\n")
 _MARK = "\ue000{}\ue000"
@@ -50,12 +51,12 @@ class TraceFinder:
         losses = [Loss(None, "tools", "the tools")] if _TOOLS in unseen else []
         for number, (message, text) in enumerate(zip(messages, texts, strict=True)):
             if (number, "content") in unseen:
-                losses.append(Loss(number, "content", f"the text of a message of the role {message.role}"))
-            elif missing := _missing_of_text(message.content, text):
-                losses.append(Loss(number, "content", f"{missing} of a message of the role {message.role}"))
+                losses.append(Loss(number, "content", f"the text of {message.role} messages"))
+            elif missing := missing_of_text(message.content, text):
+                losses.append(Loss(number, "content", f"{missing} of {message.role} messages"))
             for key, value in message.further:
                 if (number, key) in unseen or not _further_is_found(key, json.loads(value), text):
-                    losses.append(Loss(number, key, f"`{key}` of a message of the role {message.role}"))
+                    losses.append(Loss(number, key, f"`{key}` of {message.role} messages"))
         return losses
 
     def _unseen_parts(self, messages: Sequence[Message], tools: str | None) -> frozenset[_Part]:
@@ -68,11 +69,12 @@ class TraceFinder:
     def _ask(self, messages: list[Message], tools: str | None) -> frozenset[_Part]:
         unseen: set[_Part] = set()
         written = self._render(messages, tools)
-        # The mark stands at the end of a text, where templates that cut reasoning leave it.
-        marked = [replace(m, content=m.content + _MARK.format(number)) for number, m in enumerate(messages)]
+        # Marks stand at both ends of a text, as some templates cut its beginning, and others its end.
+        marks = [_MARK.format(number) for number in range(len(messages))]
+        marked = [replace(m, content=f"{mark}{m.content}{mark}") for m, mark in zip(messages, marks, strict=True)]
         with_marks = self._render(marked, tools)
         for number, message in enumerate(messages):
-            if with_marks is not None and message.content.strip() and _MARK.format(number) not in with_marks:
+            if with_marks is not None and message.content.strip() and marks[number] not in with_marks:
                 unseen.add((number, "content"))
             for key in _keys(message):
                 further = tuple(item for item in message.further if item[0] != key)
@@ -99,7 +101,7 @@ def _keys(message: Message) -> tuple[str, ...]:
     return tuple(name for name, value in message.further if json.loads(value) not in (None, "", [], {}))
 
 
-def _missing_of_text(content: str, text: str) -> str:
+def missing_of_text(content: str, text: str) -> str:
     """Which part of a message's text is not in the text, in words; empty if all is.
 
     White space and the escapes of JSON do not count: templates trim, break lines, and write tool results as JSON.
@@ -115,13 +117,13 @@ def _missing_of_text(content: str, text: str) -> str:
     head, tag, _ = content.rpartition("</think>")
     reasoning = [_is_in(piece, squeezed) for piece in _BREAKS.split(head) if piece.strip()]
     # All that is missing stands before the answer proper.
-    return "the reasoning" if tag and found.count(False) == reasoning.count(False) else "a part of the text"
+    return REASONING if tag and found.count(False) == reasoning.count(False) else "a part of the text"
 
 
 def _further_is_found(key: str, value: object, text: str) -> bool:
     """Whether reasoning and calls are written whole. Of calls, names and arguments count; ids and types do not."""
     if key in REASONING_KEYS and isinstance(value, str):
-        return not _missing_of_text(value, text)
+        return not missing_of_text(value, text)
     if key in CALL_KEYS:
         squeezed = _squeezed(text)
         return all(_is_in(leaf, squeezed) for leaf in _call_texts(value))
