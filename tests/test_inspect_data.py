@@ -109,6 +109,7 @@ def test_a_choice_of_templates_is_asked_for(model: Path) -> None:
     templates = {"first": tiny_templates.PLAIN, "second": tiny_templates.NOTHING}
     with pytest.raises(ConfigError, match=r"first, second.*model\.chat_template"):
         shown(model, chats, templates)
-    assert f"chosen: <user>y{EOS}\n<assistant>[[a{EOS}]]" in shown(model, chats, templates, choice="first")
+    text = shown(model, chats, templates, choice="first")
+    assert f"chosen: <user>y{EOS}\n<assistant>[[a{EOS}]]" in text
     with pytest.raises(ConfigError, match="it has: first, second"):
         shown(model, chats, templates, choice="third")

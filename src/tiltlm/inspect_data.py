@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tiltlm.config import Config
 from tiltlm.console import Reporter
@@ -68,9 +69,8 @@ def _show(report: DataReport, reporter: Reporter) -> None:
 
 def _show_example(example: Example, reporter: Reporter) -> None:
     """The tokens of both sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
-    begin, end, how = ("[reverse]", "[/reverse]", "reversed")
-    if not reporter.console.is_terminal:
-        begin, end, how = (escape("[["), "]]", "in [[double brackets]]")
+    terminal = reporter.console.is_terminal
+    begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")
     reporter.console.print(f"\n[bold]The first pair, {escape(example.id)}, as the model sees it[/bold]")
     if example.prompt_tokens_cut:
         reporter.say(f"Its prompt lost {count(example.prompt_tokens_cut, 'token')} to fit data.max_length.")
@@ -81,7 +81,11 @@ def _show_example(example: Example, reporter: Reporter) -> None:
     )
     for side, prompt, completion, cut in sides:
         missing = f" ... {count(cut, 'token')} cut" if cut else ""
-        reporter.console.print(f"[bold]{side}[/bold]: {escape(prompt)}{begin}{escape(completion)}{end}{missing}")
+        # Through the console, which may have its own way with what it is given to show.
+        shown = [reporter.console.render_str(escape(text)) for text in (prompt, f"{begin}{completion}{end}")]
+        if terminal:
+            shown[1].stylize("reverse")
+        reporter.console.print(Text.assemble((side, "bold"), ": ", *shown, missing))
     reporter.say(f"Only what stands {how} is scored.")
 
 
