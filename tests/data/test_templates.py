@@ -123,6 +123,21 @@ def test_reasoning_that_the_template_cuts_from_an_answer_is_put_back(name: str, 
     assert any("put back" in remark for remark in pair.remarks)
 
 
+@pytest.mark.parametrize("name", ["THINKS", "OPENS_THOUGHT", "CLOSES_THOUGHT", "CUTS_AND_OPENS"])
+@pytest.mark.parametrize("further", [(True, False), (False, True), (True, True)])
+def test_a_completion_may_have_further_turns(name: str, further: tuple[bool, bool]) -> None:
+    more = (says("user", "Sure?"), says("assistant", "Quite sure."))
+    sides = [
+        (says("assistant", answer), *(more if goes_on else ()))
+        for answer, goes_on in zip(("Robins.", "Rocks."), further, strict=True)
+    ]
+    result = rendered(ALL[name], PreferencePair("p:1", QUESTION, *sides))
+    pair = only(result)
+    texts = [written(ALL[name], *QUESTION, *side) for side in sides]
+    assert [pair.prompt + pair.chosen, pair.prompt + pair.rejected] == texts
+    assert pair.prompt in [f"<user>Which bird?{EOS}\n<assistant>{tail}" for tail in ("", "<think>\n")]
+
+
 def test_a_prompt_that_is_written_anew_once_it_is_answered_is_dropped() -> None:
     result = rendered("{{ messages | length }}" + tiny_templates.PLAIN, pair_of(QUESTION, "Robins.", "Rocks."))
     assert drop(result)[0] == "prompt rewritten once answered"

@@ -123,20 +123,20 @@ class Renderer:
         """
         if all(text.startswith(asked) for text in full):
             return len(asked)
+        # Templates may write another thinking block, or none, where the answer is not the last.
         headers = [
-            self._header_of_answer(prompt, sides[0][0].role, content, tools, asked)
+            self._header_of_answer((*prompt, Message(side[0].role, content), *side[1:]), tools, asked)
             for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
+            for side in sides
         ]
         least = _end_of_text(prompt, asked)
         fitting = (len(h) for h in headers if h is not None and all(text.startswith(h) for text in full))
         return max((border for border in fitting if border >= least), default=None)
 
-    def _header_of_answer(
-        self, prompt: tuple[Message, ...], role: str, content: str, tools: str | None, asked: str
-    ) -> str | None:
-        """What the template writes of what asks for an answer where the answer is this text; None if it refuses it."""
+    def _header_of_answer(self, chat: tuple[Message, ...], tools: str | None, asked: str) -> str | None:
+        """What the template writes of what asks for an answer where this is the answered chat; None if it refuses."""
         try:
-            answered = self.template.render((*prompt, Message(role, content)), tools)
+            answered = self.template.render(chat, tools)
         except TemplateRefusalError:
             return None
         return shared_start(asked, answered) if PROBE in answered else None
@@ -153,7 +153,7 @@ class Renderer:
         head, tag, tail = answer.rpartition("</think>")
         if len(side) > 1 or not tag or not tail.strip() or missing_of_text(answer, text) != REASONING:
             return text
-        header = self._header_of_answer(prompt, side[0].role, PROBE, tools, asked)
+        header = self._header_of_answer((*prompt, Message(side[0].role, PROBE)), tools, asked)
         if header is None or not text.startswith(header):
             return text
         written = text[len(header) :].lstrip()
