@@ -139,8 +139,31 @@ def test_a_completion_may_have_further_turns(name: str, further: tuple[bool, boo
 
 
 def test_a_prompt_that_is_written_anew_once_it_is_answered_is_dropped() -> None:
-    result = rendered("{{ messages | length }}" + tiny_templates.PLAIN, pair_of(QUESTION, "Robins.", "Rocks."))
-    assert drop(result)[0] == "prompt rewritten once answered"
+    by_answer = "{{ messages[-1].content }}?" + tiny_templates.PLAIN
+    reason, detail = drop(rendered(by_answer, pair_of(QUESTION, "Robins.", "Rocks.")))
+    assert reason == "prompt rewritten once answered" and "give the data as text" in detail
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages | length }} messages\n" + tiny_templates.PLAIN,
+        tiny_templates.PLAIN.replace("<assistant>", "Answer now.<assistant>"),
+        tiny_templates.PLAIN.replace(
+            "<eos>", "{% if loop.last and add_generation_prompt %} Answer now.{% endif %}<eos>", 1
+        ),
+        "{% for m in messages[-2:] %}" + tiny_templates.TURN + "{% endfor %}" + tiny_templates.ASKS,
+    ],
+)
+@pytest.mark.parametrize("answers", [("Robins.", "Rocks."), ("Ro", "Rob"), ("<x>", "<y>")])
+def test_a_template_may_ask_in_another_way_than_it_writes_answered_chats(
+    template: str, answers: tuple[str, str]
+) -> None:
+    pair = only(rendered(template, pair_of(DIALOGUE, *answers)))
+    texts = [written(template, *DIALOGUE, says("assistant", answer)) for answer in answers]
+    assert [pair.prompt + pair.chosen, pair.prompt + pair.rejected] == texts
+    assert [pair.chosen, pair.rejected] == [f"{answer}{EOS}\n" for answer in answers]
+    assert pair.question == pair_tokenizer(byte_level(chat_template=template)).render_prompt(DIALOGUE)[0] != pair.prompt
 
 
 # What is left out

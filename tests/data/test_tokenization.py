@@ -230,10 +230,10 @@ def test_a_completion_of_several_turns_keeps_the_ends_between_them() -> None:
     assert completion == f"yes{EOS}\n<user>Why?{EOS}\n<assistant>no{EOS}"
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
-    rewriting = "{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}"
-    reason, detail = only_drop(tokenized(byte_level(chat_template=rewriting), chat("Hi"), answer("yes"), answer("no")))
-    assert reason == "prompt rewritten once answered" and "give the data as text" in detail
+def test_a_prompt_that_the_template_writes_anew_is_trained_on_as_it_is_once_answered() -> None:
+    tokenizer = byte_level(chat_template="{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}")
+    pair = only_pair(tokenized(tokenizer, chat("Hi"), answer("yes"), answer("no")))
+    assert text_of(tokenizer, pair.chosen.ids) == f"2Hi2yes{EOS}" and scored(tokenizer, pair.chosen) == ["yes", EOS]
 
 
 def test_without_a_template_a_chat_becomes_a_dialogue() -> None:

@@ -69,11 +69,14 @@ def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
         notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
     opened = [pair for pair in chats if pair.question != pair.prompt]
     if opened:
-        more = opened[0].question.removeprefix(opened[0].prompt)
+        first = opened[0]
+        more = repr(first.question.removeprefix(first.prompt))
+        if not first.question.startswith(first.prompt):
+            more = "the prompt in another way than once it is answered"
         notes.append(
-            f"To ask for an answer the chat template writes {more!r}, which answered chats lack or go on from in "
-            f"another way ({len(opened)} of {len(chats)} chats, first {opened[0].id}): pairs are trained on as the "
-            "template writes answered chats, and answers are generated from what asks for them."
+            f"To ask for an answer the chat template writes {more}, from which answered chats do not go on "
+            f"({len(opened)} of {len(chats)} chats, first {first.id}): pairs are trained on as the template writes "
+            "answered chats, and answers are generated from what asks for them."
         )
     return notes
 

@@ -118,28 +118,29 @@ class Renderer:
         """Where the completion begins in both full texts; None if they do not begin with the prompt.
 
         Mostly it is after what asks for an answer. A template may ask with more than it writes of an answered chat,
-        such as the beginning of a thinking block; then the border is where an answer of any text begins to differ,
-        so it never lies within a message.
+        such as the beginning of a thinking block, or in another way. Then the border is where it would write any other
+        answer, so it never lies within a message.
         """
         if all(text.startswith(asked) for text in full):
             return len(asked)
-        # Templates may write another thinking block, or none, where the answer is not the last.
-        headers = [
-            self._header_of_answer((*prompt, Message(side[0].role, content), *side[1:]), tools, asked)
-            for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
-            for side in sides
-        ]
-        least = _end_of_text(prompt, asked)
-        fitting = (len(h) for h in headers if h is not None and all(text.startswith(h) for text in full))
-        return max((border for border in fitting if border >= least), default=None)
+        headers: list[str] = []
+        for side in sides:
+            # Templates may write another thinking block, or none, where the answer is not the last.
+            answered, thought = (
+                self._until_answer((*prompt, Message(side[0].role, content), *side[1:]), tools)
+                for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
+            )
+            headers += [answered, shared_start(asked, thought)]
+        fitting = [header for header in headers if header and all(text.startswith(header) for text in full)]
+        return max((len(header) for header in fitting if _ends_after_text(prompt, header)), default=None)
 
-    def _header_of_answer(self, chat: tuple[Message, ...], tools: str | None, asked: str) -> str | None:
-        """What the template writes of what asks for an answer where this is the answered chat; None if it refuses."""
+    def _until_answer(self, chat: tuple[Message, ...], tools: str | None) -> str:
+        """What the template writes before the probe that stands for an answer; empty if it refuses it."""
         try:
-            answered = self.template.render(chat, tools)
+            text = self.template.render(chat, tools)
         except TemplateRefusalError:
-            return None
-        return shared_start(asked, answered) if PROBE in answered else None
+            return ""
+        return text.partition(PROBE)[0] if PROBE in text else ""
 
     def _with_reasoning(
         self, prompt: tuple[Message, ...], side: tuple[Message, ...], tools: str | None, asked: str, text: str
@@ -151,10 +152,10 @@ class Renderer:
         """
         answer = side[-1].content
         head, tag, tail = answer.rpartition("</think>")
-        if len(side) > 1 or not tag or not tail.strip() or missing_of_text(answer, text) != REASONING:
+        if len(side) > 1 or not tag or not tail.strip() or answer.strip() in text:
             return text
-        header = self._header_of_answer((*prompt, Message(side[0].role, PROBE)), tools, asked)
-        if header is None or not text.startswith(header):
+        header = self._until_answer((*prompt, Message(side[0].role, PROBE)), tools)
+        if not text.startswith(header) or missing_of_text(answer, text[len(header) :]) != REASONING:
             return text
         written = text[len(header) :].lstrip()
         if not written.startswith(tail.strip()):
@@ -208,8 +209,6 @@ def _lost_whole(number: int, losses: Sequence[Loss]) -> bool:
     return any(loss.message == number and loss.key == "content" and loss.what.startswith("the text") for loss in losses)
 
 
-def _end_of_text(prompt: tuple[Message, ...], asked: str) -> int:
-    """Where the last message's own text ends in the prompt's; 0 if it is not found."""
-    content = prompt[-1].content.strip()
-    place = asked.rfind(content) if content else -1
-    return place + len(content) if place >= 0 else 0
+def _ends_after_text(prompt: tuple[Message, ...], header: str) -> bool:
+    """Whether a text that begins as the chat does goes on to the end of the last message's own text."""
+    return not missing_of_text(prompt[-1].content, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from tiltlm.data.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.records import Message
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-REASONING = "the reasoning"
+WHOLE, REASONING, PART = "the text", "the reasoning", "a part of the text"
 CALL_KEYS = ("tool_calls", "function_call")
 _BREAKS = re.compile(r"</?think(?:ing)?>|\n")
 _MARK = "\ue000{}\ue000"
@@ -51,8 +52,10 @@ class TraceFinder:
         losses = [Loss(None, "tools", "the tools")] if _TOOLS in unseen else []
         for number, (message, text) in enumerate(zip(messages, texts, strict=True)):
             if (number, "content") in unseen:
-                losses.append(Loss(number, "content", f"the text of {message.role} messages"))
+                losses.append(Loss(number, "content", f"{WHOLE} of {message.role} messages"))
             elif missing := missing_of_text(message.content, text):
+                # The template writes some of it.
+                missing = missing if missing == REASONING else PART
                 losses.append(Loss(number, "content", f"{missing} of {message.role} messages"))
             for key, value in message.further:
                 if (number, key) in unseen or not _further_is_found(key, json.loads(value), text):
@@ -104,7 +107,7 @@ def _keys(message: Message) -> tuple[str, ...]:
 def missing_of_text(content: str, text: str) -> str:
     """Which part of a message's text is not in the text, in words; empty if all is.
 
-    White space and the escapes of JSON do not count: templates trim, break lines, and write tool results as JSON.
+    White space, letter case and escapes do not count: templates trim, break lines, and write tool results as JSON.
     """
     if content.strip() in text:
         return ""
@@ -113,11 +116,11 @@ def missing_of_text(content: str, text: str) -> str:
     if all(found):
         return ""
     if not any(found):
-        return "the text"
+        return WHOLE
     head, tag, _ = content.rpartition("</think>")
     reasoning = [_is_in(piece, squeezed) for piece in _BREAKS.split(head) if piece.strip()]
     # All that is missing stands before the answer proper.
-    return REASONING if tag and found.count(False) == reasoning.count(False) else "a part of the text"
+    return REASONING if tag and found.count(False) == reasoning.count(False) else PART
 
 
 def _further_is_found(key: str, value: object, text: str) -> bool:
@@ -160,10 +163,10 @@ def _leaves(value: object) -> Iterator[str]:
 
 def _is_in(piece: str, squeezed: str) -> bool:
     escaped = (json.dumps(piece.strip(), ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
-    forms = [piece, *escaped]
-    forms.append(json.dumps(forms[1], ensure_ascii=False)[1:-1])  # JSON text within JSON
+    forms = [piece, html.escape(piece), *escaped]
+    forms.append(json.dumps(forms[2], ensure_ascii=False)[1:-1])  # JSON text within JSON
     return any(_squeezed(form) in squeezed for form in forms)
 
 
 def _squeezed(text: str) -> str:
-    return "".join(text.split())
+    return "".join(text.split()).casefold()
