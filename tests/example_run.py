@@ -100,8 +100,8 @@ def summary() -> dict[str, Any]:
         "eval_accuracy_interval": [0.6, 0.79],
         "eval_margin": 0.4,
         "eval_margin_interval": [0.3, 0.5],
-        "chosen_logp_change": {"mean": -1.2, "interval": [-1.9, -0.6]},
-        "rejected_logp_change": {"mean": -4.0, "interval": [-5.1, -3.0]},
+        "chosen_logp_change": {"mean": -1.2, "interval": [-1.9, -0.5]},
+        "rejected_logp_change": {"mean": -4.0, "interval": [-5.1, -2.9]},
         "training_margin": 0.39,
         "saved_as": "bfloat16",
         "survived": {"mean": 0.98, "interval": [0.96, 1.0]},
@@ -148,6 +148,7 @@ def split(pairs: int) -> dict[str, Any]:
         "rejected_tokens": lengths(27.1),
         "chosen_longer": 0.52,
         "prompts_cut": 3,
+        "completions_cut": 0,
         "tokens_laid_out": 62 * pairs,
         "tokens_without_sharing": 94 * pairs,
     }

@@ -61,6 +61,8 @@ class ModelConfig:
     """Run Python code that comes with the model. Only for sources you trust."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. `auto`: a CUDA GPU, else Apple's, else the CPU."""
+    chat_template: str | None = None
+    """Which of the tokenizer's named chat templates to use, or a file that holds one. Unset: the tokenizer's own."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,13 @@ class DataConfig:
     max_eval_pairs: int | None = 512
     """Use at most this many held-out pairs, drawn by the seed."""
     max_length: int = 512
-    """Longest sequence in tokens. Longer: the prompt is cut from the left; its last header stays."""
+    """Longest sequence in tokens. Longer: a chat loses its oldest turns, but neither the system's nor the last
+    question; verbatim text is cut from the left, but its last header stays."""
     max_prompt_length: int | None = None
-    """Longest prompt in tokens, cut from the left. Unset: limited by max_length alone."""
+    """Longest prompt in tokens, cut in the same way. Unset: limited by max_length alone."""
+    long_completions: Literal["drop", "truncate"] = "drop"
+    """Pairs with a completion too long for max_length: left out, or cut at the completion's end, without an
+    end-of-sequence token. `truncate` leaves the prompt half of max_length at least."""
     eos: Literal["append", "as-is"] = "append"
     """`append`: every completion ends with exactly one end-of-sequence token, and it is scored. `as-is`: none added."""
 
