@@ -10,12 +10,107 @@ import difflib
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
 
 from tiltlm.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Format = Literal["auto", "preference", "dialogue", "chat", "instruction", "sharegpt", "ranked"]
+Format = Literal[
+    "auto",
+    "preference",
+    "dialogue",
+    "chat",
+    "instruction",
+    "question",
+    "sharegpt",
+    "messages",
+    "swift",
+    "openai",
+    "output-list",
+    "shp",
+    "safe-rlhf",
+    "stack-exchange",
+    "helpsteer3",
+    "helpsteer2",
+    "arena",
+    "ranked",
+]
+# The names of columns that formats know, to which `data.columns` maps other ones.
+COLUMNS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "system",
+    "history",
+    "tools",
+    "instruction",
+    "input",
+    "question",
+    "messages",
+    "conversations",
+    "context",
+    "contents",
+    "output",
+    "rejected_response",
+    "rejected_messages",
+    "preferred_output",
+    "non_preferred_output",
+    "completions",
+    "responses",
+    "answers",
+    "generations",
+    "candidates",
+    "outputs",
+    "samples",
+    "scores",
+    "ratings",
+    "rewards",
+    "ranks",
+    "best",
+    "best_index",
+    "human_ref_A",
+    "human_ref_B",
+    "labels",
+    "response_0",
+    "response_1",
+    "response_2",
+    "better_response_id",
+    "safer_response_id",
+    "response_j",
+    "response_k",
+    "response1",
+    "response2",
+    "overall_preference",
+    "preference_strength",
+    "conversation_a",
+    "conversation_b",
+    "winner",
+)
+
+
+def _named_columns(words: list[str]) -> dict[str, str]:
+    """The table of words such as `prompt=question`.
+
+    Raises:
+        ValueError: a word is not of this form.
+    """
+    if not all(0 < word.find("=") < len(word) - 1 for word in words):
+        raise ValueError("write OURS=THEIRS, for example prompt=question chosen=meta.best")
+    return {ours: theirs for ours, _, theirs in (word.partition("=") for word in words)}
+
+
+ColumnNames = Annotated[
+    dict[str, str],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="OURS=THEIRS ...",
+        instance_from_str=_named_columns,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda names: [f"{ours}={theirs}" for ours, theirs in names.items()],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +158,7 @@ class DataConfig:
     """The preference pairs and how they become tokens."""
 
     train: str = "demo"
-    """File or folder (.json, .jsonl, .csv, .parquet, gzipped or not), hub dataset id, or `demo`."""
+    """File or folder (JSON, CSV, parquet, Arrow, compressed or not: docs/data.md), hub dataset id, or `demo`."""
     eval: str | None = None
     """Held-out pairs, given the same way. Unset: split off from the training pairs, by prompt."""
     train_split: str = "train"
@@ -73,7 +168,10 @@ class DataConfig:
     subset: str | None = None
     """Configuration or sub-folder of a hub dataset, or sub-folder of a data folder, e.g. `harmless-base`."""
     format: Format = "auto"
-    """How rows are laid out. `auto`: recognised by their columns, and reported."""
+    """How rows are laid out (docs/data.md). `auto`: recognised by their columns, and reported."""
+    columns: ColumnNames = field(default_factory=dict)
+    """Columns of other names: ours and theirs, e.g. `prompt=question chosen=meta.best`; in TOML a table
+    [data.columns]. Dotted paths lead into objects and lists."""
     ranked_pairs: Literal["all", "best-worst"] = "all"
     """For ranked lists of completions: every pair of different rank, or only best against worst."""
     eval_fraction: float = 0.1
@@ -224,6 +322,10 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{name} is a list of strings, not {value!r}.")
         return tuple(value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+            raise ConfigError(f"{name} is a table of strings, not {value!r}.")
+        return dict(value)
     allowed = get_args(hint) or (hint,)
     if float in allowed and type(value) is int:
         return float(value)

@@ -76,7 +76,7 @@ def test_an_unknown_format_names_the_file(tmp_path: Path) -> None:
 def test_ranked_pairs_needs_ranked_rows(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.ranked_pairs has no effect"):
         load(written(tmp_path, row()), ranked_pairs="best-worst")
-    ranking = {"prompt": "P", "answers": ["a", "b", ""]}
+    ranking = {"prompt": "P", "answers": ["a", "b", ""], "scores": [3, 2, 1]}
     loaded = load(written(tmp_path, ranking))
     assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1#1>2"]
     assert [drop.id for drop in loaded.dropped] == ["p.jsonl:1#1>3", "p.jsonl:1#2>3"]
@@ -101,7 +101,9 @@ def test_every_row_is_a_pair_or_dropped(rows: list[object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaded = load(written(Path(folder), row("first"), *rows), format="preference")
     found = [pair.id for pair in loaded.pairs] + [drop.id for drop in loaded.dropped]
-    assert sorted(found) == sorted(f"p.jsonl:{line}" for line in range(1, len(rows) + 2))
+    # A row with several answers gives several pairs.
+    assert {name.partition("#")[0] for name in found} == {f"p.jsonl:{line}" for line in range(1, len(rows) + 2)}
+    assert len(set(found)) == len(found)
     assert loaded.source.rows == len(rows) + 1
 
 

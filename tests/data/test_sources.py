@@ -12,7 +12,7 @@ import pytest
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data import hub
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.reading import Row
+from tiltlm.data.rows import Row
 from tiltlm.data.sources import split_files
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.hub import hub_is_reachable
@@ -103,7 +103,7 @@ def test_the_files_of_another_split_are_never_taken_instead(tmp_path: Path) -> N
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data files"):
-        split_files(tmp_path, "train")
+        split_files(tmp_path, "train", "data.train")
 
 
 def test_a_subset_is_a_sub_folder(tmp_path: Path) -> None:

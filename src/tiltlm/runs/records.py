@@ -78,7 +78,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place preference pairs were read from, and the layout its rows were recognised to have."""
+    """A place preference pairs were read from, and the layout its rows were recognised to have.
+
+    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
+    """
 
     role: str
     name: str
@@ -87,6 +90,7 @@ class Source:
     rows: int
     pairs: int
     files: tuple[str, ...]
+    unused_columns: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
