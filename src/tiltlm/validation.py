@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 
-from tiltlm.config import COLUMNS, ComparisonConfig, Config, DataConfig, TrainingConfig
+from tiltlm.column_names import COLUMNS
+from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.fields import RowError
-from tiltlm.data.formats import FORMATS, conversion, recognise_format, require_usable
+from tiltlm.data.formats import FORMATS
 from tiltlm.data.loading import load_pairs
 from tiltlm.data.ranking import RankedPairs
+from tiltlm.data.recognition import conversion, recognise_format, require_usable
 from tiltlm.data.rows import Row
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import Message, PreferencePair, Text
@@ -108,6 +109,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text, Text]]] = {
             "conversation_b": [said("user", "Hi"), said("assistant", "Hello.")],
             "winner": "model_b",
         },
+        (ASKED, HELLOS, GOES),
+    ),
+    "judged": (
+        {"prompt": "Hi", "response_a": "Hello.", "response_b": "Go.", "winner": "model_a"},
         (ASKED, HELLOS, GOES),
     ),
     "ranked": ({"prompt": "Say: ", "completions": ["bad", "good"], "scores": [1, 2]}, ("Say: ", "good", "bad")),

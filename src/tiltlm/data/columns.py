@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tiltlm.config import COLUMNS
+from tiltlm.column_names import COLUMNS
 from tiltlm.data.notation import decoded
 from tiltlm.data.rows import Row
 from tiltlm.errors import DataError

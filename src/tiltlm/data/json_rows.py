@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from tiltlm.data.encodings import UNDECODABLE, TextFile
+from tiltlm.data.notation import holds_messages
 from tiltlm.data.rows import UNREADABLE, Row, Rows, as_row
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
@@ -21,7 +22,9 @@ _NEAR = 16
 
 _DECODER = json.JSONDecoder()
 _EMPTY_ARRAY = re.compile(r"\[\s*\]")
-_FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")\s*:')
+_FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")')
+# Where an object may begin as long as no first key is known.
+_ANY_OBJECT = re.compile(r'(?<=[,\r\n])\s*\{\s*"[^"]*"\s*:')
 _SPACE = " \t\r\n"
 
 # Everything json.loads raises: JSONDecodeError and over-long integers are ValueErrors; nesting has its limit.
@@ -29,7 +32,7 @@ _JSON_ERRORS = (ValueError, RecursionError)
 
 _EXPECTED = (
     'expected a list of objects, [{"prompt": …, "chosen": …, "rejected": …}, …], or such objects one after the other. '
-    "A single object, such as one of columns or with the list inside, is not read."
+    "A single object of columns, or with the list inside, is not read."
 )
 
 
@@ -47,7 +50,7 @@ def json_rows(stream: Any, text: TextFile) -> Rows:
         raise DataError(f"{text.name}: {_EXPECTED}")
     rows = _line_rows(stream, text) if _is_value(_first_line(head)) else _object_rows(stream, text)
     first = list(islice(rows, 2))
-    if len(first) == 1 and isinstance(first[0], Row):
+    if len(first) == 1 and isinstance(first[0], Row) and not _is_row(first[0]):
         raise DataError(f"{text.name}: {_EXPECTED}{_inside(first[0])}")
     yield from chain(first, rows)
 
@@ -104,6 +107,13 @@ def _opens_object(head: str, line: str) -> bool:
     except _JSON_ERRORS:
         return False
     return False
+
+
+def _is_row(row: Row) -> bool:
+    """Whether a single object is a row: its lists, if any, are chats, and no columns or rows."""
+    return all(holds_messages(value) for value in row.fields.values() if isinstance(value, list)) and any(
+        isinstance(value, str) or holds_messages(value) for value in row.fields.values()
+    )
 
 
 def _inside(row: Row) -> str:
@@ -230,10 +240,10 @@ class _Items:
     def _find_next(self) -> bool:
         """Moves to the next value that begins with a first key known so far."""
         keys = "|".join(re.escape(key) for key in self.first_keys)
-        start = re.compile(rf"\{{\s*(?:{keys})\s*:") if keys else None
+        start = re.compile(rf"\{{\s*(?:{keys})\s*:") if keys else _ANY_OBJECT
         self._move(min(self.at + 1, len(self.buffer)))
         while True:
-            if start is not None and (match := start.search(self.buffer, self.at)):
+            if match := start.search(self.buffer, self.at):
                 self._move(match.start())
                 return True
             # The beginning of the next one may be cut off, too.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
 
 from tiltlm.data.fields import Fields, RowError, as_text, field, is_empty, text_field
 from tiltlm.data.messages import Chat, answers_field, as_chat, as_tools, chat_field, turns
 from tiltlm.data.notation import decoded, holds_messages
+from tiltlm.data.pairing import Parts, after, each, parted, shared_length
 from tiltlm.data.ranking import RANKED_PAIRS, RankedPairs, number, ranked_texts
 from tiltlm.data.rows import UNREADABLE, kind_of
 from tiltlm.records import Message, Text
@@ -18,18 +16,6 @@ USER_HEADER = "\n\nHuman:"
 ASSISTANT_HEADER = "\n\nAssistant:"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A pair without its name. suffix: what tells it from the other pairs of its row."""
-
-    prompt: Text
-    chosen: Text
-    rejected: Text
-    tools: str | None = None
-    suffix: str = ""
-
-
-Answer = TypeVar("Answer", str, Chat)
 Layout = Callable[[Fields], list[Parts]]
 
 
@@ -37,13 +23,13 @@ def verbatim(fields: Fields) -> list[Parts]:
     """`prompt`, `chosen` and `rejected` are text, joined as they stand."""
     prompt = text_field(fields, "prompt")
     chosen, rejected = (_texts(fields, column) for column in ("chosen", "rejected"))
-    return [Parts(prompt, better, worse, suffix=suffix) for better, worse, suffix in _each(chosen, rejected)]
+    return [Parts(prompt, better, worse, suffix=suffix) for better, worse, suffix in each(chosen, rejected)]
 
 
 def dialogue(fields: Fields) -> list[Parts]:
     """Anthropic's HH layout (arXiv 2204.05862): the prompt ends with the last assistant header that both share."""
     chosen, rejected = (text_field(fields, column) for column in ("chosen", "rejected"))
-    header = chosen.rfind(ASSISTANT_HEADER, 0, _shared_length(chosen, rejected))
+    header = chosen.rfind(ASSISTANT_HEADER, 0, shared_length(chosen, rejected))
     if header < 0:
         raise RowError("dialogues share no prompt", f"they differ before any {ASSISTANT_HEADER!r}")
     cut = header + len(ASSISTANT_HEADER)
@@ -56,11 +42,12 @@ def chat(fields: Fields) -> list[Parts]:
         return continued(fields, "prompt")
     tools = _tools(fields) or _tools_within(fields, "chosen")
     chosen, rejected = (answers_field(fields, column) for column in ("chosen", "rejected"))
+    questions = [name for name in QUESTIONS if isinstance(fields.look(name), str) and not is_empty(fields.look(name))]
+    if questions and all(answer and answer[0].role == "assistant" for answer in (*chosen, *rejected)):
+        asked = _question(fields, questions)
+        return [after(asked, better, worse, tools, suffix) for better, worse, suffix in each(chosen, rejected)]
     prompt = fields.look("prompt")
-    if isinstance(prompt, str) and all(answer and answer[0].role == "assistant" for answer in (*chosen, *rejected)):
-        asked = _introduced(fields, (Message("user", text_field(fields, "prompt")),))
-        return [_after(asked, better, worse, tools, suffix) for better, worse, suffix in _each(chosen, rejected)]
-    pairs = [_parted(better, worse, tools, suffix) for better, worse, suffix in _each(chosen, rejected)]
+    pairs = [parted(better, worse, tools, suffix) for better, worse, suffix in each(chosen, rejected)]
     if isinstance(prompt, str) and all(_says(pair.prompt, prompt) for pair in pairs):
         fields["prompt"]  # it stands in the chats, too
     return [_with_system(fields, pair) for pair in pairs]
@@ -71,7 +58,7 @@ def continued(fields: Fields, prompt: str, chosen: str = "chosen", rejected: str
     tools = _tools(fields) or _tools_within(fields, prompt)
     asked = _introduced(fields, chat_field(fields, prompt))
     sides = (answers_field(fields, column) for column in (chosen, rejected))
-    return [_after(asked, better, worse, tools, suffix) for better, worse, suffix in _each(*sides)]
+    return [after(asked, better, worse, tools, suffix) for better, worse, suffix in each(*sides)]
 
 
 def asked(fields: Fields, prompts: Sequence[str], chosen: str = "chosen", rejected: str = "rejected") -> list[Parts]:
@@ -79,18 +66,18 @@ def asked(fields: Fields, prompts: Sequence[str], chosen: str = "chosen", reject
     prompt = _question(fields, prompts)
     tools = _tools(fields)
     sides = (answers_field(fields, column) for column in (chosen, rejected))
-    return [_after(prompt, better, worse, tools, suffix) for better, worse, suffix in _each(*sides)]
+    return [after(prompt, better, worse, tools, suffix) for better, worse, suffix in each(*sides)]
 
 
 def answered(fields: Fields) -> list[Parts]:
     """ms-swift's layout: `messages` ends with the chosen answer, and another one stands beside it."""
     whole, tools = chat_field(fields, "messages"), _tools(fields)
     if not is_empty(fields.look("rejected_messages")):
-        return [_with_system(fields, _parted(whole, chat_field(fields, "rejected_messages"), tools))]
+        return [_with_system(fields, parted(whole, chat_field(fields, "rejected_messages"), tools))]
     if not whole or whole[-1].role != "assistant":
         raise RowError("turns out of order", "`messages` does not end with the assistant's answer")
     prompt, rejected = _introduced(fields, whole[:-1]), answers_field(fields, "rejected_response")
-    return [_after(prompt, better, worse, tools, suffix) for better, worse, suffix in _each([whole[-1:]], rejected)]
+    return [after(prompt, better, worse, tools, suffix) for better, worse, suffix in each([whole[-1:]], rejected)]
 
 
 def has_messages(value: object) -> bool:
@@ -113,7 +100,7 @@ def listed_output(fields: Fields) -> list[Parts]:
     chosen, rejected = (
         (Message("assistant", as_text(text, f"`output`, item {place}")),) for place, text in enumerate(output, start=1)
     )
-    return [_after(prompt, chosen, rejected, tools)]
+    return [after(prompt, chosen, rejected, tools)]
 
 
 def judged(
@@ -132,7 +119,7 @@ def judged(
         raise RowError("no preference", f"`{verdict}` is {value!r}: neither answer is better")
     chosen, rejected = (first, second) if side == 0 else (second, first)
     if prompt is None:
-        return [_parted(chat_field(fields, chosen), chat_field(fields, rejected), _tools(fields))]
+        return [parted(chat_field(fields, chosen), chat_field(fields, rejected), _tools(fields))]
     if holds_messages(fields.look(prompt)):
         return continued(fields, prompt, chosen, rejected)
     return asked(fields, (prompt,), chosen=chosen, rejected=rejected)
@@ -205,6 +192,8 @@ def ranked(fields: Fields, choose: RankedPairs = "all") -> list[Parts]:
     ]
 
 
+# Columns that may hold, as text, what a user asks.
+QUESTIONS = ("prompt", "instruction", "question", "input")
 # Columns beside a prompt that belong to it, and make a chat of what is text.
 COMPANIONS = ("system", "tools", "history")
 
@@ -226,16 +215,6 @@ def _texts(fields: Fields, column: str) -> list[str]:
     if isinstance(value, list) and value:
         return [as_text(text, f"`{column}`, item {number}") for number, text in enumerate(value, start=1)]
     return [as_text(value, f"`{column}`")]
-
-
-def _each(chosen: Sequence[Answer], rejected: Sequence[Answer]) -> list[tuple[Answer, Answer, str]]:
-    """Each chosen answer with each rejected one, and what tells the pair from the others."""
-    alone = len(chosen) == len(rejected) == 1
-    return [
-        (better, worse, "" if alone else f"#{i}>{j}")
-        for i, better in enumerate(chosen, start=1)
-        for j, worse in enumerate(rejected, start=1)
-    ]
 
 
 def _question(fields: Fields, columns: Sequence[str]) -> Chat:
@@ -291,45 +270,9 @@ def _tools_within(fields: Fields, column: str) -> str | None:
 def _ranked_pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None, suffix: str) -> Parts:
     if isinstance(prompt, str) or isinstance(chosen, str) or isinstance(rejected, str):
         return Parts(prompt, chosen, rejected, tools, suffix)
-    return _after(prompt, chosen, rejected, tools, suffix)
-
-
-def _after(prompt: Chat, chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
-    """The pair of a prompt and answers, which may be whole chats that begin with the prompt."""
-    bare = tuple(message for message in prompt if message.role != "system")
-    chosen, rejected = (
-        messages[len(start) :]
-        for messages in (chosen, rejected)
-        for start in [next((start for start in (prompt, bare) if start and messages[: len(start)] == start), ())]
-    )
-    if prompt and prompt[-1].role == "assistant":
-        raise RowError("turns out of order", "the prompt ends with an assistant turn")
-    for column, messages in (("chosen", chosen), ("rejected", rejected)):
-        if messages and messages[0].role != "assistant":
-            raise RowError("turns out of order", f"`{column}` begins with a `{messages[0].role}` turn")
-    return Parts(prompt, chosen, rejected, tools, suffix)
-
-
-def _parted(chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
-    """The pair of two whole chats: the prompt ends before the last assistant turn up to which they are the same."""
-    for cut in range(min(_shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1), 0, -1):
-        both_answer = chosen[cut].role == rejected[cut].role == "assistant"
-        if both_answer and chosen[cut - 1].role != "assistant":
-            return Parts(chosen[:cut], chosen[cut:], rejected[cut:], tools, suffix)
-    roles = list(dict.fromkeys(message.role for message in (*chosen, *rejected)))
-    if "assistant" not in roles:
-        raise RowError("role not known", f"no turn is the assistant's; the roles are {', '.join(roles) or 'none'}")
-    if chosen and rejected and chosen[0].role == rejected[0].role == "assistant":
-        raise RowError("dialogues share no prompt", "both begin with the assistant's answer, and there is no prompt")
-    raise RowError("dialogues share no prompt", "the chats differ before any assistant turn")
+    return after(prompt, chosen, rejected, tools, suffix)
 
 
 def _says(prompt: Text, text: str) -> bool:
     """Whether a text stands in a chat."""
     return not isinstance(prompt, str) and any(text.strip() in message.content for message in prompt)
-
-
-def _shared_length(a: Sequence[object], b: Sequence[object]) -> int:
-    """How many first items two sequences share."""
-    lengths = range(1, min(len(a), len(b)) + 1)
-    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from tiltlm.data.fields import Fields, RowError, as_text, field, is_empty
-from tiltlm.data.notation import decoded, holds_messages
+from tiltlm.data.notation import decoded, holds_messages, unwrapped
 from tiltlm.data.rows import UNREADABLE, kind_of
 from tiltlm.records import Message
 
@@ -61,7 +61,7 @@ def as_chat(value: object, where: str, fields: Fields) -> Chat:
     value = decoded(value)
     if isinstance(value, dict) and "role" not in value and "messages" in value:
         fields.ignored |= {f"{where.strip('`')}.{key}" for key in value if key not in ("messages", "tools")}
-        value = decoded(value["messages"])
+    value = unwrapped(value)
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tiltlm.data.layouts import ASSISTANT_HEADER, USER_HEADER
+from tiltlm.data.notation import decoded
 from tiltlm.records import PreferencePair, Text
 
 # Rows named in a note; their number is always given.
@@ -24,14 +25,14 @@ def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]
     columns = {name: count for name, count in unused.items() if not name.startswith("message key ")}
     keys = {name.removeprefix("message key "): count for name, count in unused.items() if name not in columns}
     if columns:
-        listed = ", ".join(f"`{name}` ({count} rows)" for name, count in columns.items())
+        listed = ", ".join(f"`{name or 'without a name'}` ({_rows(count)})" for name, count in columns.items())
         notes.append(f"Columns not used: {listed}.")
     if keys:
         notes.append(
-            f"Keys of messages not used: {', '.join(f'{name} ({count} rows)' for name, count in keys.items())}."
+            f"Keys of messages not used: {', '.join(f'{name} ({_rows(count)})' for name, count in keys.items())}."
         )
     notes += [_context_note(name, columns[name]) for name in _CONTEXTS if name in columns]
-    notes += [f"{len(ids)} rows ({_first(ids)}): {remark}" for remark, ids in remarks.items()]
+    notes += [f"{_rows(len(ids))} ({_first(ids)}): {remark}" for remark, ids in remarks.items()]
     return notes
 
 
@@ -43,7 +44,7 @@ def _context_note(name: str, count: int) -> str:
         "images": "A model of text cannot be given it.",
     }
     other = f"If it is what a system turn says: --data.columns system={name}; else write it into the prompt."
-    return f"`{name}` is not used in {count} rows, and the answers may depend on it. {ways.get(name, other)}"
+    return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
 
 
 def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
@@ -65,6 +66,10 @@ def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
         if ids:
             notes.append(f"{len(ids)} of {len(pairs)} pairs {what} First: {_first(ids)}.")
     return notes
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count > 1 else ''}"
 
 
 def _first(ids: Sequence[str]) -> str:
@@ -100,6 +105,13 @@ def _is_nothing(pair: PreferencePair) -> bool:
     return any(_first_words(text).strip().lower() in _NOTHING for text in (pair.chosen, pair.rejected))
 
 
+def _is_listed(pair: PreferencePair) -> bool:
+    """Whether an answer is the JSON text of a list of texts."""
+    texts = (_first_words(text).lstrip() for text in (pair.chosen, pair.rejected))
+    lists = (decoded(text) for text in texts if text.startswith('["'))
+    return any(isinstance(items, list) and all(isinstance(item, str) for item in items) for items in lists)
+
+
 _NOTED: dict[str, Callable[[PreferencePair], bool]] = {
     "have further turns within a completion, as the dialogues part earlier. Those are scored, too.": _has_later_turns,
     "have completions that begin with the prompt, which then stands there twice.": (
@@ -112,4 +124,6 @@ _NOTED: dict[str, Callable[[PreferencePair], bool]] = {
     "have `nan`, `None`, `null` or such as a whole answer: a program may have written it where there was none.": (
         _is_nothing
     ),
+    "have the JSON text of a list as a whole answer, trained on as it stands. If it holds several, save a list, not "
+    "its text.": _is_listed,
 }

@@ -57,15 +57,22 @@ def _unranked(fields: Mapping[str, object]) -> str:
     near = next(
         (name for name, value in fields.items() if name != column and _are_numbers(decoded(value), count)), None
     )
-    hint = (
-        f" `{near}` may be it: --data.columns scores={near} where higher is better, else ranks={near}." if near else ""
-    )
+    best = next((name for name, value in fields.items() if _is_number_of(value, count)), None)
+    hint = ""
+    if near is not None:
+        hint = f" `{near}` may be it: --data.columns scores={near} where higher is better, else ranks={near}."
+    elif best is not None:
+        hint = f" If `{best}` is the number of the best one, counted from 0: --data.columns best_index={best}."
     return (
         f"`{column}` holds {count} answers, and nothing that is known to order them: being first is not being best. "
         "Order comes from a list of one number per answer, or a key of every answer, called score, rating, reward, "
         "overall_score and the like (higher is better) or rank (lower is better), or from a column best_index; "
         f"docs/data.md lists all.{hint}"
     )
+
+
+def _is_number_of(value: object, count: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
 
 
 def _are_numbers(value: object, count: int) -> bool:
@@ -77,8 +84,24 @@ def _are_numbers(value: object, count: int) -> bool:
         return False
 
 
+_INSIDE = frozenset({"prompt", "chosen", "rejected", "messages", "instruction", "question", "conversations"})
+
+
+def _wrapping(fields: Mapping[str, object]) -> str | None:
+    """The column that holds whole rows."""
+    for column, value in fields.items():
+        items = decoded(value)
+        if isinstance(items, list) and items and isinstance(items[0], dict) and len(_INSIDE & items[0].keys()) > 1:
+            return column
+    return None
+
+
 Holds = Callable[[Mapping[str, object]], bool]
 _REFUSALS: tuple[tuple[Holds, Callable[[Mapping[str, object]], str]], ...] = (
+    (
+        lambda fields: _wrapping(fields) is not None,
+        lambda fields: f"Rows seem to stand in a list under `{_wrapping(fields)}`: keep that list alone in the file.",
+    ),
     (
         _is_stepwise,
         lambda fields: (
