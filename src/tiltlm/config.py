@@ -21,6 +21,7 @@ Format = Literal[
     "preference",
     "dialogue",
     "chat",
+    "text-chat",
     "instruction",
     "question",
     "sharegpt",

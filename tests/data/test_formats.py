@@ -56,6 +56,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text, Text]]] = {
         },
         ((Message("system", "Be kind."), user("Hi")), (assistant("Hello."),), (assistant("Go."),)),
     ),
+    "text-chat": (
+        {"system": "S", "prompt": "Hi", "chosen": "Hello.", "rejected": "Go."},
+        ((Message("system", "S"), *ASKED), HELLOS, GOES),
+    ),
     "instruction": (
         {"instruction": "Translate", "input": "chat", "output": "x", "chosen": "cat", "rejected": "dog"},
         ((user("Translate\n\nchat"),), (assistant("cat"),), (assistant("dog"),)),

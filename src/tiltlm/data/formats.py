@@ -43,6 +43,7 @@ class Format:
     unless: columns that another format would be about.
     also: what else must hold.
     details: what more is to be said of rows like this one.
+    takes: a format whose rows are read as this one where there are rows of both.
     """
 
     how: str
@@ -51,6 +52,7 @@ class Format:
     unless: Needs | None = None
     also: Callable[[Mapping[str, object]], bool] = lambda fields: True
     details: Callable[[Mapping[str, object]], str] = lambda fields: ""
+    takes: str | None = None
 
     def recognise(self, fields: Mapping[str, object]) -> bool:
         """Whether a row is laid out so."""
@@ -85,10 +87,6 @@ FORMATS: dict[str, Format] = {
         (
             {"chosen": MESSAGES, "rejected": MESSAGES},
             {"prompt": MESSAGES, "chosen": ANSWER, "rejected": ANSWER},
-            *(
-                {"prompt": TEXT, **_SIDES, beside: kind}
-                for beside, kind in (("system", SOME), ("tools", SOME), ("history", TURNS))
-            ),
         ),
         also=lambda fields: (
             not (
@@ -96,6 +94,14 @@ FORMATS: dict[str, Format] = {
                 and any(OPEN_CHAT.holds(fields.get(column)) for column in ("messages", "conversations"))
             )
         ),
+    ),
+    "text-chat": Format(
+        "a chat, as `system`, `tools` or `history` stands beside the prompt",
+        layouts.chat,
+        tuple(
+            {"prompt": TEXT, **_SIDES, **beside} for beside in ({"system": SOME}, {"tools": SOME}, {"history": TURNS})
+        ),
+        takes="preference",
     ),
     "instruction": Format(
         "the user's turn is the instruction, with `input` below it; `system` and `history` before it",

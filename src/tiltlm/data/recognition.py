@@ -37,6 +37,7 @@ def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
         DataError: no format or more than one fits; it lists the columns found and those expected.
     """
     votes = {name: sum(format.recognise(row.fields) for row in rows) for name, format in FORMATS.items()}
+    votes |= {name: votes[name] + votes[f.takes] for name, f in FORMATS.items() if f.takes and votes[name]}
     most = max(votes.values())
     winners = [name for name, count in votes.items() if count == most]
     if most and len(winners) == 1:
