@@ -37,6 +37,7 @@ Format = Literal[
     "arena",
     "judged",
     "ranked",
+    "ranked-chat",
 ]
 
 

@@ -23,10 +23,13 @@ from tiltlm.data.kinds import (
     VERDICT,
     Kind,
 )
+from tiltlm.data.pairing import Parts
 from tiltlm.data.ranking import LIST_COLUMNS, order_in_words, orders
 
 Needs = Mapping[str, Kind]
 _SIDES = {"chosen": TEXTS, "rejected": TEXTS}
+# What makes a chat of text, standing beside it.
+_BESIDE: tuple[Needs, ...] = ({"system": SOME}, {"tools": SOME}, {"history": TURNS})
 
 
 def _fits(needs: Needs, fields: Mapping[str, object]) -> bool:
@@ -44,15 +47,17 @@ class Format:
     also: what else must hold.
     details: what more is to be said of rows like this one.
     takes: a format whose rows are read as this one where there are rows of both.
+    ranks: whether `data.ranked_pairs` has an effect; the layout takes it as `choose`.
     """
 
     how: str
-    layout: layouts.Layout
+    layout: Callable[..., list[Parts]]
     needs: tuple[Needs, ...]
     unless: Needs | None = None
     also: Callable[[Mapping[str, object]], bool] = lambda fields: True
     details: Callable[[Mapping[str, object]], str] = lambda fields: ""
     takes: str | None = None
+    ranks: bool = False
 
     def recognise(self, fields: Mapping[str, object]) -> bool:
         """Whether a row is laid out so."""
@@ -98,9 +103,7 @@ FORMATS: dict[str, Format] = {
     "text-chat": Format(
         "a chat, as `system`, `tools` or `history` stands beside the prompt",
         layouts.chat,
-        tuple(
-            {"prompt": TEXT, **_SIDES, **beside} for beside in ({"system": SOME}, {"tools": SOME}, {"history": TURNS})
-        ),
+        tuple({"prompt": TEXT, **_SIDES, **beside} for beside in _BESIDE),
         takes="preference",
     ),
     "instruction": Format(
@@ -230,5 +233,16 @@ FORMATS: dict[str, Format] = {
         unless={"chosen": SOME},
         also=lambda fields: layouts.ranked_prompt(fields) is not None and bool(orders(fields)),
         details=order_in_words,
+        ranks=True,
+    ),
+    "ranked-chat": Format(
+        "as `ranked`, in a chat, as `system`, `tools` or `history` stands beside the prompt",
+        partial(layouts.ranked, always_chats=True),
+        tuple({"prompt": TEXT, **beside} for beside in _BESIDE),
+        unless={"chosen": SOME},
+        also=lambda fields: bool(orders(fields)),
+        details=order_in_words,
+        takes="ranked",
+        ranks=True,
     ),
 }

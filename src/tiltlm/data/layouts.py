@@ -167,8 +167,11 @@ def ranked_prompt(fields: Mapping[str, object]) -> str | None:
     return None
 
 
-def ranked(fields: Fields, choose: RankedPairs = "all") -> list[Parts]:
-    """A list of completions that something orders; each pair of them, or the best and the worst."""
+def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = False) -> list[Parts]:
+    """A list of completions that something orders; each pair of them, or the best and the worst.
+
+    always_chats: a `prompt` that is text is what a user says, too.
+    """
     column = ranked_prompt(fields) or "prompt"
     value = field(fields, column)
     prompt: Text
@@ -176,8 +179,7 @@ def ranked(fields: Fields, choose: RankedPairs = "all") -> list[Parts]:
         tools = _tools(fields) or _tools_within(fields, column)
         prompt = _introduced(fields, chat_field(fields, column))
     elif isinstance(value, str):
-        companions = any(not is_empty(fields.look(name)) for name in COMPANIONS)
-        as_chat = RANKED_PROMPTS[column] or companions
+        as_chat = RANKED_PROMPTS[column] or always_chats
         tools = _tools(fields) if as_chat else None
         prompt = _question(fields, (column,)) if as_chat else text_field(fields, column)
     else:
@@ -194,8 +196,6 @@ def ranked(fields: Fields, choose: RankedPairs = "all") -> list[Parts]:
 
 # Columns that may hold, as text, what a user asks.
 QUESTIONS = ("prompt", "instruction", "question", "input")
-# Columns beside a prompt that belong to it, and make a chat of what is text.
-COMPANIONS = ("system", "tools", "history")
 
 
 def _plain(value: object) -> str:

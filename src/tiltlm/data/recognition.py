@@ -72,7 +72,7 @@ def _nearest(fields: Mapping[str, object]) -> str:
     for name, format in FORMATS.items():
         for needs in format.needs:
             missing = [column for column, kind in needs.items() if not kind.holds(fields.get(column))]
-            if missing and len(missing) < len(needs):
+            if missing and len(missing) < len(needs) and format.takes is None:
                 absent = sum(0.5 if fields.get(column) is not None else 1.0 for column in missing)
                 lacks.append((absent / len(needs), name, missing))
     if not lacks:
@@ -101,9 +101,10 @@ def conversion(name: str, ranked_pairs: RankedPairs) -> Convert:
     Raises:
         ConfigError: `ranked_pairs` is set, and has no effect on this format.
     """
-    if name != "ranked" and ranked_pairs != "all":
+    format = FORMATS[name]
+    if ranked_pairs != "all" and not format.ranks:
         raise ConfigError(f"data.ranked_pairs has no effect on the format `{name}`: remove it.")
-    layout = partial(layouts.ranked, choose=ranked_pairs) if name == "ranked" else FORMATS[name].layout
+    layout: layouts.Layout = partial(format.layout, choose=ranked_pairs) if format.ranks else format.layout
     return partial(_convert, layout=layout)
 
 
