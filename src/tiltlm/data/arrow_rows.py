@@ -15,7 +15,7 @@ def parquet_rows(stream: Any, name: str) -> Rows:
 
 
 def ipc_rows(stream: Any, name: str) -> Rows:
-    """The rows of an Arrow file, stream or Feather file, named by their number."""
+    """The rows of an Arrow file or stream, as Feather files are, named by their number."""
     return _rows(stream, name, _ipc_batches, "Arrow")
 
 
@@ -26,14 +26,11 @@ def _parquet_batches(stream: Any) -> Iterator[Any]:
 
 
 def _ipc_batches(stream: Any) -> Iterator[Any]:
-    from pyarrow import feather, ipc
+    from pyarrow import ipc
 
-    start = stream.peek(8)
-    if start.startswith(b"ARROW1"):
+    if stream.peek(8).startswith(b"ARROW1"):
         reader = ipc.open_file(stream)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-    elif start.startswith(b"FEA1"):
-        yield from feather.read_table(stream).to_batches()
     else:
         yield from ipc.open_stream(stream)
 

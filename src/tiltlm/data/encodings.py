@@ -136,11 +136,14 @@ def _wide(head: bytes) -> str | None:
 def _guess(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
-    best = from_bytes(sample, cp_isolation=[*_KNOWN, *_KNOWN_ASIAN]).best()
+    found = from_bytes(sample, cp_isolation=[*_KNOWN, *_KNOWN_ASIAN])
+    best = found.best()
     if best is None:
         return "utf-8"
-    # Where neighbours of cp1252 read the same letters, its name is the one that people know.
-    return next((name for name in _KNOWN if _decodes_as(sample, name, str(best))), best.encoding)
+    # Neighbours that read as well, or read the same letters: of those the one that is met most.
+    equal = {other.encoding for other in found if (other.chaos, other.coherence) == (best.chaos, best.coherence)}
+    equal |= {name for name in _KNOWN if _decodes_as(sample, name, str(best))}
+    return next((name for name in _KNOWN if name in equal), best.encoding)
 
 
 def _decodes_as(sample: bytes, encoding: str, text: str) -> bool:

@@ -21,7 +21,6 @@ _LONGEST_ITEM = 1 << 24
 _NEAR = 16
 
 _DECODER = json.JSONDecoder()
-_EMPTY_ARRAY = re.compile(r"\[\s*\]")
 _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")')
 # Where an object may begin as long as no first key is known.
 _ANY_OBJECT = re.compile(r'(?<=[,\r\n])\s*\{\s*"[^"]*"\s*:')
@@ -179,9 +178,9 @@ class _Items:
 
     def of_list(self) -> Iterator[_Item]:
         self._skip_space()
-        empty = _EMPTY_ARRAY.match(self.buffer, self.at)
-        self._move(empty.end() if empty else self.at + 1)
-        closed = empty is not None
+        self._move(self.at + 1)
+        closed = self._skip_space() and self.buffer[self.at] == "]"
+        self._move(self.at + int(closed))
         while not closed:
             item, closed = self._next(delimiters=",]")
             yield item
