@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,15 @@ def saved_rows(folder: Path, split: str, option: str) -> Rows:
         return _dataset_rows(dataset, folder.name)
     if split not in dataset:
         raise DataError(
-            f"{folder} has no split `{split}`; there are: {', '.join(dataset)}. Choose one: "
-            f"`--{option}-split {next(iter(dataset), 'NAME')}`."
+            f"{folder} has no split `{split}`; there are: {', '.join(dataset)}. Choose one, e.g. "
+            f"`--{option}-split {likely_split([*dataset])}`."
         )
     return _dataset_rows(dataset[split], f"{folder.name}[{split}]")
+
+
+def likely_split(names: Sequence[str]) -> str:
+    """Of several splits the one that seems to hold preferences, for a message."""
+    return next((name for name in names if "pref" in name), next(iter(names), "NAME"))
 
 
 def _load(hub_id: str, split: str, arguments: dict[str, str]) -> Any:

@@ -127,8 +127,8 @@ def _of_one_split(files: list[Path], folder: Path, split: str, option: str) -> l
         return splits[split.lower()]
     if len(splits) > 1:
         raise DataError(
-            f"{folder} has several splits that are called `{split}`: {', '.join(splits)}. Choose one: "
-            f"`--{option}-split {next(iter(splits))}`."
+            f"{folder} has several splits that are called `{split}`: {', '.join(splits)}. Choose one, "
+            f"e.g. `--{option}-split {hub.likely_split([*splits])}`."
         )
     return files
 
