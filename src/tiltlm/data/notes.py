@@ -1,143 +1,129 @@
-"""What is unusual about pairs once they are text and tokens, and is used all the same: sentences with counts."""
+"""What a user should know of data that is used all the same: sentences with counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
+from tiltlm.data.layouts import ASSISTANT_HEADER, USER_HEADER
+from tiltlm.data.notation import decoded
+from tiltlm.records import PreferencePair, Text
 
-from tiltlm.data.rendering import RenderedPair
-from tiltlm.data.templates import generation_header
-from tiltlm.data.tokenization import PairTokenizer, Tokenized
-from tiltlm.records import PreferencePair, Text, TokenizedPair
-from tiltlm.runs.records import Remark
-
-MANY_CUT = 0.2
-"""Share of cut prompts from which on a note says how long they are."""
-_FEW_CUT = 0.05
+# Rows named in a note; their number is always given.
 _NAMED = 3
+# Columns on which answers often depend.
+_CONTEXTS = ("system", "system_prompt", "history", "context", "tools", "functions", "documents", "passage", "images")
+# What programs write where there is no text.
+_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>", "nat", "undefined"})
 
 
-def notes_on_tokens(train: Tokenized, held_out: Tokenized, tokenizer: PairTokenizer) -> tuple[list[str], list[Remark]]:
-    """The notes, and with every pair what is counted in them."""
-    rendered = [*train.rendered, *held_out.rendered]
-    pairs = [*train.pairs, *held_out.pairs]
-    if not pairs:
-        return [], []
-    remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer)]
-    notes = [_counted(remark, len(pairs)) for remark in remarks]
-    notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer)
-    return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
+def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which columns went into no pair, and what is odd about rows.
 
-
-def _counted(remark: Remark, pairs: int) -> str:
-    first = ", ".join(remark.ids[:_NAMED]) + (", ..." if len(remark.ids) > _NAMED else "")
-    return f"{remark.what}: {len(remark.ids)} of {pairs} pairs ({first})."
-
-
-def _left_out(rendered: Sequence[RenderedPair]) -> list[Remark]:
-    ids: dict[str, list[str]] = {}
-    for pair in rendered:
-        for what in pair.remarks:
-            ids.setdefault(what, []).append(pair.id)
-    return [Remark(what, tuple(those)) for what, those in ids.items()]
-
-
-def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
-    """BOS tokens that the data's own texts hold, but for one at the beginning of a prompt."""
-    bos = tokenizer.tokenizer.bos_token
-    # Where it is the template's own mark of a turn, or what ends an answer, it may well stand in a text.
-    if bos is None or tokenizer.tokenizer.bos_token_id in tokenizer.terminators:
-        return []
-    if bos in generation_header(tokenizer.template):
-        return []
-    ids = tuple(pair.id for pair in rendered if any(bos in text for text in _own_texts(pair.source, bos)))
-    return [Remark(f"The text itself holds the BOS token {bos} within", ids)] if ids else []
-
-
-def _own_texts(pair: PreferencePair, bos: str) -> list[str]:
-    sides: tuple[Text, ...] = (pair.prompt, pair.chosen, pair.rejected)
-    if isinstance(pair.prompt, str):
-        return [pair.prompt.removeprefix(bos), *(side for side in sides[1:] if isinstance(side, str))]
-    return [message.content for side in sides if not isinstance(side, str) for message in side]
-
-
-def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
-    chats = [pair for pair in rendered if not isinstance(pair.source.prompt, str)]
+    unused: in how many rows each unused column holds something. remarks: what is odd, with the rows' ids.
+    """
     notes = []
-    if chats and not tokenizer.template.exists:
-        notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
-    opened = [pair for pair in chats if pair.question != pair.prompt]
-    if opened:
-        first = opened[0]
-        more = repr(first.question.removeprefix(first.prompt))
-        if not first.question.startswith(first.prompt):
-            more = "the prompt in another way than once it is answered"
+    columns = {name: count for name, count in unused.items() if not name.startswith("message key ")}
+    keys = {name.removeprefix("message key "): count for name, count in unused.items() if name not in columns}
+    if columns:
+        listed = ", ".join(f"`{name or 'without a name'}` ({_rows(count)})" for name, count in columns.items())
+        notes.append(f"Columns not used: {listed}.")
+    if keys:
         notes.append(
-            f"To ask for an answer the chat template writes {more}, from which answered chats do not go on "
-            f"({len(opened)} of {len(chats)} chats, first {first.id}): pairs are trained on as the template writes "
-            "answered chats, and answers are generated from what asks for them."
+            f"Keys of messages not used: {', '.join(f'{name} ({_rows(count)})' for name, count in keys.items())}."
         )
+    notes += [_context_note(name, columns[name]) for name in _CONTEXTS if name in columns]
+    notes += [f"{_rows(len(ids))} ({_first(ids)}): {remark}" for remark, ids in remarks.items()]
     return notes
 
 
-def _about_verbatim(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
-    verbatim = [pair for pair in rendered if isinstance(pair.source.prompt, str)]
-    if not verbatim:
-        return []
-    notes = []
-    marks = [generation_header(tokenizer.template).strip(), *tokenizer.tokenizer.all_special_tokens]
-    unmarked = sum(not any(mark in pair.prompt for mark in marks if mark) for pair in verbatim)
-    if tokenizer.template.exists and 2 * unmarked > len(verbatim):
-        notes.append(
-            f"The model has a chat template, and it is not applied to {len(verbatim)} pairs given as text, which is "
-            "used as it stands. To have it applied, give prompt, chosen and rejected as lists of messages: "
-            '[{"role": "user", "content": "..."}].'
-        )
-    touching = sum(_touches(pair) for pair in verbatim)
-    if 2 * touching > len(verbatim):
-        notes.append(
-            f"Prompt and completion touch without white space in {touching} of {len(verbatim)} pairs: "
-            "text is joined as it stands, so the separator must be in the data."
-        )
+def _context_note(name: str, count: int) -> str:
+    ways = {
+        "system": "To make it a system turn: --data.format chat.",
+        "tools": "To give it to the chat template: --data.format chat.",
+        "history": "To make turns of it: --data.format chat.",
+        "images": "A model of text cannot be given it.",
+    }
+    other = f"If it is what a system turn says: --data.columns system={name}; else write it into the prompt."
+    return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
+
+
+def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
+    """What is unusual about pairs."""
+    seen: set[tuple[Text, Text, Text]] = set()
+    repeated = contradictory = 0
+    for pair in pairs:
+        contents = (pair.prompt, pair.chosen, pair.rejected)
+        repeated += contents in seen
+        contradictory += (pair.prompt, pair.rejected, pair.chosen) in seen
+        seen.add(contents)
+    counted = {
+        "repeat an earlier pair exactly. They are kept.": repeated,
+        "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,
+    }
+    notes = [f"{count} of {len(pairs)} pairs {what}" for what, count in counted.items() if count]
+    for what, holds in _NOTED.items():
+        ids = [pair.id for pair in pairs if holds(pair)]
+        if ids:
+            notes.append(f"{len(ids)} of {len(pairs)} pairs {what} First: {_first(ids)}.")
     return notes
 
 
-def _touches(pair: RenderedPair) -> bool:
-    """Whether letters meet: scripts without spaces and marks of a chat's turns need none between."""
-    end, beginning = pair.prompt[-1:], pair.chosen[:1]
-    return (
-        bool(end and beginning)
-        and not end.isspace()
-        and not beginning.isspace()
-        and beginning.isascii()
-        and (end.isascii() and end not in ">]|")
-    )
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count > 1 else ''}"
 
 
-def _cut_prompts(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[str]:
-    cut = sum(pair.prompt_tokens_cut > 0 for pair in pairs)
-    if cut <= MANY_CUT * len(pairs):
-        return []
-    lengths = np.sort([_uncut_length(pair) for pair in pairs])
-    # The shortest limit that at most so many exceed.
-    most = int(lengths[len(lengths) - 1 - int(_FEW_CUT * len(lengths))])
-    limit = tokenizer.config.max_prompt_length
-    also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None else ""
-    few = f", with {most} at most {_FEW_CUT:.0%}" if most < lengths[-1] else ""
-    return [
-        f"{cut} of {len(pairs)} prompts ({cut / len(pairs):.0%}) lose their beginning, often the instruction, to fit "
-        f"data.max_length {tokenizer.config.max_length}. With data.max_length {int(lengths[-1])}{also} none would be "
-        f"cut{few}."
-    ]
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
 
 
-def _cut_completions(pairs: Sequence[TokenizedPair]) -> list[str]:
-    cut = sum(side.tokens_cut > 0 for pair in pairs for side in (pair.chosen, pair.rejected))
-    if not cut:
-        return []
-    return [f"{cut} of {2 * len(pairs)} completions are cut at the end to fit; they have no end-of-sequence token."]
+def _has_later_turns(pair: PreferencePair) -> bool:
+    return any(map(_goes_on, (pair.chosen, pair.rejected)))
 
 
-def _uncut_length(pair: TokenizedPair) -> int:
-    return pair.prompt_tokens_cut + max(len(side.ids) + side.tokens_cut for side in (pair.chosen, pair.rejected))
+def _goes_on(completion: Text) -> bool:
+    if isinstance(completion, str):
+        return USER_HEADER in completion or ASSISTANT_HEADER in completion
+    return any(message.role == "user" for message in completion)
+
+
+def _repeats_prompt(pair: PreferencePair) -> tuple[bool, bool]:
+    """Whether the chosen and the rejected completion begin with the prompt, or with what its last turn says."""
+    prompt = _last_words(pair.prompt).strip()
+    chosen, rejected = (_first_words(text).lstrip().startswith(prompt) for text in (pair.chosen, pair.rejected))
+    return bool(prompt) and chosen, bool(prompt) and rejected
+
+
+def _first_words(text: Text) -> str:
+    return text if isinstance(text, str) else text[0].content if text else ""
+
+
+def _last_words(text: Text) -> str:
+    return text if isinstance(text, str) else text[-1].content if text else ""
+
+
+def _is_nothing(pair: PreferencePair) -> bool:
+    return any(_first_words(text).strip().lower() in _NOTHING for text in (pair.chosen, pair.rejected))
+
+
+def _is_listed(pair: PreferencePair) -> bool:
+    """Whether an answer is the JSON text of a list of texts."""
+    texts = (_first_words(text).lstrip() for text in (pair.chosen, pair.rejected))
+    lists = (decoded(text) for text in texts if text.startswith('["'))
+    return any(isinstance(items, list) and all(isinstance(item, str) for item in items) for items in lists)
+
+
+_NOTED: dict[str, Callable[[PreferencePair], bool]] = {
+    "have further turns within a completion, as the dialogues part earlier. Those are scored, too.": _has_later_turns,
+    "have completions that begin with the prompt, which then stands there twice.": (
+        lambda pair: _repeats_prompt(pair) == (True, True)
+    ),
+    "have a chosen completion that begins with the prompt, where the rejected one does not: repeating the prompt is "
+    "learnt.": lambda pair: _repeats_prompt(pair) == (True, False),
+    "have a rejected completion that begins with the prompt, where the chosen one does not: not repeating the prompt "
+    "is learnt.": lambda pair: _repeats_prompt(pair) == (False, True),
+    "have `nan`, `None`, `null` or such as a whole answer: a program may have written it where there was none.": (
+        _is_nothing
+    ),
+    "have the JSON text of a list as a whole answer, trained on as it stands. If it holds several, save a list, not "
+    "its text.": _is_listed,
+}

@@ -81,7 +81,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place preference pairs were read from, and the layout its rows were recognised to have."""
+    """A place preference pairs were read from, and the layout its rows were recognised to have.
+
+    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
+    """
 
     role: str
     name: str
@@ -90,6 +93,7 @@ class Source:
     rows: int
     pairs: int
     files: tuple[str, ...]
+    unused_columns: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
