@@ -165,9 +165,8 @@ def main() -> None:
     tokenized = setup.tokenizer(one_per_prompt)
     fitting = {pair.id for pair in tokenized.pairs}
     # Drawn after tokenization, so that pairs that are too long do not make the sample smaller.
-    drawn = {
-        pair.id for pair in subsample([p for p in one_per_prompt if p.id in fitting], arguments.pairs, arguments.seed)
-    }
+    usable = [pair for pair in one_per_prompt if pair.id in fitting]
+    drawn = {usable[number].id for number in subsample(usable, arguments.pairs, arguments.seed)}
     pairs = [pair for pair in tokenized.pairs if pair.id in drawn]
 
     scorer = PairScorer(load_model(setup.source, setup.device))

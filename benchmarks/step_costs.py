@@ -131,7 +131,8 @@ class Bench:
     def of(arguments: Arguments, folder: Path) -> Bench:
         setup = set_up(_config(arguments))
         loaded = load_pairs(demo.TRAIN, setup.config.data, HubConfig(), "train")
-        pairs = setup.tokenizer(subsample(loaded.pairs, arguments.pairs, arguments.seed)).pairs
+        drawn = subsample(loaded.pairs, arguments.pairs, arguments.seed)
+        pairs = setup.tokenizer([loaded.pairs[number] for number in drawn]).pairs
         return Bench(setup, PairScorer(load_model(setup.source, setup.device)), pairs, folder)
 
     @property

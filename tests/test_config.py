@@ -93,6 +93,8 @@ def wrong_values(hint: Any) -> list[object]:
         return ["no such choice", 7, True, ["auto"]]
     if get_origin(hint) is tuple:
         return ["text", 3, [1], {}]
+    if get_origin(hint) is dict:
+        return ["text", 3, ["a"], {"a": 1}]
     allowed = get_args(hint) or (hint,)
     values: list[object] = ["text", 3, 1.5, True, ["text"], {"a": 1}]
     fits = (*allowed, int) if float in allowed else allowed
@@ -247,6 +249,8 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(get_args(hint))
     if get_origin(hint) is tuple:
         return st.lists(st.text(max_size=5), max_size=3).map(tuple)
+    if get_origin(hint) is dict:
+        return st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)
     kinds: dict[type, st.SearchStrategy[Any]] = {
         str: st.text(max_size=5),
         int: st.integers(),

@@ -12,12 +12,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from tiltlm.column_names import ColumnNames
 from tiltlm.errors import ConfigError
 from tiltlm.suggestions import nearest_options, nearest_value
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
-Format = Literal["auto", "preference", "dialogue", "chat", "instruction", "sharegpt", "ranked"]
+Format = Literal[
+    "auto",
+    "preference",
+    "dialogue",
+    "chat",
+    "text-chat",
+    "instruction",
+    "question",
+    "sharegpt",
+    "messages",
+    "swift",
+    "openai",
+    "output-list",
+    "shp",
+    "safe-rlhf",
+    "stack-exchange",
+    "helpsteer3",
+    "helpsteer2",
+    "arena",
+    "judged",
+    "ranked",
+    "ranked-chat",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,8 @@ class ModelConfig:
     """Run Python code that comes with the model. Only for sources you trust."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. `auto`: a CUDA GPU, else Apple's, else the CPU."""
+    chat_template: str | None = None
+    """Which of the tokenizer's named chat templates to use, or a file that holds one. Unset: the tokenizer's own."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ class DataConfig:
     """The preference pairs and how they become tokens."""
 
     train: str = "demo"
-    """File or folder (.json, .jsonl, .csv, .parquet, gzipped or not), hub dataset id, or `demo`."""
+    """File or folder (JSON, CSV, parquet, Arrow, compressed or not: docs/data.md), hub dataset id, or `demo`."""
     eval: str | None = None
     """Held-out pairs, given the same way. Unset: split off from the training pairs, by prompt."""
     train_split: str = "train"
@@ -78,7 +103,10 @@ class DataConfig:
     subset: str | None = None
     """Configuration or sub-folder of a hub dataset, or sub-folder of a data folder, e.g. `harmless-base`."""
     format: Format = "auto"
-    """How rows are laid out. `auto`: recognised by their columns, and reported."""
+    """How rows are laid out (docs/data.md). `auto`: recognised by their columns, and reported."""
+    columns: ColumnNames = field(default_factory=dict)
+    """Columns of other names: ours and theirs, e.g. `prompt=question chosen=meta.best`; in TOML a table
+    [data.columns]. Dotted paths lead into objects and lists."""
     ranked_pairs: Literal["all", "best-worst"] = "all"
     """For ranked lists of completions: every pair of different rank, or only best against worst."""
     eval_fraction: float = 0.1
@@ -88,9 +116,13 @@ class DataConfig:
     max_eval_pairs: int | None = 512
     """Use at most this many held-out pairs, drawn by the seed."""
     max_length: int = 512
-    """Longest sequence in tokens. Longer: the prompt is cut from the left; its last header stays."""
+    """Longest sequence in tokens. Longer: a chat loses its oldest turns, but neither the system's nor the last
+    question; verbatim text is cut from the left, but its last header stays."""
     max_prompt_length: int | None = None
-    """Longest prompt in tokens, cut from the left. Unset: limited by max_length alone."""
+    """Longest prompt in tokens, cut in the same way. Unset: limited by max_length alone."""
+    long_completions: Literal["drop", "truncate"] = "drop"
+    """Pairs with a completion too long for max_length: left out, or cut at the completion's end, without an
+    end-of-sequence token. `truncate` leaves the prompt half of max_length at least."""
     eos: Literal["append", "as-is"] = "append"
     """`append`: every completion ends with exactly one end-of-sequence token, and it is scored. `as-is`: none added."""
 
@@ -244,6 +276,10 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{name} is a list of strings, not {value!r}.")
         return tuple(value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+            raise ConfigError(f"{name} is a table of strings, not {value!r}.")
+        return dict(value)
     allowed = get_args(hint) or (hint,)
     if float in allowed and type(value) is int:
         return float(value)

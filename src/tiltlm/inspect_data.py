@@ -8,12 +8,15 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tiltlm.config import Config
 from tiltlm.console import Reporter
-from tiltlm.data.preparation import prepare_data, read_data
+from tiltlm.data.preparation import examine_data, read_data
+from tiltlm.errors import DataError
 from tiltlm.pipeline import set_up
-from tiltlm.runs.records import DataReport, Lengths, Split
+from tiltlm.report.wording import count
+from tiltlm.runs.records import DataReport, Example, Lengths, Split
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
@@ -22,17 +25,24 @@ LISTED = 10
 def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -> DataReport:
     """Prints the account of the data as training would see it, and keeps it in `report_file` if one is named.
 
+    Data that is not enough to train on is shown all the same, with the reason.
+
     Raises:
-        TiltlmError: the data or the model's tokenizer cannot be had.
+        TiltlmError: the data or the model's tokenizer cannot be had, or no pair can be used.
     """
     setup = set_up(config)
     read = read_data(config)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "pairs") as advance:
-        report = prepare_data(read, setup.tokenizer, advance).report
+        data, problem = examine_data(read, setup.tokenizer, advance)
+    report = data.report
     _show(report, reporter)
     if report_file is not None:
         report_file.write_text(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
         reporter.say(f"The whole account is in {report_file}.")
+    if problem is not None:
+        if not data.train and not data.eval:
+            raise DataError(problem)
+        reporter.say(f"This is not enough to train on: {problem}")
     return report
 
 
@@ -54,12 +64,29 @@ def _show(report: DataReport, reporter: Reporter) -> None:
     for note in report.notes:
         reporter.say(f"note: {note}")
     for example in report.examples[:1]:
-        reporter.console.print(f"\n[bold]The first pair, {escape(example.id)}, as the model sees it[/bold]")
-        for side, completion in (("chosen", example.chosen), ("rejected", example.rejected)):
-            reporter.console.print(
-                f"[bold]{side}[/bold]: {escape(example.prompt)}[reverse]{escape(completion)}[/reverse]"
-            )
-        reporter.say("Only what stands reversed is scored.")
+        _show_example(example, reporter)
+
+
+def _show_example(example: Example, reporter: Reporter) -> None:
+    """The tokens of both sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
+    terminal = reporter.console.is_terminal
+    begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")
+    reporter.console.print(f"\n[bold]The first pair, {escape(example.id)}, as the model sees it[/bold]")
+    if example.prompt_tokens_cut:
+        reporter.say(f"Its prompt lost {count(example.prompt_tokens_cut, 'token')} to fit data.max_length.")
+    other = example.prompt if example.rejected_prompt is None else example.rejected_prompt
+    sides = (
+        ("chosen", example.prompt, example.chosen, example.chosen_tokens_cut),
+        ("rejected", other, example.rejected, example.rejected_tokens_cut),
+    )
+    for side, prompt, completion, cut in sides:
+        missing = f" ... {count(cut, 'token')} cut" if cut else ""
+        # Through the console, which may have its own way with what it is given to show.
+        shown = [reporter.console.render_str(escape(text)) for text in (prompt, f"{begin}{completion}{end}")]
+        if terminal:
+            shown[1].stylize("reverse")
+        reporter.console.print(Text.assemble((side, "bold"), ": ", *shown, missing))
+    reporter.say(f"Only what stands {how} is scored.")
 
 
 def _lengths(lengths: Lengths | None) -> str:
@@ -80,5 +107,6 @@ _ROWS = {
     "rejected tokens": lambda split: _lengths(split.rejected_tokens),
     "chosen is longer": lambda split: f"{100 * (split.chosen_longer or 0):.0f}%",
     "prompts cut to fit": lambda split: f"{split.prompts_cut:,}",
+    "completions cut to fit": lambda split: f"{split.completions_cut or 0:,}",
     "tokens after sharing prompts": _saving,
 }

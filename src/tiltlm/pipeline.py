@@ -16,6 +16,7 @@ from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
+from tiltlm.data.templates import choose_template
 from tiltlm.data.tokenization import PairTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import Comparer, Models, Prompt
@@ -85,6 +86,7 @@ def set_up(config: Config) -> Setup:
     tokenizer = load_tokenizer(source)
     facts = model_facts(source, tokenizer)
     check_limits(config.data, config.comparison, facts.positions)
+    choose_template(tokenizer, config.model.chat_template)
     encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
@@ -104,6 +106,8 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             data = _prepare(setup, reporter)
+            # A prompt that cannot be asked is found out before the work, not after it.
+            extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
         folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
         folder.write_json("config.json", config)
         environment = describe_environment(tuple(command), _device_name(setup.device), setup.precision_why)
@@ -144,7 +148,7 @@ def _work(
         files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
         saved = PairScorer(load_model(files, setup.device))
         _evaluate(setup, saved, trained_P2, held_out, folder, reporter)
-    if not completed:
+    if not completed or stop.requested:
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         _compare(setup, saved, data, folder, reporter)
@@ -268,7 +272,6 @@ def _train(
         with (
             MetricsLog(folder.metrics) as log,
             reporter.progress("training", steps, "steps") as advance,
-            stop.waited_for(),
         ):
             completed = trainer.train(pairs.train, pairs.held_out, log, stop, on_row).completed
     except BaseException:

@@ -62,10 +62,12 @@ class TokenizedSequence:
 
     ids: int32 token ids, shape (tokens,).
     first_scored: index of the first token that belongs to the completion; at least 1.
+    tokens_cut: how many tokens the completion lost at its end.
     """
 
     ids: np.ndarray
     first_scored: int
+    tokens_cut: int = 0
 
     @property
     def scored_tokens(self) -> int:
@@ -74,7 +76,7 @@ class TokenizedSequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenizedPair:
-    """Both sequences of a pair, ready to be packed. `prompt_tokens_cut` were removed on the left."""
+    """Both sequences of a pair, ready to be packed. `prompt_tokens_cut` were removed of the prompt."""
 
     id: str
     chosen: TokenizedSequence

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from pathlib import Path
 
+from tiltlm.column_names import COLUMNS
 from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
@@ -68,6 +70,10 @@ def _require_ranges(config: Config) -> None:
     }
     for name, place in places.items():
         _require(place is None or bool(place.strip()), f"{name} is empty: name something, or leave it out.")
+    for ours in data.columns:
+        near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
+        hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."
+        _require(ours in COLUMNS, f"data.columns maps to our columns, and `{ours}` is none of them. {hint}")
     name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
     _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
 

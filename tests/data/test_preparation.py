@@ -11,7 +11,7 @@ from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
 from tiltlm.data.packing import tree_size
-from tiltlm.data.preparation import PreparedData, ReadPairs, prepare_data, read_data
+from tiltlm.data.preparation import PreparedData, ReadPairs, examine_data, prepare_data, read_data
 from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokenization import PairTokenizer
 from tiltlm.errors import DataError
@@ -48,6 +48,10 @@ def prompts_of(pairs: list[PreferencePair]) -> set[str]:
     return {prompt_key(pair.prompt) for pair in pairs}
 
 
+def names(data: PreparedData) -> tuple[list[str], list[str]]:
+    return [pair.id for pair in data.train], [pair.id for pair in data.eval]
+
+
 def left_out(report: DataReport) -> int:
     counts = [re.match(r"(\d+) usable pairs are left out by data\.max", note) for note in report.notes]
     return sum(int(count[1]) for count in counts if count)
@@ -75,7 +79,8 @@ def test_every_row_is_used_dropped_or_left_out(
     assert len(data.train) + len(data.eval) + report.dropped.count + left_out(report) == len(rows)
     assert advanced == len(read.train) + len(read.held_out)
     assert len(data.train) == min(18, max_train or 18) and len(data.eval) == min(6, max_eval or 6)
-    assert not prompts_of(read.train) & prompts_of(read.held_out)
+    asked = {pair.id: prompt_key(pair.prompt) for pair in read.train}
+    assert not {asked[pair.id] for pair in data.train} & {asked[pair.id] for pair in data.eval}
 
 
 def test_pairs_lost_in_tokenization_are_in_the_account(tmp_path: Path) -> None:
@@ -118,9 +123,8 @@ def test_a_held_out_prompt_is_not_trained_on_even_where_a_limit_leaves_it_out(tm
 
 def test_the_same_settings_give_the_same_pairs(tmp_path: Path) -> None:
     path = written(tmp_path, "p.jsonl", GOOD)
-    first, again, other = (read_data(config_of(seed, train=path, max_train_pairs=6)) for seed in (0, 0, 1))
-    assert (first.train, first.held_out) == (again.train, again.held_out)
-    assert (first.train, first.held_out) != (other.train, other.held_out)
+    first, again, other = (names(prepared(config_of(seed, train=path, max_train_pairs=6))[1]) for seed in (0, 0, 1))
+    assert first == again != other
 
 
 def test_texts_and_tokens_of_held_out_pairs_belong_together(tmp_path: Path) -> None:
@@ -175,3 +179,80 @@ def test_nothing_left_after_tokenization_is_an_error_with_the_first_reason(tmp_p
     config = config_of(train=written(tmp_path, "q.jsonl", [row("C:")]), eval=train)
     with pytest.raises(DataError, match="no pair is left for evaluation"):
         prepared(config)
+
+
+# Twelve prompts of which every third fits, and one more that is longer than the others.
+SOME_FIT = [row(f"Question {n}:", " yes" if n % 3 == 0 else LONG) for n in range(12)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.1, 1), (0.5, 2), (0.9, 3)])
+def test_the_held_out_split_is_drawn_from_what_fits(tmp_path: Path, seed: int, fraction: float, held_out: int) -> None:
+    path = written(tmp_path, "p.jsonl", SOME_FIT)
+    _, data, _ = prepared(config_of(seed, train=path, eval_fraction=fraction))
+    assert (len(data.train), len(data.eval)) == (4 - held_out, held_out)
+    # As if the data held nothing else.
+    fitting = [one for one in SOME_FIT if one["chosen"] != LONG]
+    _, alone, _ = prepared(config_of(seed, train=written(tmp_path, "q.jsonl", fitting), eval_fraction=fraction))
+    prompts = [[pair.chosen.ids.tolist() for pair in part.eval] for part in (data, alone)]
+    assert prompts[0] == prompts[1]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 9])
+def test_limits_draw_from_what_fits(tmp_path: Path, limit: int) -> None:
+    train, held_out = written(tmp_path, "p.jsonl", SOME_FIT), written(tmp_path, "e.jsonl", SOME_FIT[::-1])
+    other = written(tmp_path, "o.jsonl", [row("Another:")])
+    _, data, tokenized = prepared(config_of(train=train, eval=other, max_train_pairs=limit))
+    assert len(data.train) == min(limit, 4) and names(data)[0] == sorted(names(data)[0], key=lambda n: int(n[8:]))
+    report = data.report
+    assert len(data.train) + report.dropped.count + left_out(report) == len(SOME_FIT)
+    assert tokenized < len(SOME_FIT) + 1 or limit >= 4
+    _, data, _ = prepared(config_of(train=other, eval=held_out, max_eval_pairs=limit))
+    assert len(data.eval) == min(limit, 4) == len(data.eval_rendered)
+
+
+def test_one_prompt_is_enough_to_look_at(tmp_path: Path) -> None:
+    read = read_data(config_of(train=written(tmp_path, "p.jsonl", [row("Q:"), row("Q:", " maybe")])))
+    tokenizer = PairTokenizer(byte_level(), read.data)
+    data, problem = examine_data(read, tokenizer, lambda done: None)
+    assert problem is not None and "1 different prompts" in problem
+    assert data.report.train is not None and data.report.train.pairs == 2 and data.report.eval is None
+    assert len(data.report.examples) == 2
+    with pytest.raises(DataError, match="1 different prompts"):
+        prepare_data(read, tokenizer, lambda done: None)
+
+
+def test_a_template_that_refuses_all_is_an_error_in_its_words(tmp_path: Path) -> None:
+    rows = [row([{"role": "user", "content": f"Question {n}"}], "yes", "no") for n in range(4)]
+    template = "{{ raise_exception('Only on Sundays') }}"
+    with pytest.raises(DataError, match=r"first of 4 dropped is p\.jsonl:1: refused by the chat .*Only on Sundays"):
+        prepared(config_of(train=written(tmp_path, "p.jsonl", rows)), template)
+
+
+@pytest.mark.parametrize("max_length", [100, 9])
+@pytest.mark.parametrize("long_completions", ["drop", "truncate"])
+def test_examples_are_the_tokens_themselves(tmp_path: Path, max_length: int, long_completions: str) -> None:
+    rows = [row(" no" * n + f" é{n}:", " yes" * n, " no" * 9) for n in range(1, 9)]
+    held_out = written(tmp_path, "e.jsonl", [row("Q:")])
+    path = written(tmp_path, "p.jsonl", rows)
+    config = config_of(train=path, eval=held_out, max_length=max_length, long_completions=long_completions)
+    if max_length == 9 and long_completions == "drop":
+        with pytest.raises(DataError, match="completion too long"):
+            prepared(config)
+        return
+    _, data, _ = prepared(config)
+    decode = byte_level().decode
+    for example, pair in zip(data.report.examples, data.train, strict=False):
+        assert example.id == pair.id
+        assert example.prompt + example.chosen == decode(pair.chosen.ids.tolist())
+        rejected_prompt = example.prompt if example.rejected_prompt is None else example.rejected_prompt
+        assert rejected_prompt + example.rejected == decode(pair.rejected.ids.tolist())
+        assert example.prompt_tokens_cut == pair.prompt_tokens_cut
+        assert (example.chosen_tokens_cut, example.rejected_tokens_cut) == (
+            pair.chosen.tokens_cut,
+            pair.rejected.tokens_cut,
+        )
+    split = data.report.train
+    assert split is not None
+    assert split.completions_cut == sum(s.tokens_cut > 0 for p in data.train for s in (p.chosen, p.rejected))
+    assert bool(split.completions_cut) == (max_length == 9)

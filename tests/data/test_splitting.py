@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltlm.data.splitting import prompt_key, split_by_prompt, subsample, without_leaks
+from tiltlm.data.splitting import drawing_order, prompt_key, split_by_prompt, subsample, without_leaks
 from tiltlm.errors import DataError
 from tiltlm.records import Message, PreferencePair, Text
 
@@ -20,6 +21,12 @@ def pairs_of(prompts: list[int]) -> list[PreferencePair]:
     return [PreferencePair(f"p:{i}", f"prompt {p}", f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
 
 
+def split(pairs: list[PreferencePair], fraction: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    train, held_out = split_by_prompt(pairs, fraction, seed)
+    assert train == sorted(train) and held_out == sorted(held_out)
+    return [pairs[number] for number in train], [pairs[number] for number in held_out]
+
+
 def prompts_of(pairs: list[PreferencePair]) -> set[Text]:
     return {pair.prompt for pair in pairs}
 
@@ -27,7 +34,7 @@ def prompts_of(pairs: list[PreferencePair]) -> set[Text]:
 @given(prompts=prompt_lists.filter(lambda prompts: len(set(prompts)) > 1), fraction=fractions, seed=seeds)
 def test_a_split_shares_no_prompt_and_loses_no_pair(prompts: list[int], fraction: float, seed: int) -> None:
     pairs = pairs_of(prompts)
-    train, held_out = split_by_prompt(pairs, fraction, seed)
+    train, held_out = split(pairs, fraction, seed)
     assert train and held_out and not prompts_of(train) & prompts_of(held_out)
     assert [pair for pair in pairs if pair in train] == train and [
         pair for pair in pairs if pair in held_out
@@ -39,22 +46,22 @@ def test_a_split_shares_no_prompt_and_loses_no_pair(prompts: list[int], fraction
 
 @given(prompts=prompt_lists.filter(lambda prompts: len(set(prompts)) > 1), fraction=fractions, seed=seeds)
 def test_order_and_repetition_of_rows_do_not_change_a_split(prompts: list[int], fraction: float, seed: int) -> None:
-    held_out = prompts_of(split_by_prompt(pairs_of(prompts), fraction, seed)[1])
+    held_out = prompts_of(split(pairs_of(prompts), fraction, seed)[1])
     more = prompts + prompts[: len(prompts) // 2]
     random.Random(0).shuffle(more)
-    assert prompts_of(split_by_prompt(pairs_of(more), fraction, seed)[1]) == held_out
+    assert prompts_of(split(pairs_of(more), fraction, seed)[1]) == held_out
 
 
 @given(old=st.sets(st.integers(0, 50), min_size=2), new=st.sets(st.integers(51, 99)), fraction=fractions, seed=seeds)
 def test_new_prompts_move_old_ones_only_at_the_border(old: set[int], new: set[int], fraction: float, seed: int) -> None:
-    before = prompts_of(split_by_prompt(pairs_of(sorted(old)), fraction, seed)[1])
-    after = prompts_of(split_by_prompt(pairs_of(sorted(old | new)), fraction, seed)[1])
+    before = prompts_of(split(pairs_of(sorted(old)), fraction, seed)[1])
+    after = prompts_of(split(pairs_of(sorted(old | new)), fraction, seed)[1])
     after &= prompts_of(pairs_of(sorted(old)))
     assert after <= before or before <= after
 
 
 def test_another_seed_is_another_split() -> None:
-    splits = {frozenset(prompts_of(split_by_prompt(pairs_of(list(range(50))), 0.2, seed)[1])) for seed in range(5)}
+    splits = {frozenset(prompts_of(split(pairs_of(list(range(50))), 0.2, seed)[1])) for seed in range(5)}
     assert len(splits) == 5
 
 
@@ -88,16 +95,32 @@ def test_nothing_left_to_train_on_is_an_error() -> None:
         without_leaks(pairs_of([1]), pairs_of([1]))
 
 
+@given(prompts=prompt_lists, seed=seeds)
+def test_the_drawing_order_is_that_of_the_contents(prompts: list[int], seed: int) -> None:
+    pairs = pairs_of(prompts)
+    order = drawing_order(pairs, seed)
+    assert sorted(order) == list(range(len(pairs)))
+    backwards = drawing_order(pairs[::-1], seed)
+    assert [pairs[::-1][number] for number in backwards] == [pairs[number] for number in order]
+    drawn = [pairs[number].prompt for number in order]
+    # Prompt by prompt: no prompt comes again after another one.
+    assert len({*drawn}) == 1 + sum(a != b for a, b in pairwise(drawn)) or not drawn
+
+
 @given(prompts=prompt_lists, limit=st.integers(1, 60), seed=seeds)
 def test_a_sample_keeps_the_order_and_grows_with_its_limit(prompts: list[int], limit: int, seed: int) -> None:
     pairs = pairs_of(prompts)
     sample = subsample(pairs, limit, seed)
-    assert len(sample) == min(limit, len(pairs))
-    assert [pair for pair in pairs if pair in sample] == sample
+    assert len(sample) == min(limit, len(pairs)) and sample == sorted(sample)
     assert set(sample) <= set(subsample(pairs, limit + 1, seed))
     backwards = subsample(pairs[::-1], limit, seed)
-    assert backwards[::-1] == sample
+    assert [pairs[::-1][number] for number in backwards[::-1]] == [pairs[number] for number in sample]
 
 
 def test_no_limit_is_all() -> None:
-    assert subsample(pairs_of([1, 2]), None, 0) == pairs_of([1, 2])
+    assert subsample(pairs_of([1, 2]), None, 0) == [0, 1]
+
+
+def test_prompts_that_differ_in_what_a_message_says_besides_its_text_differ() -> None:
+    plain, calling = Message("assistant", "Hi"), Message("assistant", "Hi", (("tool_calls", "[1]"),))
+    assert prompt_key((plain,)) != prompt_key((calling,))

@@ -230,10 +230,10 @@ def test_a_completion_of_several_turns_keeps_the_ends_between_them() -> None:
     assert completion == f"yes{EOS}\n<user>Why?{EOS}\n<assistant>no{EOS}"
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
-    rewriting = "{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}"
-    with pytest.raises(ModelError, match="chat template writes a prompt differently once it is answered"):
-        tokenized(byte_level(chat_template=rewriting), chat("Hi"), answer("yes"), answer("no"))
+def test_a_prompt_that_the_template_writes_anew_is_trained_on_as_it_is_once_answered() -> None:
+    tokenizer = byte_level(chat_template="{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}")
+    pair = only_pair(tokenized(tokenizer, chat("Hi"), answer("yes"), answer("no")))
+    assert text_of(tokenizer, pair.chosen.ids) == f"2Hi2yes{EOS}" and scored(tokenizer, pair.chosen) == ["yes", EOS]
 
 
 def test_without_a_template_a_chat_becomes_a_dialogue() -> None:
@@ -327,10 +327,11 @@ def test_a_limit_shorter_than_the_header_is_named_with_the_one_that_works() -> N
 def test_a_chats_header_is_kept() -> None:
     tokenizer = byte_level(chat_template=CHAT_TEMPLATE)
     texts = (chat("is the answer yes or no?"), answer("yes"), answer("no"))
-    header = len(tokenizer("<assistant>").input_ids)
-    pair = only_pair(tokenized(tokenizer, *texts, max_length=header + 2))
-    assert text_of(tokenizer, pair.chosen.ids) == f"<assistant>yes{EOS}"
-    assert only_drop(tokenized(tokenizer, *texts, max_length=header + 1))[0] == "completion too long"
+    frame = len(tokenizer(f"<user>{EOS}\n<assistant>").input_ids)
+    pair = only_pair(tokenized(tokenizer, *texts, max_length=frame + 4))
+    assert text_of(tokenizer, pair.chosen.ids) == f"<user> no?{EOS}\n<assistant>yes{EOS}"
+    assert pair.prompt_tokens_cut == len(tokenizer("is the answer yes or").input_ids)
+    assert only_drop(tokenized(tokenizer, *texts, max_length=frame + 2))[0] == "prompt too long"
 
 
 def test_one_long_side_cuts_both_alike() -> None:

@@ -341,6 +341,12 @@ def test_an_encoder_decoder_is_refused_before_its_weights_are_read(folder: Path)
     assert "is a t5 model, which is no causal language model" in refusal(folder)
 
 
+def test_a_folder_of_checkpoints_is_told_from_a_model(folder: Path) -> None:
+    save_tiny(folder.parent / "out" / "checkpoint-500")
+    with pytest.raises(ModelError, match=r"out holds no model: .* There is one in .*checkpoint-500"):
+        find_model(str(folder.parent / "out"), HubConfig())
+
+
 def test_a_file_is_no_model_folder(folder: Path) -> None:
     with pytest.raises(ModelError, match="is a file: give the folder"):
         find_model(str(folder / "model.safetensors"), HubConfig())

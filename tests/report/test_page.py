@@ -53,7 +53,9 @@ def outline(page: str) -> Outline:
 
 
 def report(folder: Path) -> str:
-    return render_page(read_run(folder))
+    run = read_run(folder)
+    assert run.summary is not None
+    return render_page(run, run.summary)
 
 
 def test_writes_three_files_and_the_same_bytes_again(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_the_page_says_what_the_run_did(tmp_path: Path) -> None:
     page = report(example_run.write_run(tmp_path / "demo"))
     for words in (
         "better than chance.",
-        "chosen −1.2, rejected −4 nats",
+        "chosen −1.2 (95% interval −1.9 to −0.5), rejected −4",
         "95% interval 60% to 79%",
         "first loss is ln 2",
         "300 rows",

@@ -7,6 +7,7 @@ from typing import Any
 import example_run
 import pytest
 
+from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import Finding, findings, verdict
 from tiltlm.runs.decoding import decode
 from tiltlm.runs.records import Summary
@@ -112,14 +113,46 @@ def test_coherent_answers() -> None:
 def test_falling_chosen_log_probabilities_are_explained() -> None:
     falling = found("Log-probabilities")
     assert falling.status == "caution"
-    assert "less likely too: chosen -1.2, rejected -4 nats" in falling.sentence
+    figures = "chosen -1.2 (95% interval -1.9 to -0.5), rejected -4 (95% interval -5.1 to -2.9) nats"
+    assert f"less likely too: {figures}" in falling.sentence
     assert "Only the margin between the two is in the loss" in falling.sentence
     assert "lower the learning rate or raise beta" in falling.sentence
-    rising = found("Log-probabilities", eval_chosen_logp_change=0.5)
-    assert rising.sentence.startswith("The chosen completions did not become less likely: chosen +0.5, rejected -4")
-    crossed = found("Log-probabilities", eval_rejected_logp_change=0.3).sentence
-    assert "became less likely: chosen -1.2, rejected +0.3" in crossed
-    assert found("Log-probabilities", eval_chosen_logp_change=None).status == "not measured"
+    up = {"mean": 0.5, "interval": [0.1, 0.9]}
+    rising = found("Log-probabilities", chosen_logp_change=up)
+    assert rising.status == "note"
+    assert rising.sentence.startswith("The chosen completions became more likely: chosen +0.5 (95% interval 0.1 to")
+    crossed = found("Log-probabilities", rejected_logp_change=up).sentence
+    assert "became less likely: chosen -1.2" in crossed and "rejected +0.5" in crossed
+    assert found("Log-probabilities", chosen_logp_change=None).status == "not measured"
+
+
+@pytest.mark.parametrize("mean", [-0.3, 0.3])
+def test_a_change_of_log_probabilities_within_its_interval_is_not_shown(mean: float) -> None:
+    within = found("Log-probabilities", chosen_logp_change={"mean": mean, "interval": [-0.7, 0.8]})
+    assert within.status == "not shown" and "is not shown" in within.sentence
+    assert "learning rate" not in within.sentence
+    unknown = found("Log-probabilities", chosen_logp_change={"mean": mean, "interval": None})
+    assert unknown.status == "not shown" and "without an interval" in unknown.sentence
+    no_claim = found("Log-probabilities", rejected_logp_change={"mean": -4.0, "interval": [-9.0, 1.0]})
+    assert "less likely:" in no_claim.sentence
+
+
+@pytest.mark.parametrize("change", [0.0, -6.1e-5, 9e-5])
+def test_a_run_in_which_nothing_moved_says_so(change: float) -> None:
+    small = {"mean": change, "interval": [change - 1e-5, change + 1e-5]}
+    still = found("Log-probabilities", chosen_logp_change=small, rejected_logp_change=small)
+    assert still.status == "caution" and still.sentence.startswith("Nothing moved: chosen ")
+    assert "learning rate is too small, or there were too few steps" in still.sentence
+    assert "lower the learning rate" not in still.sentence
+
+
+@pytest.mark.parametrize("error", [0.2, 0.01, None])
+def test_a_negative_estimate_of_the_divergence_is_explained(error: float | None) -> None:
+    kl = {"mean": -0.1, "standard_error": error, "samples": 8}
+    finding = found("Distance from the reference", kl=kl)
+    assert finding.status == "not shown" and "is never negative" in finding.sentence
+    (tile,) = [t for t in tiles(decode(Summary, example_run.summary() | {"kl": kl})) if t.label.startswith("KL")]
+    assert tile.value == "-0.1" and "is never negative" in tile.detail
 
 
 def test_time_and_memory() -> None:

@@ -661,12 +661,12 @@ def test_a_dithered_weight_is_rounded_right_on_average(magnitude: float, sign: f
     """Proposition 20 (dither): eq. 31 (dither), over every number that the dither can be, for a weight and for what
     becomes of it after a change of less than half a step."""
     for weight in (magnitude, moved(magnitude, steps)):
-        numbers = torch.arange(-(2**15), 2**15)
+        numbers = torch.arange(1 - 2**15, 2**15)
         place = torch.tensor(weight).view(torch.int32)
         rounded = (place + numbers.int()).view(torch.float32).bfloat16().double() * sign
         step = 2.0 ** (math.floor(math.log2(weight)) - 7)
-        # One number in 65,536 meets a tie, which is broken to even.
-        assert rounded.mean().item() == pytest.approx(sign * weight, abs=step * 2**-16)
+        # One number in 65,535 meets a tie, which is broken to even.
+        assert rounded.mean().item() == pytest.approx(sign * weight, abs=step * 2**-15)
 
 
 def moved(weight: float, steps: int) -> float:

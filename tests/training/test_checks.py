@@ -94,6 +94,41 @@ def test_a_doubled_beginning(tmp_path: Path) -> None:
         check(tmp_path, tokenizer, edit)
 
 
+def test_a_beginning_further_on_is_counted_and_stops_nothing(tmp_path: Path) -> None:
+    """Some templates begin every turn with it."""
+    tokenizer = PairTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
+    bos = tokenizer.tokenizer.bos_token_id
+
+    def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        chosen = items[0].pair.chosen
+        ids = np.concatenate([[bos], chosen.ids[1:-1], [bos, 2]]).astype(np.int32)
+        others = [
+            TokenizedPair(
+                item.pair.id,
+                *(
+                    TokenizedSequence(np.concatenate([[bos], side.ids[1:]]).astype(np.int32), side.first_scored)
+                    for side in (item.pair.chosen, item.pair.rejected)
+                ),
+            )
+            for item in items
+        ]
+        others[0] = TokenizedPair("within", TokenizedSequence(ids, chosen.first_scored), others[0].rejected)
+        return referenced(scorer, others, tmp_path)
+
+    checks, _ = check(tmp_path, tokenizer, edit)
+    assert checks[0].passed and "0 have it twice, 1 have another further on" in checks[0].detail
+
+
+def test_a_completion_that_was_cut_needs_no_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        chosen = items[0].pair.chosen
+        cut = TokenizedSequence(chosen.ids[:-1], chosen.first_scored - (chosen.scored_tokens == 1), tokens_cut=1)
+        return referenced(scorer, [TokenizedPair("cut", cut, items[0].pair.rejected)], tmp_path)
+
+    checks, _ = check(tmp_path, tokenizer, edit)
+    assert checks[1].passed and "1 of 1 completions end with" in checks[1].detail
+
+
 def test_checks_leave_no_gradient(tmp_path: Path, tokenizer: PairTokenizer) -> None:
     _, scorer = check(tmp_path, tokenizer)
     assert all(parameter.grad is None for parameter in scorer.parameters())

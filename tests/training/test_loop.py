@@ -126,7 +126,7 @@ def test_one_step_is_the_papers_gradient(tmp_path: Path) -> None:
     oracle = copy.deepcopy(scorer.model)
     maker = trainer(scorer, TrainingConfig(batch_pairs=3, gradient_clip=0))
     optimizer = torch.optim.SGD(scorer.parameters(), lr=0.5)
-    row = maker._step(optimizer, items, 1, 1.0)
+    row = maker._step(optimizer, items, 1, 1.0, StopRequest())
 
     chosen = one_at_a_time(oracle, [pair.chosen for pair in given])
     rejected = one_at_a_time(oracle, [pair.rejected for pair in given])
@@ -148,7 +148,7 @@ def test_clipping_bounds_the_step_and_reports_the_full_norm(tmp_path: Path) -> N
     items = referenced(scorer, pairs(3), tmp_path)
     before = [p.detach().clone() for p in scorer.parameters()]
     maker = trainer(scorer, TrainingConfig(batch_pairs=3, gradient_clip=1e-3))
-    row = maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 1, 1.0)
+    row = maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 1, 1.0, StopRequest())
     after = [p.detach() for p in scorer.parameters()]
     moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after, strict=True)))
     assert row.gradient_norm > 1e-2
@@ -193,7 +193,7 @@ def test_non_finite_numbers_stop_before_the_weights_change(tmp_path: Path, broke
     before = [p.detach().clone() for p in scorer.parameters()]
     maker = trainer(scorer, TrainingConfig(batch_pairs=4))
     with pytest.raises(NonFiniteError, match=f"the {broken} is not finite.*pair 2") as error:
-        maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 3, 1.0)
+        maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 3, 1.0, StopRequest())
     assert "step 3" in str(error.value)
     for old, new in zip(before, scorer.parameters(), strict=True):
         assert torch.equal(old.nan_to_num(7.0), new.nan_to_num(7.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from tiltlm.data.loading import LoadedPairs
 from tiltlm.data.packing import tree_size
 from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokenization import Tokenized
-from tiltlm.records import DroppedPair, TokenizedPair
-from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Example, Lengths, Source, Split
+from tiltlm.records import DroppedPair, TokenizedPair, TokenizedSequence
+from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Example, Lengths, Remark, Source, Split
 
 EXAMPLES = 3
 
@@ -23,14 +23,18 @@ def data_report(
     held_out: Tokenized | None,
     also_dropped: Sequence[DroppedPair],
     notes: Sequence[str],
+    remarks: Sequence[Remark],
+    decode: Callable[[Sequence[int]], str],
 ) -> DataReport:
     """Puts the account of all rows together.
 
     Args:
         loaded: what each source gave.
         train, held_out: what became of the pairs chosen for training and evaluation.
-        also_dropped: pairs taken out between reading and tokenization.
+        also_dropped: pairs taken out otherwise.
         notes: sentences on anything unusual, besides those of the sources.
+        remarks: what the notes count, with every pair it is true of.
+        decode: text of token ids, special tokens included.
     """
     rows = [drop for part in loaded for drop in part.dropped] + list(also_dropped)
     rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
@@ -45,15 +49,46 @@ def data_report(
             list=tuple(DroppedRow(row.id, row.reason, row.detail) for row in rows),
         ),
         notes=(*(note for part in loaded for note in part.notes), *notes),
-        examples=tuple(Example(p.id, p.prompt, p.chosen, p.rejected) for p in train.rendered[:EXAMPLES]),
+        examples=tuple(_example(pair, decode) for pair in train.pairs[:EXAMPLES]),
         chat=any(not isinstance(text, str) for text in texts),
+        remarks=tuple(remarks),
     )
+
+
+def _example(pair: TokenizedPair, decode: Callable[[Sequence[int]], str]) -> Example:
+    (prompt, chosen), (other, rejected) = (_texts(sequence, decode) for sequence in (pair.chosen, pair.rejected))
+    return Example(
+        pair.id,
+        prompt,
+        chosen,
+        rejected,
+        rejected_prompt=None if other == prompt else other,
+        prompt_tokens_cut=pair.prompt_tokens_cut,
+        chosen_tokens_cut=pair.chosen.tokens_cut,
+        rejected_tokens_cut=pair.rejected.tokens_cut,
+    )
+
+
+def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) -> tuple[str, str]:
+    """What is not scored, and what is. Some tokenizers drop a space where a text begins, so the whole is decoded."""
+    ids = sequence.ids.tolist()
+    prompt, whole = decode(ids[: sequence.first_scored]), decode(ids)
+    if whole.startswith(prompt):
+        return prompt, whole[len(prompt) :]
+    return prompt, decode(ids[sequence.first_scored :])
 
 
 def _source(part: LoadedPairs) -> Source:
     report = part.source
     return Source(
-        report.role, report.name, report.format, report.format_why, report.rows, len(part.pairs), report.files
+        report.role,
+        report.name,
+        report.format,
+        report.format_why,
+        report.rows,
+        len(part.pairs),
+        report.files,
+        report.unused_columns,
     )
 
 
@@ -68,6 +103,7 @@ def _split(pairs: Sequence[TokenizedPair], prompts: Sequence[str]) -> Split:
         rejected_tokens=_lengths(rejected),
         chosen_longer=float(np.mean([c > r for c, r in zip(chosen, rejected, strict=True)])) if pairs else None,
         prompts_cut=sum(pair.prompt_tokens_cut > 0 for pair in pairs),
+        completions_cut=sum(side.tokens_cut > 0 for pair in pairs for side in (pair.chosen, pair.rejected)),
         tokens_laid_out=sum(tree_size((pair.chosen, pair.rejected)) for pair in pairs),
         tokens_without_sharing=sum(len(pair.chosen.ids) + len(pair.rejected.ids) - 2 for pair in pairs),
     )

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tiltlm import demo
-from tiltlm.config import Config
+from tiltlm.config import Config, DataConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.splitting import prompt_key, split_by_prompt, subsample, without_leaks
-from tiltlm.data.tokenization import PairTokenizer, RenderedPair
+from tiltlm.data.rendering import RenderedPair
+from tiltlm.data.splitting import drawing_order, prompt_key, split_by_prompt, subsample, without_leaks
+from tiltlm.data.token_notes import notes_on_tokens
+from tiltlm.data.tokenization import PairTokenizer, Tokenized
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair, PreferencePair, TokenizedPair
 from tiltlm.runs.records import DataReport
 
 DEMO = "demo"
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPairs:
-    """Pairs as read and split, before tokenization."""
+    """Pairs as read, before it is known which of them fit.
+
+    train: those that may be trained on; their prompts are not in `held_out`.
+    held_out: the held-out data; empty where some of `train` is to be held out.
+    """
 
     train: list[PreferencePair]
     held_out: list[PreferencePair]
     loaded: list[LoadedPairs]
     dropped: list[DroppedPair]
+    data: DataConfig
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class PreparedData:
 
 
 def read_data(config: Config) -> ReadPairs:
-    """Reads training and held-out pairs, keeps their prompts apart, and draws as many as are wanted.
+    """Reads training and held-out pairs and keeps their prompts apart.
 
     Raises:
         DataError: data is missing, in no known format, or nothing usable is left.
@@ -47,16 +56,11 @@ def read_data(config: Config) -> ReadPairs:
     """
     data, seed = config.data, config.run.seed
     loaded = [_load(config, data.train, "train")]
-    dropped: list[DroppedPair] = []
     if data.eval is None:
-        train, held_out = split_by_prompt(loaded[0].pairs, data.eval_fraction, seed)
-    else:
-        loaded.append(_load(config, data.eval, "eval"))
-        held_out = loaded[1].pairs
-        train, dropped = without_leaks(loaded[0].pairs, held_out)
-    return ReadPairs(
-        subsample(train, data.max_train_pairs, seed), subsample(held_out, data.max_eval_pairs, seed), loaded, dropped
-    )
+        return ReadPairs(loaded[0].pairs, [], loaded, [], data, seed)
+    loaded.append(_load(config, data.eval, "eval"))
+    train, dropped = without_leaks(loaded[0].pairs, loaded[1].pairs)
+    return ReadPairs(train, loaded[1].pairs, loaded, dropped, data, seed)
 
 
 def _load(config: Config, name: str, role: Role) -> LoadedPairs:
@@ -66,39 +70,108 @@ def _load(config: Config, name: str, role: Role) -> LoadedPairs:
     return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 
-def prepare_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Callable[[int], None]) -> PreparedData:
-    """Tokenizes what was read and writes the account of it.
+def prepare_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) -> PreparedData:
+    """Tokenizes what was read, draws from what fits as many pairs as are wanted, and writes the account of it.
 
     Raises:
         DataError: no pair is left for training or for evaluation.
     """
-    train, held_out = tokenizer(read.train, advance), tokenizer(read.held_out, advance)
-    for tokenized, what in ((train, "training"), (held_out, "evaluation")):
-        if not tokenized.pairs:
-            first = tokenized.dropped[0]
-            raise DataError(
-                f"no pair is left for {what} after tokenization; the first of {len(tokenized.dropped)} dropped is "
-                f"{first.id}: {first.reason} ({first.detail})."
+    data, problem = examine_data(read, tokenizer, advance)
+    if problem is not None:
+        raise DataError(problem)
+    return data
+
+
+def examine_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) -> tuple[PreparedData, str | None]:
+    """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is."""
+    train, held_out, dropped, problem = _tokenized(read, tokenizer, advance)
+    for part, what in ((train, "training"), (held_out, "evaluation")):
+        if problem is None and not part.pairs:
+            first = dropped[0] if not part.dropped else part.dropped[0]
+            count = len(part.dropped) or len(dropped)
+            problem = (
+                f"no pair is left for {what} after tokenization; the first of {count} dropped is {first.id}: "
+                f"{first.reason} ({first.detail})."
             )
-    report = data_report(read.loaded, train, held_out, read.dropped, _notes(read, tokenizer))
-    return PreparedData(train.pairs, held_out.pairs, held_out.rendered, report)
+    notes, remarks = notes_on_tokens(train, held_out, tokenizer)
+    report = data_report(
+        read.loaded,
+        train,
+        held_out if held_out.pairs or read.held_out else None,
+        [*read.dropped, *dropped],
+        [*_notes(read, train, held_out, dropped, tokenizer), *notes],
+        remarks,
+        lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
+    )
+    return PreparedData(train.pairs, held_out.pairs, held_out.rendered, report), problem
 
 
-def _notes(read: ReadPairs, tokenizer: PairTokenizer) -> list[str]:
+def _tokenized(
+    read: ReadPairs, tokenizer: PairTokenizer, advance: Advance
+) -> tuple[Tokenized, Tokenized, list[DroppedPair], str | None]:
+    """Training and held-out pairs, what else is dropped, and why there is no split if there is none."""
+    data = read.data
+    if read.held_out:
+        train = _drawn(read.train, data.max_train_pairs, read.seed, tokenizer, advance)
+        return train, _drawn(read.held_out, data.max_eval_pairs, read.seed, tokenizer, advance), [], None
+    # The share of what fits is known once all is tokenized.
+    fitting = tokenizer(read.train, advance)
+    pairs = [read.train[place] for place in fitting.places]
+    if not pairs:
+        return Tokenized(), Tokenized(), fitting.dropped, None
+    try:
+        numbers, held_out_numbers = split_by_prompt(pairs, data.eval_fraction, read.seed)
+    except DataError as error:
+        return fitting.take(range(len(pairs))), Tokenized(), fitting.dropped, str(error)
+    train, held_out = (
+        fitting.take(_within(numbers_of_part, pairs, limit, read.seed))
+        for numbers_of_part, limit in ((numbers, data.max_train_pairs), (held_out_numbers, data.max_eval_pairs))
+    )
+    return train, held_out, fitting.dropped, None
+
+
+def _within(numbers: Sequence[int], pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> Sequence[int]:
+    return [numbers[place] for place in subsample([pairs[number] for number in numbers], limit, seed)]
+
+
+def _drawn(
+    pairs: Sequence[PreferencePair], limit: int | None, seed: int, tokenizer: PairTokenizer, advance: Advance
+) -> Tokenized:
+    """At most `limit` pairs that fit, in their given order. No more are tokenized than it takes to find them."""
+    if limit is None or len(pairs) <= limit:
+        return tokenizer(pairs, advance)
+    order = drawing_order(pairs, seed)
+    found = Tokenized()
+    start = 0
+    while start < len(order) and len(found.pairs) < limit:
+        portion = order[start : start + limit - len(found.pairs)]
+        start += len(portion)
+        part = tokenizer([pairs[number] for number in portion], advance)
+        found.pairs.extend(part.pairs)
+        found.rendered.extend(part.rendered)
+        found.places.extend(portion[place] for place in part.places)
+        found.dropped.extend(part.dropped)
+    in_order = found.take(sorted(range(len(found.places)), key=found.places.__getitem__))
+    return replace(in_order, dropped=found.dropped)
+
+
+def _notes(
+    read: ReadPairs, train: Tokenized, held_out: Tokenized, dropped: Sequence[DroppedPair], tokenizer: PairTokenizer
+) -> list[str]:
     notes = []
-    available = len(read.loaded[0].pairs) + sum(len(part.pairs) for part in read.loaded[1:])
-    unused = available - len(read.train) - len(read.held_out) - len(read.dropped)
+    used = len(train.pairs) + len(held_out.pairs)
+    lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
+    unused = len(read.train) + len(read.held_out) - used - lost
     if unused:
         notes.append(f"{unused} usable pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
-    if len(read.loaded) == 1:
-        held_out = len({prompt_key(pair.prompt) for pair in read.held_out})
-        notes.append(f"The held-out pairs are those of {held_out} prompts of the training data, drawn by the seed.")
-    chat = any(not isinstance(pair.prompt, str) for pair in read.train)
-    if chat and tokenizer.tokenizer.chat_template is None:
-        notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
+    if not read.held_out and held_out.pairs:
+        prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
+        notes.append(f"The held-out pairs are those of {prompts} prompts of the training data, drawn by the seed.")
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",
     }
+    if tokenizer.config.long_completions == "truncate" and tokenizer.config.eos == "append":
+        end["append"] = "Every completion that is not cut ends with one end-of-sequence token."
     notes.append(end[tokenizer.config.eos])
     return notes

@@ -7,18 +7,16 @@ import json
 from collections.abc import Sequence
 
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair, PreferencePair, Text
+from tiltlm.records import DroppedPair, Message, PreferencePair, Text
 
 
 def prompt_key(prompt: Text) -> str:
     """A digest that two prompts share if they are the same but for white space around them or their messages."""
-    return _digest(prompt.strip() if isinstance(prompt, str) else [(m.role, m.content.strip()) for m in prompt])
+    return _digest(prompt.strip() if isinstance(prompt, str) else [_said(m, m.content.strip()) for m in prompt])
 
 
-def split_by_prompt(
-    pairs: Sequence[PreferencePair], fraction: float, seed: int
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and held-out pairs, each in their given order; all pairs of one prompt are on one side.
+def split_by_prompt(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Which pairs are for training and which are held out, by their numbers; all pairs of one prompt are on one side.
 
     The held-out prompts are the first of all in an order by (seed, prompt), so neither the order of the rows nor
     further pairs of known prompts change them; new prompts move only some at the border.
@@ -32,12 +30,12 @@ def split_by_prompt(
     ordered = sorted(set(keys), key=lambda key: _digest([seed, key]))
     if len(ordered) < 2:
         raise DataError(
-            f"no pairs can be held out: the {len(pairs)} training pairs have {len(ordered)} different prompts, and two "
-            "are needed. Give more data, or held-out pairs in data.eval."
+            f"no pairs can be held out: the {len(pairs)} training pairs that can be used have {len(ordered)} different "
+            "prompts, and two are needed. Give more data, or held-out pairs in data.eval."
         )
     held_out = set(ordered[: min(max(1, round(fraction * len(ordered))), len(ordered) - 1)])
-    train = [pair for pair, key in zip(pairs, keys, strict=True) if key not in held_out]
-    return train, [pair for pair, key in zip(pairs, keys, strict=True) if key in held_out]
+    train = [number for number, key in enumerate(keys) if key not in held_out]
+    return train, [number for number, key in enumerate(keys) if key in held_out]
 
 
 def without_leaks(
@@ -64,15 +62,19 @@ def without_leaks(
     return kept, dropped
 
 
-def subsample(pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> list[PreferencePair]:
-    """At most `limit` of the pairs in their given order, drawn prompt by prompt; None: all.
+def drawing_order(pairs: Sequence[PreferencePair], seed: int) -> list[int]:
+    """The pairs' numbers in the order in which a limit draws them: prompt by prompt.
 
-    The draw depends on the seed and the pairs' contents, so a larger limit adds pairs and takes none away.
+    It depends on the seed and the pairs' contents, so a larger limit adds pairs and takes none away.
     """
+    return sorted(range(len(pairs)), key=lambda number: _rank(pairs[number], seed))
+
+
+def subsample(pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> list[int]:
+    """The numbers of at most `limit` of the pairs, in their given order; None: all."""
     if limit is None or len(pairs) <= limit:
-        return list(pairs)
-    order = sorted(range(len(pairs)), key=lambda number: _rank(pairs[number], seed))
-    return [pairs[number] for number in sorted(order[:limit])]
+        return list(range(len(pairs)))
+    return sorted(drawing_order(pairs, seed)[:limit])
 
 
 def _rank(pair: PreferencePair, seed: int) -> tuple[str, str]:
@@ -80,7 +82,11 @@ def _rank(pair: PreferencePair, seed: int) -> tuple[str, str]:
 
 
 def _plain(text: Text) -> object:
-    return text if isinstance(text, str) else [(message.role, message.content) for message in text]
+    return text if isinstance(text, str) else [_said(message, message.content) for message in text]
+
+
+def _said(message: Message, content: str) -> tuple[object, ...]:
+    return (message.role, content, message.further) if message.further else (message.role, content)
 
 
 def _digest(content: object) -> str:

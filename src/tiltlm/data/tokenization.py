@@ -1,46 +1,68 @@
-"""Pairs to tokens: chat templates, one tokenization of the full text, BOS, EOS, and what is cut when it is too long."""
+"""Pairs to tokens: one tokenization of the full text, BOS, EOS, and what is cut when it is too long."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
+from tiltlm.data.cutting import fewer_turns, last_question, last_turn, with_question
+from tiltlm.data.fields import RowError
+from tiltlm.data.rendering import RenderedPair, Renderer
+from tiltlm.data.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.errors import ConfigError, ModelError
 from tiltlm.records import DroppedPair, Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 
 PAIRS_AT_ONCE = 512
 """Pairs tokenized between two progress reports."""
 
-_ROLE_NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
-_DIALOGUE_HEADER = re.compile(r"\n\n[A-Z]\w*:\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedPair:
-    """A pair as plain text. The full texts are prompt + chosen and prompt + rejected.
-
-    header: the end of the prompt that asks for an answer, such as `\\n\\nAssistant:`; cutting never removes it.
-    """
-
-    id: str
-    prompt: str
-    chosen: str
-    rejected: str
-    header: str
+# Shortening a text by as many tokens as are too many can leave some, as what remains is tokenized anew.
+_ATTEMPTS = 8
+_Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """What became of the pairs: those ready for training, and those dropped, with reasons."""
+    """What became of the pairs: those ready for training, and those dropped, with reasons.
+
+    rendered: texts of `pairs`. places: numbers of `pairs` among those given.
+    """
 
     pairs: list[TokenizedPair] = field(default_factory=list)
     rendered: list[RenderedPair] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     dropped: list[DroppedPair] = field(default_factory=list)
+
+    def take(self, numbers: Sequence[int]) -> Tokenized:
+        """Those of the usable pairs that have these numbers among them; nothing is dropped."""
+        return Tokenized(
+            [self.pairs[number] for number in numbers],
+            [self.rendered[number] for number in numbers],
+            [self.places[number] for number in numbers],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Both sequences of a pair before anything is cut.
+
+    starts: where scoring starts. headers: tokens of the prompt's header. bos: 1 where the sequences begin with BOS.
+    """
+
+    ids: tuple[list[int], list[int]]
+    starts: tuple[int, int]
+    headers: tuple[int, int]
+    bos: int
+
+    def longest(self) -> int:
+        return max(map(len, self.ids))
+
+    def longest_completion(self) -> int:
+        return max(len(ids) - start for ids, start in zip(self.ids, self.starts, strict=True))
 
 
 class PairTokenizer:
@@ -63,65 +85,57 @@ class PairTokenizer:
         self.terminators = terminators | ({self.eos} if self.eos is not None else set())
         with_specials = tokenizer("a").input_ids
         self.adds_bos = tokenizer.bos_token_id is not None and with_specials[:1] == [tokenizer.bos_token_id]
-
-    def render(self, pair: PreferencePair) -> RenderedPair:
-        """Applies the chat template where the pair is a chat; verbatim text stays as it is."""
-        prompt, header = self.render_prompt(pair.prompt)
-        if isinstance(pair.prompt, str):
-            assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
-            return RenderedPair(pair.id, prompt, pair.chosen, pair.rejected, header)
-        assert not isinstance(pair.chosen, str) and not isinstance(pair.rejected, str)
-        chosen, rejected = (self._render_completion(prompt, pair.prompt, y) for y in (pair.chosen, pair.rejected))
-        return RenderedPair(pair.id, prompt, chosen, rejected, header)
-
-    def render_prompt(self, prompt: Text) -> tuple[str, str]:
-        """The prompt's text and its header: what asks for an answer."""
-        if isinstance(prompt, str):
-            header = _DIALOGUE_HEADER.search(prompt)
-            return prompt, header.group() if header else ""
-        if self.tokenizer.chat_template is None:
-            return _plain_dialogue(prompt) + "\n\nAssistant:", "\n\nAssistant:"
-        text, before = (self._template(prompt, add_generation_prompt=asks) for asks in (True, False))
-        return text, text[len(before) :] if text.startswith(before) else ""
-
-    def _render_completion(self, prompt_text: str, prompt: tuple[Message, ...], completion: tuple[Message, ...]) -> str:
-        if self.tokenizer.chat_template is None:
-            return _plain_dialogue((*prompt, *completion)).removeprefix(prompt_text)
-        full = self._template((*prompt, *completion), add_generation_prompt=False)
-        if not full.startswith(prompt_text):
-            raise ModelError(
-                "the model's chat template writes a prompt differently once it is answered, so prompt and completion "
-                "cannot be told apart. Give the data as text (prompt, chosen, rejected) in the model's own format."
-            )
-        return full[len(prompt_text) :]
-
-    def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
-        assert isinstance(text, str)
-        return text
+        self.template = ChatTemplate(tokenizer)
+        self.renderer = Renderer(self.template)
 
     def __call__(
         self, pairs: Sequence[PreferencePair], advance: Callable[[int], None] = lambda done: None
     ) -> Tokenized:
-        """Tokenizes pairs; those that cannot be used are in the result's `dropped`, each with its reason."""
+        """Tokenizes pairs; those that cannot be used are in the result's `dropped`, each with its reason.
+
+        Raises:
+            ConfigError: the tokenizer has several chat templates, and none is chosen.
+        """
         result = Tokenized()
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            rendered = [self.render(pair) for pair in pairs[start : start + PAIRS_AT_ONCE]]
-            texts = [pair.prompt + completion for pair in rendered for completion in (pair.chosen, pair.rejected)]
-            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-            for index, pair in enumerate(rendered):
-                sides = [
-                    (encoded["input_ids"][side], encoded["offset_mapping"][side]) for side in (2 * index, 2 * index + 1)
-                ]
-                outcome = self._assemble(pair, sides)
+            portion = pairs[start : start + PAIRS_AT_ONCE]
+            for place, outcome in enumerate(self._portion(portion), start=start):
                 if isinstance(outcome, DroppedPair):
                     result.dropped.append(outcome)
                 else:
-                    result.pairs.append(outcome)
-                    result.rendered.append(pair)
-            advance(len(rendered))
+                    result.pairs.append(outcome[0])
+                    result.rendered.append(outcome[1])
+                    result.places.append(place)
+            advance(len(portion))
         return result
+
+    def _portion(self, pairs: Sequence[PreferencePair]) -> Iterator[tuple[TokenizedPair, RenderedPair] | DroppedPair]:
+        """What becomes of each pair; all are tokenized in one call, which is much faster than one by one."""
+        rendered = [self._rendered(pair) for pair in pairs]
+        usable = [pair for pair in rendered if isinstance(pair, RenderedPair)]
+        encoded = iter(self._encode([text for pair in usable for text in _texts(pair)]) if usable else [])
+        for pair in rendered:
+            if isinstance(pair, DroppedPair):
+                yield pair
+                continue
+            try:
+                yield self._fit(pair, self._sides(pair, (next(encoded), next(encoded))))
+            except RowError as problem:
+                yield DroppedPair(pair.id, problem.reason, problem.detail)
+
+    def _rendered(self, pair: PreferencePair) -> RenderedPair | DroppedPair:
+        try:
+            return self.renderer.pair(pair)
+        except RowError as problem:
+            return DroppedPair(pair.id, problem.reason, problem.detail)
+
+    def render_prompt(self, prompt: Text, tools: str | None = None) -> tuple[str, str]:
+        """The text of a prompt to be answered, and its header: what asks for an answer.
+
+        Raises:
+            TemplateRefusalError: the chat template does not take it.
+        """
+        return self.renderer.prompt(prompt, tools)
 
     def encode_prompt(self, text: str, room: int | None = None) -> list[int]:
         """Token ids of a prompt to be answered: one BOS where the model wants one, cut from the left to fit.
@@ -129,17 +143,44 @@ class PairTokenizer:
         room: most tokens the model has for a prompt, besides the limits of the settings.
         """
         ids = self._with_bos(self.tokenizer(text, add_special_tokens=False).input_ids)
-        limits = (self.config.max_prompt_length or self.config.max_length, room)
-        excess = len(ids) - min(limit for limit in limits if limit is not None)
+        excess = len(ids) - self._prompt_limit(room)
         keep = 1 if self._starts_with_bos(ids) else 0
         return ids[:keep] + ids[keep + excess :] if excess > 0 else ids
 
-    def _assemble(
-        self, pair: RenderedPair, sides: list[tuple[list[int], list[tuple[int, int]]]]
-    ) -> TokenizedPair | DroppedPair:
-        """Finds where scoring starts, ends each side, and cuts both prompts alike."""
+    def ask(self, prompt: Text, tools: str | None = None, room: int | None = None) -> tuple[str, list[int]]:
+        """Text and token ids of a prompt to be answered. What is too long of a chat loses turns, as in training.
+
+        Raises:
+            TemplateRefusalError: the chat template does not take it.
+        """
+        text, _ = self.render_prompt(prompt, tools)
+        if isinstance(prompt, str):
+            return text, self.encode_prompt(text, room)
+        limit = self._prompt_limit(room)
+
+        def excess(chat: tuple[Message, ...]) -> int | None:
+            try:
+                shorter, _ = self.render_prompt(chat, tools)
+            except TemplateRefusalError:
+                return None
+            return len(self._with_bos(self.tokenizer(shorter, add_special_tokens=False).input_ids)) - limit
+
+        fitting = self._shortened(prompt, excess)
+        text = self.render_prompt(fitting, tools)[0] if fitting is not None else text
+        return text, self.encode_prompt(text, room)
+
+    def _prompt_limit(self, room: int | None) -> int:
+        limits = (self.config.max_prompt_length or self.config.max_length, room)
+        return min(limit for limit in limits if limit is not None)
+
+    def _encode(self, texts: list[str]) -> list[_Encoded]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+    def _sides(self, pair: RenderedPair, encoded: tuple[_Encoded, _Encoded]) -> _Sides:
+        """Finds where scoring starts, and ends each side."""
         ids_of, starts, headers = [], [], []
-        for ids, offsets in sides:
+        for ids, offsets in encoded:
             # A token that reaches across the border holds text of the completion, so it is scored.
             start = next((i for i, (_, end) in enumerate(offsets) if end > len(pair.prompt)), len(ids))
             headers.append(sum(end > len(pair.prompt) - len(pair.header) for _, end in offsets[:start]))
@@ -147,39 +188,128 @@ class PairTokenizer:
             starts.append(start + len(complete) - len(ids))
             ids_of.append(self._terminated(complete, starts[-1]))
         if any(len(ids) <= start for ids, start in zip(ids_of, starts, strict=True)):
-            return DroppedPair(pair.id, "empty completion", "no token of the completion is left after tokenization")
+            raise RowError("empty completion", "no token of the completion is left after tokenization")
         if ids_of[0] == ids_of[1]:
-            return DroppedPair(pair.id, "identical completions", "both sides are the same tokens")
+            raise RowError("identical completions", "both sides are the same tokens")
         if min(starts) == 0:
-            return DroppedPair(
-                pair.id, "empty prompt", "the model has no BOS token, so nothing predicts the first token"
-            )
-        keep = 1 if self._starts_with_bos(ids_of[0]) else 0
-        # What may go of the prompt: all but BOS, its last header, and one token to predict the first scored one.
-        room = min(start - keep - max(header, 1 - keep) for start, header in zip(starts, headers, strict=True))
-        over_length = max(0, max(len(ids) for ids in ids_of) - self.config.max_length)
-        limit = self.config.max_prompt_length or max(starts)
-        over_prompt = max(0, max(starts) - limit)
-        if over_length > room:
-            longest = max(len(ids) - start for ids, start in zip(ids_of, starts, strict=True))
-            return DroppedPair(
-                pair.id,
+            raise RowError("empty prompt", "the model has no BOS token, so nothing predicts the first token")
+        bos = 1 if self._starts_with_bos(ids_of[0]) else 0
+        return _Sides((ids_of[0], ids_of[1]), (starts[0], starts[1]), (headers[0], headers[1]), bos)
+
+    def _too_many(self, sides: _Sides) -> int:
+        """How many tokens the prompt must lose; 0 where all fits."""
+        over = sides.longest() - self.config.max_length
+        if self.config.long_completions == "truncate":
+            # A completion may be cut, so the prompt need not give way to it below half of what there is.
+            over = min(over, max(sides.starts) - self.config.max_length // 2)
+        limit = self.config.max_prompt_length or max(sides.starts)
+        return max(0, over, max(sides.starts) - limit)
+
+    def _fit(self, pair: RenderedPair, sides: _Sides) -> tuple[TokenizedPair, RenderedPair]:
+        """Cuts both sides alike until they fit.
+
+        Raises:
+            RowError: they cannot.
+        """
+        too_many = self._too_many(sides)
+        if too_many == 0:
+            return self._pair(pair, sides, 0, 0), pair
+        if isinstance(pair.source.prompt, str):
+            return self._cut_from_the_left(pair, sides, too_many), pair
+        prompt = self._shortened(pair.source.prompt, lambda chat: self._too_many_of_chat(pair, chat))
+        if prompt is None:
+            self._refuse_chat(sides)
+        shorter = self.renderer.pair(replace(pair.source, prompt=prompt))
+        left = self._encoded_sides(shorter)
+        return self._pair(shorter, left, 0, max(sides.starts) - max(left.starts)), shorter
+
+    def _too_many_of_chat(self, pair: RenderedPair, prompt: tuple[Message, ...]) -> int | None:
+        try:
+            return self._too_many(self._encoded_sides(self.renderer.pair(replace(pair.source, prompt=prompt))))
+        except RowError:
+            return None
+
+    def _encoded_sides(self, pair: RenderedPair) -> _Sides:
+        chosen, rejected = self._encode(_texts(pair))
+        return self._sides(pair, (chosen, rejected))
+
+    def _shortened(
+        self, prompt: tuple[Message, ...], excess: Callable[[tuple[Message, ...]], int | None]
+    ) -> tuple[Message, ...] | None:
+        """The longest prompt that fits: with fewer turns, or with the end of its question alone; None if none does.
+
+        excess: how many tokens of a prompt are too many; None where it cannot be used.
+        """
+        for candidate in (prompt, *fewer_turns(prompt)):
+            over = excess(candidate)
+            if over is not None and over <= 0:
+                return candidate
+        least = last_turn(prompt)
+        number = last_question(least)
+        over = excess(least)
+        for _ in range(_ATTEMPTS):
+            if number is None or over is None:
+                return None
+            if over <= 0:
+                return least
+            ((_, offsets),) = self._encode([least[number].content])
+            if over >= len(offsets):
+                return None
+            least = with_question(least, least[number].content[offsets[over][0] :])
+            over = excess(least)
+        return None
+
+    def _refuse_chat(self, sides: _Sides) -> NoReturn:
+        longest, limit = sides.longest_completion(), self.config.max_length
+        if longest > limit // 2 and self.config.long_completions == "drop":
+            raise RowError(
                 "completion too long",
-                f"{longest} tokens with data.max_length {self.config.max_length} leave no room for the prompt's header",
+                f"{longest} tokens with data.max_length {limit} leave no room for the last question: raise it, or set "
+                "data.long_completions to `truncate`",
             )
-        if over_prompt > room:
-            return DroppedPair(
-                pair.id,
+        raise RowError(
+            "prompt too long",
+            f"what the system says and the last turn take more than data.max_length {limit} or data.max_prompt_length "
+            "allow, even without the question's text",
+        )
+
+    def _cut_from_the_left(self, pair: RenderedPair, sides: _Sides, too_many: int) -> TokenizedPair:
+        """Verbatim text: all may go but BOS, its last header, and one token to predict the first scored one."""
+        room = min(
+            start - sides.bos - max(header, 1 - sides.bos)
+            for start, header in zip(sides.starts, sides.headers, strict=True)
+        )
+        over_length = max(0, sides.longest() - self.config.max_length)
+        if too_many > room and self.config.long_completions == "drop" and over_length > room:
+            raise RowError(
+                "completion too long",
+                f"{sides.longest_completion()} tokens with data.max_length {self.config.max_length} leave no room for "
+                "the prompt's header: raise it, or set data.long_completions to `truncate`",
+            )
+        limit = self.config.max_prompt_length
+        if limit is not None and max(sides.starts) - limit > room:
+            raise RowError(
                 "header too long",
                 f"data.max_prompt_length {limit} is too short for the prompt's last header, which is never cut: "
-                f"set it to {limit + over_prompt - room} at least",
+                f"set it to {max(sides.starts) - room} at least",
             )
-        cut = max(over_length, over_prompt)
+        cut = min(too_many, room)
+        return self._pair(pair, sides, cut, cut)
+
+    def _pair(self, pair: RenderedPair, sides: _Sides, cut: int, prompt_tokens_cut: int) -> TokenizedPair:
+        """The pair without `cut` tokens after BOS; what is too long then is cut at the end, without an EOS."""
+        whole = [ids[: sides.bos] + ids[sides.bos + cut :] for ids in sides.ids]
+        left = [ids[: self.config.max_length] for ids in whole]
+        starts = [start - cut for start in sides.starts]
+        if any(len(ids) <= start for ids, start in zip(left, starts, strict=True)):
+            raise RowError("prompt too long", f"data.max_length {self.config.max_length} leaves no room for an answer")
+        if left[0] == left[1]:
+            raise RowError("identical once cut", f"both sides are the same up to data.max_length {len(left[0])}")
         chosen, rejected = (
-            TokenizedSequence(np.array(ids[:keep] + ids[keep + cut :], dtype=np.int32), start - cut)
-            for ids, start in zip(ids_of, starts, strict=True)
+            TokenizedSequence(np.array(ids, dtype=np.int32), start, len(all_ids) - len(ids))
+            for ids, start, all_ids in zip(left, starts, whole, strict=True)
         )
-        return TokenizedPair(pair.id, chosen, rejected, prompt_tokens_cut=cut)
+        return TokenizedPair(pair.id, chosen, rejected, prompt_tokens_cut)
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.adds_bos and not self._starts_with_bos(ids):
@@ -207,6 +337,10 @@ class PairTokenizer:
         return [*ids, self.eos] if len(ids) > start else ids
 
 
+def _texts(pair: RenderedPair) -> list[str]:
+    return [pair.prompt + completion for completion in (pair.chosen, pair.rejected)]
+
+
 def check_limits(data: DataConfig, comparison: ComparisonConfig, positions: int | None) -> None:
     """Refuses lengths beyond the positions the model knows.
 
@@ -222,8 +356,3 @@ def check_limits(data: DataConfig, comparison: ComparisonConfig, positions: int 
             f"comparison.max_new_tokens is {comparison.max_new_tokens}, but the model knows {positions} positions, and "
             "the prompt needs some of them."
         )
-
-
-def _plain_dialogue(messages: Sequence[Message]) -> str:
-    """Turns in the style of Anthropic's HH data, for models without a chat template."""
-    return "".join(f"\n\n{_ROLE_NAMES.get(m.role, m.role.capitalize())}: {m.content}" for m in messages)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tiltlm.data.tokenization import PairTokenizer, RenderedPair
+from tiltlm.data.rendering import RenderedPair
+from tiltlm.data.templates import TemplateRefusalError
+from tiltlm.data.tokenization import PairTokenizer
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.comparison import Prompt
 from tiltlm.records import Message, Text
@@ -18,28 +20,48 @@ def held_out_prompts(
     rendered: Sequence[RenderedPair], limit: int, tokenizer: PairTokenizer, room: int | None
 ) -> list[Prompt]:
     """The first `limit` different prompts of the held-out pairs, each in at most `room` tokens."""
-    first: dict[str, str] = {}
+    first: dict[str, RenderedPair] = {}
     for pair in rendered:
-        first.setdefault(pair.prompt, pair.id)
-    chosen = list(first.items())[:limit]
-    return [Prompt(name, text, tuple(tokenizer.encode_prompt(text, room)), counted=True) for text, name in chosen]
+        first.setdefault(pair.question, pair)
+    prompts = []
+    for pair in list(first.values())[:limit]:
+        text, ids = tokenizer.ask(pair.source.prompt, pair.source.tools, room)
+        prompts.append(Prompt(pair.id, text, tuple(ids), counted=True))
+    return prompts
 
 
 def extra_prompts(texts: Sequence[str], chat: bool, tokenizer: PairTokenizer, room: int | None) -> list[Prompt]:
     """A person's own prompts, written as the training data was: as a chat, or verbatim.
 
     Raises:
-        ConfigError: a prompt is empty.
+        ConfigError: a prompt is empty, or the chat template refuses it or leaves out some of it.
     """
     prompts = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise ConfigError(f"prompt {number} is empty: there is nothing to answer.")
-        rendered, _ = tokenizer.render_prompt(as_chat(text) if chat else text)
-        prompts.append(
-            Prompt(f"prompt {number}", rendered, tuple(tokenizer.encode_prompt(rendered, room)), counted=False)
-        )
+        prompt = as_chat(text) if chat else text
+        try:
+            _require_whole(number, prompt, tokenizer)
+            rendered, ids = tokenizer.ask(prompt, None, room)
+        except TemplateRefusalError as refusal:
+            raise ConfigError(
+                f"prompt {number} ({text.strip()[:60]!r}) is refused by the model's chat template: it says: {refusal}."
+            ) from refusal
+        prompts.append(Prompt(f"prompt {number}", rendered, tuple(ids), counted=False))
     return prompts
+
+
+def _require_whole(number: int, prompt: Text, tokenizer: PairTokenizer) -> None:
+    """Refuses a prompt of which the model would see a part: its answers would be those to another one."""
+    if isinstance(prompt, str):
+        return
+    losses = [loss for loss in tokenizer.renderer.lost_of_prompt(prompt) if "reasoning" not in loss.what]
+    if losses:
+        raise ConfigError(
+            f"prompt {number}: the model's chat template leaves out {losses[0].what}. Write it into the last question, "
+            "or leave it out."
+        )
 
 
 def as_chat(text: str) -> Text:

@@ -10,7 +10,7 @@ before the model is saved. This is subtractive dither (L. Schuchman, IEEE Trans.
 
 The numbers are added to the bit pattern. Read as an integer, it counts the float32 values from zero upwards, and every
 65,536th of them is a bfloat16 value; between two neighbours the count is linear in the value. So one integer uniform
-in [-32768, 32767] is half a unit either way, right at the powers of two as well, where the unit changes, and taking it
+in [-32767, 32767] is half a unit either way, right at the powers of two as well, where the unit changes, and taking it
 off again gives the same bits.
 """
 
@@ -40,9 +40,10 @@ def noise(name: str, start: int, count: int, device: torch.device | None = None)
     A function of name and index alone: whoever holds a part of a parameter can make that part's numbers.
 
     Returns:
-        int32, shape (count,), uniform in [-32768, 32767].
+        int32, shape (count,), uniform in [-32767, 32767]: a weight that bfloat16 can hold is never carried to the
+        border of its cell, so rounding gives it back.
     """
-    parts = []
+    parts = [torch.empty(0, dtype=torch.int32, device=device)]
     while count > 0:
         block, offset = divmod(start, BLOCK)
         length = min(count, BLOCK - offset)
@@ -51,7 +52,7 @@ def noise(name: str, start: int, count: int, device: torch.device | None = None)
         counter = torch.arange(offset, offset + length, dtype=torch.int32, device=device)
         parts.append(_shifted(_mixed(_mixed(counter.add_(first)).bitwise_xor_(second)), 16).sub_(HALF_UNIT))
         start, count = start + length, count - length
-    return torch.cat(parts) if len(parts) != 1 else parts[0]
+    return torch.cat(parts).clamp_(min=1 - HALF_UNIT)
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -108,8 +108,10 @@ def _trainable(source: ModelSource) -> ModelSource:
         raise ModelError(_adapter(source, _json(source, adapter)))
     config = source.file(CONFIG)
     if config is None:
-        if Path(source.location).is_dir():
-            raise ModelError(f"the folder {source.location} holds no model: it has no {CONFIG}.")
+        if (folder := Path(source.location)).is_dir():
+            inside = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG}"))
+            hint = f" There is one in {inside[-1]}." if inside else " Save it there with transformers' save_pretrained."
+            raise ModelError(f"the folder {folder} holds no model: it has no {CONFIG}.{hint}")
         return source  # on the hub, or in its cache: loading says what is the matter
     settings = _json(source, config)
     if (method := _quantisation(source, settings)) is not None:

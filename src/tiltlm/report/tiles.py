@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tiltlm.report.verdict import NEGATIVE_KL
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.records import Estimate, Interval, Summary
 
@@ -68,7 +69,8 @@ def _divergence(summary: Summary) -> Tile:
     if kl is None:
         return Tile(label, None, "nats per answer")
     error = "" if kl.standard_error is None else f", standard error {number(kl.standard_error)}"
-    return Tile(label + at_temperature(kl.temperature), number(kl.mean), f"nats per answer{error}")
+    below = f". {NEGATIVE_KL}" if kl.mean < 0 else ""
+    return Tile(label + at_temperature(kl.temperature), number(kl.mean), f"nats per answer{error}{below}")
 
 
 def _first_loss(summary: Summary) -> str:

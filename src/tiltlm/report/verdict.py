@@ -17,6 +17,17 @@ Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 REPETITION_RISE = 0.10
 SURPRISE_RISE = 1.0
 LENGTH_FACTOR = 2.0
+# Of the trained margin, what the saved weights must have at least.
+SURVIVING = 0.95
+# Nats per completion: less is nothing that anybody could notice, and hardly above rounding.
+STILL = 1e-4
+
+
+NEGATIVE_KL = (
+    "A KL divergence is never negative; its estimate can be, from few answers, where the true value is small against "
+    "the error."
+)
+"""Said wherever an estimate below zero is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +52,23 @@ def findings(summary: Summary) -> list[Finding]:
         _accuracy(summary),
         _reward(summary),
         _divergence(summary),
+        *_saving(summary),
         _coherence(summary),
         _log_probabilities(summary),
         _cost(summary),
     ]
 
 
+_ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
+
+
 def _interruption(summary: Summary) -> list[Finding]:
     if summary.completed:
         return []
+    ended = _ENDS.get(summary.status or "interrupted", "The run ended")
     after = f" after {count(summary.steps, 'step')}" if summary.steps is not None else ""
-    sentence = f"The run was interrupted{after}; the figures are those measured until then."
+    why = f" ({summary.message.rstrip('.')})" if summary.message else ""
+    sentence = f"{ended}{after}{why}; what figures there are, are those of the model that was saved."
     return [Finding("Completion", "caution", sentence)]
 
 
@@ -127,14 +144,36 @@ def _divergence(summary: Summary) -> Finding:
     topic, kl = "Distance from the reference", summary.kl or summary.kl_at_temperature
     if kl is None:
         return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
+    samples = count(kl.samples, "sampled answer")
     name = f"KL divergence{at_temperature(kl.temperature)}"
     sentence = f"The policy moved {number(kl.mean)} nats of {name} per answer away from the reference"
+    if kl.mean < 0:
+        sentence = f"The {name} from the reference is estimated as {number(kl.mean)} nats per answer"
+    explained = f" {NEGATIVE_KL}" if kl.mean < 0 else ""
     if kl.standard_error is None:
-        return Finding(topic, "note", f"{sentence} ({count(kl.samples, 'sampled answer')}).")
-    sentence += f" (standard error {number(kl.standard_error)}, {count(kl.samples, 'sampled answer')})"
-    if abs(kl.mean) < 1.96 * kl.standard_error:
-        return Finding(topic, "not shown", f"{sentence}: a move is not shown, for zero is within the error.")
+        return Finding(topic, "not shown" if kl.mean < 0 else "note", f"{sentence} ({samples}).{explained}")
+    sentence += f" (standard error {number(kl.standard_error)}, {samples})"
+    if kl.mean < 1.96 * kl.standard_error:
+        within = abs(kl.mean) < 1.96 * kl.standard_error
+        why = ": a move is not shown, for zero is within the error." if within else ": a move is not shown."
+        return Finding(topic, "not shown", f"{sentence}{why}{explained}")
     return Finding(topic, "note", f"{sentence}.")
+
+
+def _saving(summary: Summary) -> list[Finding]:
+    """Whether the saved files hold what was trained; nothing to say where they hold the weights as trained."""
+    share = summary.survived
+    if share is None or share.interval is None:
+        return []
+    topic = f"Saved in {summary.saved_as}"
+    spread = f"(95% interval {percent(share.interval[0])} to {percent(share.interval[1])})"
+    fact = f"{percent(share.mean)} {spread} of the trained margin is in the saved {summary.saved_as} weights"
+    if share.interval[1] - share.interval[0] > 1:
+        return [Finding(topic, "not shown", f"{fact}: from so few pairs, or so small a change, nothing can be told.")]
+    if share.mean < SURVIVING:
+        advice = "Some of the training was lost in rounding: set model.save_dtype to float32"
+        return [Finding(topic, "caution", f"{fact}. {advice}.")]
+    return [Finding(topic, "note", f"{fact}.")]
 
 
 def _coherence(summary: Summary) -> Finding:
@@ -172,15 +211,31 @@ def _log_probabilities(summary: Summary) -> Finding:
     if chosen is None or rejected is None:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {signed(chosen.mean)}, rejected {signed(rejected.mean)} nats per held-out completion"
-    if chosen.mean >= 0:
-        return Finding(topic, "note", f"The chosen completions did not become less likely: {figures}.")
-    too = " too" if rejected.mean < 0 else ""
+    figures = f"chosen {_change(chosen)}, rejected {_change(rejected)} nats per held-out completion"
+    if max(abs(chosen.mean), abs(rejected.mean)) < STILL:
+        advice = "The learning rate is too small, or there were too few steps"
+        return Finding(topic, "caution", f"Nothing moved: {figures}. {advice}.")
+    if chosen.interval is None:
+        sentence = f"The log-probabilities changed: {figures}; without an interval, an effect is not shown."
+        return Finding(topic, "not shown", sentence)
+    side = _side(chosen.interval, 0.0)
+    if side == 0:
+        sentence = f"That the chosen completions became more or less likely is not shown: {figures}."
+        return Finding(topic, "not shown", sentence)
+    if side > 0:
+        return Finding(topic, "note", f"The chosen completions became more likely: {figures}.")
+    too = " too" if rejected.interval is not None and _side(rejected.interval, 0.0) < 0 else ""
     sentence = (
         f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
         "so both may fall. Where that harms, lower the learning rate or raise beta."
     )
     return Finding(topic, "caution", sentence)
+
+
+def _change(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return signed(estimate.mean)
+    return f"{signed(estimate.mean)} (95% interval {number(estimate.interval[0])} to {number(estimate.interval[1])})"
 
 
 def _cost(summary: Summary) -> Finding:

@@ -81,7 +81,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place preference pairs were read from, and the layout its rows were recognised to have."""
+    """A place preference pairs were read from, and the layout its rows were recognised to have.
+
+    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
+    """
 
     role: str
     name: str
@@ -90,6 +93,7 @@ class Source:
     rows: int
     pairs: int
     files: tuple[str, ...]
+    unused_columns: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,10 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training or held-out pairs. `chosen_longer`: share of pairs whose chosen completion is the longer one."""
+    """Training or held-out pairs. `chosen_longer`: share of pairs whose chosen completion is the longer one.
+
+    prompts_cut, completions_cut: how many lost tokens to fit; a pair has two completions.
+    """
 
     pairs: int
     prompts: int
@@ -112,6 +119,7 @@ class Split:
     rejected_tokens: Lengths | None
     chosen_longer: float | None
     prompts_cut: int
+    completions_cut: int | None
     tokens_laid_out: int | None
     tokens_without_sharing: int | None
 
@@ -136,17 +144,36 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A pair as the model sees it: texts with the chat template applied."""
+    """A pair as the model sees it: the texts of its tokens, cut as they are cut.
+
+    prompt: what precedes the first scored token of chosen. rejected_prompt: the same of rejected, where it differs.
+    Of what was cut, the prompt's tokens stood before it (after the system's message in a chat), a completion's after.
+    """
 
     id: str
     prompt: str
     chosen: str
     rejected: str
+    rejected_prompt: str | None = None
+    prompt_tokens_cut: int | None = None
+    chosen_tokens_cut: int | None = None
+    rejected_tokens_cut: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that is true of the pairs of these ids, all of which are used."""
+
+    what: str
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """`data_report.json`. `chat`: prompts are chats, rendered by the model's template (or a plain one)."""
+    """`data_report.json`. `chat`: prompts are chats, rendered by the model's template (or a plain one).
+
+    remarks: what the notes count, with every pair it is true of.
+    """
 
     sources: tuple[Source, ...]
     train: Split | None
@@ -155,6 +182,7 @@ class DataReport:
     notes: tuple[str, ...]
     examples: tuple[Example, ...]
     chat: bool
+    remarks: tuple[Remark, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,22 +64,27 @@ def _sequences(items: Sequence[ReferencedPair]) -> list[TokenizedSequence]:
 
 def _one_bos(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
     bos, wanted = tokenizer.tokenizer.bos_token_id, tokenizer.adds_bos
-    doubled = missing = 0
+    doubled = missing = within = 0
     for sequence in _sequences(items):
         starts = sequence.ids[0] == bos
-        doubled += bool(starts and len(sequence.ids) > 1 and sequence.ids[1] == bos)
+        twice = bool(starts and len(sequence.ids) > 1 and sequence.ids[1] == bos)
+        doubled += twice
         missing += bool(wanted and not starts)
+        # Some templates begin every turn with it, so it is not wrong in itself; the notes say where the data has it.
+        within += bool(wanted and not twice and (sequence.ids[1:] == bos).any())
     rule = "one BOS at the start" if wanted else "the model's tokenizer adds no BOS"
+    also = f", {within} have another further on" if within else ""
     return _result(
         "one BOS",
         doubled == missing == 0,
-        f"{rule}; {missing} of {2 * len(items)} sequences lack it, {doubled} have it twice",
+        f"{rule}; {missing} of {2 * len(items)} sequences lack it, {doubled} have it twice{also}",
         "Text that already holds the BOS token was probably given to a tokenizer that adds one.",
     )
 
 
 def _eos_present(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
-    sequences = _sequences(items)
+    # A completion that was cut does not end where the answer did.
+    sequences = [sequence for sequence in _sequences(items) if not sequence.tokens_cut]
     ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)
     if tokenizer.config.eos == "as-is":
         return _result("EOS", True, f"data.eos is as-is; {ended} of {len(sequences)} completions end with one", "")

@@ -151,6 +151,17 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite.
         """
+        with stop.waited_for():
+            return self._train(train_pairs, eval_pairs, log, stop, on_row)
+
+    def _train(
+        self,
+        train_pairs: Sequence[ReferencedPair],
+        eval_pairs: Sequence[ReferencedPair],
+        log: MetricsLog,
+        stop: StopRequest,
+        on_row: Callable[[TrainRow | EvalRow], None],
+    ) -> TrainingOutcome:
         training = self.config.training
         optimizer = OPTIMIZERS[training.optimizer](self.scorer.parameters(), training)
         steps = self.total_steps(len(train_pairs))

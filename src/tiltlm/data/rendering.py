@@ -1,0 +1,214 @@
+"""A pair as text: where the prompt ends and the completion begins, and what of it the chat template leaves out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tiltlm.data.fields import RowError
+from tiltlm.data.templates import PROBE, ChatTemplate, TemplateRefusalError, shared_start
+from tiltlm.data.traces import REASONING, Loss, TraceFinder, is_of_an_answer, missing_of_text
+from tiltlm.records import Message, PreferencePair, Text
+
+LOST = "lost in the chat template"
+REFUSED = "refused by the chat template"
+REWRITTEN = "prompt rewritten once answered"
+RESTORED = "The chat template cuts the reasoning of answers, and it is put back where they begin, to be scored"
+
+_DIALOGUE_HEADER = re.compile(r"\n\n[A-Z]\w*:\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPair:
+    """A pair as plain text. The full texts are prompt + chosen and prompt + rejected.
+
+    header: the end of the prompt that asks for an answer, such as `\\n\\nAssistant:`.
+    question: what a model is given to answer. It is the prompt, but for what the template writes to ask for an answer
+        and leaves out, or writes in another way, once it is answered.
+    source: the pair that was rendered, with the turns that are left of it.
+    remarks: what the template left out, in sentences.
+    """
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    header: str
+    question: str
+    source: PreferencePair
+    remarks: tuple[str, ...] = ()
+
+
+class Renderer:
+    """Applies the chat template where a pair is a chat; verbatim text stays as it is."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template = template
+        self._traces = TraceFinder(template)
+
+    def pair(self, pair: PreferencePair) -> RenderedPair:
+        """The pair as text.
+
+        Raises:
+            RowError: the template refuses it, leaves out what should be trained on, or writes the prompt in another way
+                once it is answered, so that nothing tells prompt and completion apart.
+        """
+        if isinstance(pair.prompt, str):
+            assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
+            prompt, header = self.prompt(pair.prompt)
+            return RenderedPair(pair.id, prompt, pair.chosen, pair.rejected, header, prompt, pair)
+        assert not isinstance(pair.chosen, str) and not isinstance(pair.rejected, str)
+        try:
+            return self._chat(pair, pair.prompt, (pair.chosen, pair.rejected))
+        except TemplateRefusalError as refusal:
+            raise RowError(REFUSED, f"it says: {refusal}") from refusal
+
+    def prompt(self, prompt: Text, tools: str | None = None) -> tuple[str, str]:
+        """A prompt as a model is given it, and its header: what asks for an answer.
+
+        Raises:
+            TemplateRefusalError: the template does not take this chat.
+        """
+        if isinstance(prompt, str):
+            header = _DIALOGUE_HEADER.search(prompt)
+            return prompt, header.group() if header else ""
+        before, asked = (self.template.render(prompt, tools, ask=ask) for ask in (False, True))
+        return asked, asked[len(shared_start(before, asked)) :]
+
+    def lost_of_prompt(self, prompt: tuple[Message, ...], tools: str | None = None) -> list[Loss]:
+        """What the template leaves out of a chat that is to be answered.
+
+        Raises:
+            TemplateRefusalError: the template does not take this chat.
+        """
+        text = self.template.render(prompt, tools, ask=True)
+        return self._traces.losses(prompt, tools, [text] * len(prompt))
+
+    def _chat(
+        self, pair: PreferencePair, prompt: tuple[Message, ...], sides: tuple[tuple[Message, ...], tuple[Message, ...]]
+    ) -> RenderedPair:
+        before, asked = (self.template.render(prompt, pair.tools, ask=ask) for ask in (False, True))
+        written = [self.template.render((*prompt, *side), pair.tools) for side in sides]
+        full = [
+            self._with_reasoning(prompt, side, pair.tools, asked, text)
+            for side, text in zip(sides, written, strict=True)
+        ]
+        remarks = {RESTORED: None} if full != written else {}
+        border = self._border(prompt, sides, pair.tools, asked, full)
+        if border is None:
+            self._require_traces(prompt, sides, pair.tools, full, [0, 0])
+            raise RowError(REWRITTEN, "the template writes another prompt once it is answered: give the data as text")
+        for loss in self._require_traces(prompt, sides, pair.tools, full, [border, border]):
+            remarks[f"The chat template leaves out {loss.what}"] = None
+        if full[0] == full[1]:
+            _refuse_equals(*sides)
+        text = full[0][:border]
+        header = text[len(shared_start(before, text)) :]
+        return RenderedPair(pair.id, text, full[0][border:], full[1][border:], header, asked, pair, tuple(remarks))
+
+    def _border(
+        self,
+        prompt: tuple[Message, ...],
+        sides: Sequence[tuple[Message, ...]],
+        tools: str | None,
+        asked: str,
+        full: Sequence[str],
+    ) -> int | None:
+        """Where the completion begins in both full texts; None if they do not begin with the prompt.
+
+        Mostly it is after what asks for an answer. A template may ask with more than it writes of an answered chat,
+        such as the beginning of a thinking block, or in another way. Then the border is where it would write any other
+        answer, so it never lies within a message.
+        """
+        if all(text.startswith(asked) for text in full):
+            return len(asked)
+        headers: list[str] = []
+        for side in sides:
+            # Templates may write another thinking block, or none, where the answer is not the last.
+            answered, thought = (
+                self._until_answer((*prompt, Message(side[0].role, content), *side[1:]), tools)
+                for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
+            )
+            headers += [answered, shared_start(asked, thought)]
+        fitting = [header for header in headers if header and all(text.startswith(header) for text in full)]
+        return max((len(header) for header in fitting if _ends_after_text(prompt, header)), default=None)
+
+    def _until_answer(self, chat: tuple[Message, ...], tools: str | None) -> str:
+        """What the template writes before the probe that stands for an answer; empty if it refuses it."""
+        try:
+            text = self.template.render(chat, tools)
+        except TemplateRefusalError:
+            return ""
+        return text.partition(PROBE)[0] if PROBE in text else ""
+
+    def _with_reasoning(
+        self, prompt: tuple[Message, ...], side: tuple[Message, ...], tools: str | None, asked: str, text: str
+    ) -> str:
+        """The text with the reasoning that the template cuts from an answer put back where the answer begins.
+
+        Templates cut it so that earlier reasoning does not fill the context. But of the answer itself it is what the
+        model writes first, so it is what should be scored.
+        """
+        answer = side[-1].content
+        head, tag, tail = answer.rpartition("</think>")
+        if len(side) > 1 or not tag or not tail.strip() or answer.strip() in text:
+            return text
+        header = self._until_answer((*prompt, Message(side[0].role, PROBE)), tools)
+        if not text.startswith(header) or missing_of_text(answer, text[len(header) :]) != REASONING:
+            return text
+        written = text[len(header) :].lstrip()
+        if not written.startswith(tail.strip()):
+            return text
+        # Some data leaves out the mark that what asks for an answer ends with.
+        marked = head.lstrip().startswith("<think>") or not asked.rstrip().endswith("<think>")
+        opened = header if marked else asked
+        white = tail[: len(tail) - len(tail.lstrip())]
+        return f"{opened}{head.lstrip()}{tag}{white}{written}"
+
+    def _require_traces(
+        self,
+        prompt: tuple[Message, ...],
+        sides: Sequence[tuple[Message, ...]],
+        tools: str | None,
+        full: Sequence[str],
+        borders: Sequence[int],
+    ) -> list[Loss]:
+        """What is lost besides what should be trained on, which must not be.
+
+        Raises:
+            RowError: text, reasoning or a call of a completion left no trace.
+        """
+        harmless: list[Loss] = []
+        for name, side, text, border in zip(("chosen", "rejected"), sides, full, borders, strict=True):
+            chat = (*prompt, *side)
+            texts = [text] * len(prompt) + [text[border:]] * len(side)
+            losses = self._traces.losses(chat, tools, texts)
+            said = [number for number, message in enumerate(chat) if message.content.strip()]
+            if said and all(_lost_whole(number, losses) for number in said):
+                raise RowError(LOST, "the template left nothing of the messages' texts")
+            # Reasoning before a later question is cut on purpose.
+            last_question = max((i for i, message in enumerate(chat) if message.role == "user"), default=-1)
+            for loss in losses:
+                number = loss.message
+                if number is not None and number > max(last_question, len(prompt) - 1) and is_of_an_answer(loss):
+                    raise RowError(LOST, f"{name}: the template leaves out {loss.what}")
+            harmless += losses
+        return harmless
+
+
+def _refuse_equals(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> None:
+    """Raises the reason why two completions are the same text."""
+    trimmed = [[replace(m, content=m.content.strip()) for m in side] for side in (chosen, rejected)]
+    if trimmed[0] == trimmed[1]:
+        raise RowError("identical completions", "both sides are the same text but for white space around it")
+    raise RowError(LOST, "chosen and rejected differ only in what the template leaves out")
+
+
+def _lost_whole(number: int, losses: Sequence[Loss]) -> bool:
+    return any(loss.message == number and loss.key == "content" and loss.what.startswith("the text") for loss in losses)
+
+
+def _ends_after_text(prompt: tuple[Message, ...], header: str) -> bool:
+    """Whether a text that begins as the chat does goes on to the end of the last message's own text."""
+    return not missing_of_text(prompt[-1].content, header)

@@ -1,0 +1,143 @@
+"""What is unusual about pairs once they are text and tokens, and is used all the same: sentences with counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tiltlm.data.rendering import RenderedPair
+from tiltlm.data.templates import generation_header
+from tiltlm.data.tokenization import PairTokenizer, Tokenized
+from tiltlm.records import PreferencePair, Text, TokenizedPair
+from tiltlm.runs.records import Remark
+
+MANY_CUT = 0.2
+"""Share of cut prompts from which on a note says how long they are."""
+_FEW_CUT = 0.05
+_NAMED = 3
+
+
+def notes_on_tokens(train: Tokenized, held_out: Tokenized, tokenizer: PairTokenizer) -> tuple[list[str], list[Remark]]:
+    """The notes, and with every pair what is counted in them."""
+    rendered = [*train.rendered, *held_out.rendered]
+    pairs = [*train.pairs, *held_out.pairs]
+    if not pairs:
+        return [], []
+    remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer)]
+    notes = [_counted(remark, len(pairs)) for remark in remarks]
+    notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer)
+    return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
+
+
+def _counted(remark: Remark, pairs: int) -> str:
+    first = ", ".join(remark.ids[:_NAMED]) + (", ..." if len(remark.ids) > _NAMED else "")
+    return f"{remark.what}: {len(remark.ids)} of {pairs} pairs ({first})."
+
+
+def _left_out(rendered: Sequence[RenderedPair]) -> list[Remark]:
+    ids: dict[str, list[str]] = {}
+    for pair in rendered:
+        for what in pair.remarks:
+            ids.setdefault(what, []).append(pair.id)
+    return [Remark(what, tuple(those)) for what, those in ids.items()]
+
+
+def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
+    """BOS tokens that the data's own texts hold, but for one at the beginning of a prompt."""
+    bos = tokenizer.tokenizer.bos_token
+    # Where it is the template's own mark of a turn, or what ends an answer, it may well stand in a text.
+    if bos is None or tokenizer.tokenizer.bos_token_id in tokenizer.terminators:
+        return []
+    if bos in generation_header(tokenizer.template):
+        return []
+    ids = tuple(pair.id for pair in rendered if any(bos in text for text in _own_texts(pair.source, bos)))
+    return [Remark(f"The text itself holds the BOS token {bos} within", ids)] if ids else []
+
+
+def _own_texts(pair: PreferencePair, bos: str) -> list[str]:
+    sides: tuple[Text, ...] = (pair.prompt, pair.chosen, pair.rejected)
+    if isinstance(pair.prompt, str):
+        return [pair.prompt.removeprefix(bos), *(side for side in sides[1:] if isinstance(side, str))]
+    return [message.content for side in sides if not isinstance(side, str) for message in side]
+
+
+def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
+    chats = [pair for pair in rendered if not isinstance(pair.source.prompt, str)]
+    notes = []
+    if chats and not tokenizer.template.exists:
+        notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
+    opened = [pair for pair in chats if pair.question != pair.prompt]
+    if opened:
+        first = opened[0]
+        more = repr(first.question.removeprefix(first.prompt))
+        if not first.question.startswith(first.prompt):
+            more = "the prompt in another way than once it is answered"
+        notes.append(
+            f"To ask for an answer the chat template writes {more}, from which answered chats do not go on "
+            f"({len(opened)} of {len(chats)} chats, first {first.id}): pairs are trained on as the template writes "
+            "answered chats, and answers are generated from what asks for them."
+        )
+    return notes
+
+
+def _about_verbatim(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
+    verbatim = [pair for pair in rendered if isinstance(pair.source.prompt, str)]
+    if not verbatim:
+        return []
+    notes = []
+    marks = [generation_header(tokenizer.template).strip(), *tokenizer.tokenizer.all_special_tokens]
+    unmarked = sum(not any(mark in pair.prompt for mark in marks if mark) for pair in verbatim)
+    if tokenizer.template.exists and 2 * unmarked > len(verbatim):
+        notes.append(
+            f"The model has a chat template, and it is not applied to {len(verbatim)} pairs given as text, which is "
+            "used as it stands. To have it applied, give prompt, chosen and rejected as lists of messages: "
+            '[{"role": "user", "content": "..."}].'
+        )
+    touching = sum(_touches(pair) for pair in verbatim)
+    if 2 * touching > len(verbatim):
+        notes.append(
+            f"Prompt and completion touch without white space in {touching} of {len(verbatim)} pairs: "
+            "text is joined as it stands, so the separator must be in the data."
+        )
+    return notes
+
+
+def _touches(pair: RenderedPair) -> bool:
+    """Whether letters meet: scripts without spaces and marks of a chat's turns need none between."""
+    end, beginning = pair.prompt[-1:], pair.chosen[:1]
+    return (
+        bool(end and beginning)
+        and not end.isspace()
+        and not beginning.isspace()
+        and beginning.isascii()
+        and (end.isascii() and end not in ">]|")
+    )
+
+
+def _cut_prompts(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[str]:
+    cut = sum(pair.prompt_tokens_cut > 0 for pair in pairs)
+    if cut <= MANY_CUT * len(pairs):
+        return []
+    lengths = np.sort([_uncut_length(pair) for pair in pairs])
+    # The shortest limit that at most so many exceed.
+    most = int(lengths[len(lengths) - 1 - int(_FEW_CUT * len(lengths))])
+    limit = tokenizer.config.max_prompt_length
+    also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None else ""
+    few = f", with {most} at most {_FEW_CUT:.0%}" if most < lengths[-1] else ""
+    return [
+        f"{cut} of {len(pairs)} prompts ({cut / len(pairs):.0%}) lose their beginning, often the instruction, to fit "
+        f"data.max_length {tokenizer.config.max_length}. With data.max_length {int(lengths[-1])}{also} none would be "
+        f"cut{few}."
+    ]
+
+
+def _cut_completions(pairs: Sequence[TokenizedPair]) -> list[str]:
+    cut = sum(side.tokens_cut > 0 for pair in pairs for side in (pair.chosen, pair.rejected))
+    if not cut:
+        return []
+    return [f"{cut} of {2 * len(pairs)} completions are cut at the end to fit; they have no end-of-sequence token."]
+
+
+def _uncut_length(pair: TokenizedPair) -> int:
+    return pair.prompt_tokens_cut + max(len(side.ids) + side.tokens_cut for side in (pair.chosen, pair.rejected))

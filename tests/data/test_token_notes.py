@@ -1,0 +1,120 @@
+"""What people are told of pairs that are used all the same."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_templates
+from tiny_tokenizers import BOS, EOS, byte_level, pair_tokenizer
+
+from tiltlm.data.token_notes import notes_on_tokens
+from tiltlm.data.tokenization import Tokenized
+from tiltlm.records import Message, PreferencePair, Text
+from tiltlm.runs.records import Remark
+
+
+def messages(role: str, text: str) -> tuple[Message, ...]:
+    return (Message(role, text),)
+
+
+def text_pair(number: int, prompt: str = "Q:", chosen: str = " yes", rejected: str = " no") -> PreferencePair:
+    return PreferencePair(f"p:{number}", prompt, chosen, rejected)
+
+
+def chat_pair(number: int, prompt: Text = "is it?", chosen: str = "yes", rejected: str = "no") -> PreferencePair:
+    prompt = messages("user", prompt) if isinstance(prompt, str) else prompt
+    return PreferencePair(f"p:{number}", prompt, messages("assistant", chosen), messages("assistant", rejected))
+
+
+def noted(
+    pairs: list[PreferencePair], template: str | None = None, bos: bool = False, **settings: object
+) -> tuple[list[str], list[Remark]]:
+    tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=template), **settings)
+    return notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer)
+
+
+def test_ordinary_pairs_have_no_notes() -> None:
+    assert noted([text_pair(1)]) == noted([chat_pair(1)], tiny_templates.PLAIN) == ([], [])
+    assert noted([]) == ([], [])
+
+
+def test_what_the_template_leaves_out_is_counted_with_all_ids() -> None:
+    lost = (Message("system", "Be brief."), Message("user", "is it?"))
+    pairs = [chat_pair(n, lost if n % 3 else "is it?") for n in range(9)]
+    notes, remarks = noted(pairs, tiny_templates.TWO_ROLES)
+    what = "The chat template leaves out the text of system messages"
+    assert notes == [f"{what}: 6 of 9 pairs (p:1, p:2, p:4, ...)."]
+    assert remarks == [Remark(what, ("p:1", "p:2", "p:4", "p:5", "p:7", "p:8"))]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        text_pair(1, f"Q{BOS}:"),
+        text_pair(1, f"{BOS}{BOS}Q:"),
+        text_pair(1, chosen=f"{BOS} yes"),
+        text_pair(1, f"{BOS}Q:", rejected=f" no {BOS}no"),
+        chat_pair(1, f"{BOS}is it?"),
+        chat_pair(1, rejected=f"no{BOS}"),
+    ],
+)
+def test_a_bos_within_the_datas_own_text_is_noted(pair: PreferencePair) -> None:
+    notes, remarks = noted([text_pair(0), pair], tiny_templates.BOS_EVERY_TURN, bos=True)
+    assert [note for note in notes if "BOS" in note] == [
+        f"The text itself holds the BOS token {BOS} within: 1 of 2 pairs (p:1)."
+    ]
+    assert [remark.ids for remark in remarks] == [("p:1",)]
+
+
+def test_a_bos_that_belongs_there_is_not_noted() -> None:
+    assert not noted([text_pair(1, f"{BOS}Q:")], bos=True)[1]
+    two_turns = (Message("user", "Hi"), Message("assistant", "yes"), Message("user", "is it?"))
+    assert not noted([chat_pair(1, two_turns)], tiny_templates.BOS_EVERY_TURN, bos=True)[1]
+    # Turns that the data has marked itself, with the mark of the template.
+    marked = tiny_templates.PLAIN.replace("<assistant>", "{{ bos_token }}assistant:")
+    assert not noted([text_pair(1, f"{BOS}user: Hi\n{BOS}assistant:")], marked, bos=True)[1]
+
+
+def test_text_for_a_model_with_a_template_is_noted_unless_it_is_in_the_templates_form() -> None:
+    (note,) = noted([text_pair(1)], tiny_templates.PLAIN)[0]
+    assert "has a chat template, and it is not applied to 1 pairs given as text" in note and '"role": "user"' in note
+    assert not noted([text_pair(1, "<user>Q<eos>\n<assistant>")], tiny_templates.PLAIN)[0]
+    assert not noted([text_pair(1, f"user Q{EOS} answer:")], tiny_templates.PLAIN)[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "touching"),
+    [
+        ("Q?", "yes", True),
+        ("Q?", " yes", False),
+        ("Q?\n", "yes", False),
+        ("それは?", "はい", False),
+        ("[/INST]", "yes", False),
+    ],
+)
+def test_texts_that_touch_are_noted(prompt: str, chosen: str, touching: bool) -> None:
+    notes, _ = noted([text_pair(n, prompt, chosen) for n in range(3)])
+    assert bool(notes) == touching
+    assert not touching or "touch without white space in 3 of 3 pairs" in notes[0]
+
+
+def test_many_cut_prompts_are_noted_with_the_length_that_would_do() -> None:
+    pairs = [text_pair(n, " no" * (n + 1)) for n in range(40)]
+    (note,) = noted(pairs, max_length=22)[0]
+    # A token a word, one of the answer and one for the end: 42 at most, and 2 of 40 are longer than 40.
+    assert note.startswith("20 of 40 prompts (50%) lose their beginning")
+    assert note.endswith("With data.max_length 42 none would be cut, with 40 at most 5%.")
+    assert not noted(pairs, max_length=42)[0] and not noted(pairs, max_length=34)[0]
+    for limit in (42, 40):
+        cut = [pair.prompt_tokens_cut > 0 for pair in pair_tokenizer(byte_level(), max_length=limit)(pairs).pairs]
+        assert sum(cut) <= 0.05 * len(pairs) and (limit == 40 or not any(cut))
+
+
+def test_cut_completions_are_noted() -> None:
+    (note,) = noted([text_pair(1, chosen=" yes" * 30)], max_length=20, long_completions="truncate")[0]
+    assert note.startswith("1 of 2 completions are cut at the end to fit")
+
+
+def test_a_question_with_more_than_answered_chats_have_is_noted() -> None:
+    (note,) = noted([chat_pair(1)], tiny_templates.CUTS_AND_OPENS)[0]
+    assert "'<think>\\n'" in note and "1 of 1 chats, first p:1" in note
+    assert not noted([chat_pair(1)], tiny_templates.OPENS_THOUGHT)[0]

@@ -1,0 +1,115 @@
+"""`tiltlm inspect` on a tiny model: what is shown is what the model sees."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import tiny_templates
+from rich.console import Console
+from tiny_models import SHAREABLE
+from tiny_tokenizers import EOS, byte_level
+
+from tiltlm.config import ComparisonConfig, Config, DataConfig, ModelConfig
+from tiltlm.console import Reporter
+from tiltlm.errors import ConfigError, DataError
+from tiltlm.inspect_data import inspect_data
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model's folder without weights: none are needed."""
+    SHAREABLE["llama"]().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def shown(
+    model: Path,
+    rows: list[object],
+    template: object = None,
+    terminal: bool = False,
+    choice: str | None = None,
+    **data: object,
+) -> str:
+    byte_level(chat_template=template).save_pretrained(model)
+    path = model / "pairs.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    out = io.StringIO()
+    console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, width=200)
+    data = {"max_length": 32, **data}
+    config = Config(
+        model=ModelConfig(path=str(model), device="cpu", chat_template=choice),
+        data=DataConfig(train=str(path), **data),
+        comparison=ComparisonConfig(max_new_tokens=8),
+    )
+    try:
+        inspect_data(config, None, Reporter(console))
+    except DataError as error:
+        out.write(f"DataError: {error}")
+    return out.getvalue()
+
+
+def row(prompt: str, chosen: str = " yes", rejected: str = " no") -> dict[str, str]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def test_without_a_terminal_what_is_scored_is_in_brackets(model: Path) -> None:
+    text = shown(model, [row("Q:"), row("R:")])
+    assert "in [[double brackets]] is scored." in text and "\\x1b" not in text
+    assert f"chosen: Q:[[ yes{EOS}]]\n" in text or f"chosen: R:[[ yes{EOS}]]\n" in text
+
+
+def test_on_a_terminal_it_stands_reversed(model: Path) -> None:
+    text = shown(model, [row("Q:"), row("R:")], terminal=True)
+    assert "[[" not in text and f"\x1b[7m yes{EOS}\x1b[0m" in text and "stands reversed" in text
+
+
+def test_data_that_looks_like_markup_is_shown_as_it_is(model: Path) -> None:
+    text = shown(model, [row("Q[bold]:", " [/reverse]x", " [[y]]")])
+    assert f"Q[bold]:[[ [/reverse]x{EOS}]]" in text and f"[[ [[y]]{EOS}]]" in text
+
+
+def test_the_prompt_is_shown_as_it_is_cut(model: Path) -> None:
+    text = shown(model, [row(" no" * 80 + " is:")])
+    assert "Its prompt lost 53 tokens to fit" in text or "tokens to fit data.max_length" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("chosen: ")]
+    prompt, _, _ = line.removeprefix("chosen: ").partition("[[")
+    assert len(byte_level().tokenize(prompt)) == 30 and prompt.endswith(" is:")
+
+
+def test_a_cut_completion_is_marked(model: Path) -> None:
+    text = shown(model, [row("Q:", " yes" * 60)], long_completions="truncate")
+    (line,) = [line for line in text.splitlines() if line.startswith("chosen: ")]
+    assert line.endswith(" yes]] ... 31 tokens cut") and EOS not in line
+
+
+def test_one_pair_is_shown_with_the_reason_why_it_is_not_enough(model: Path) -> None:
+    text = shown(model, [row("Q:")])
+    assert "chosen: Q:[[" in text and "This is not enough to train on: no pairs can be held out" in text
+
+
+def test_what_cannot_be_used_is_listed_before_the_error(model: Path) -> None:
+    chats = [
+        {
+            "prompt": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}],
+            "chosen": "a",
+            "rejected": "b",
+        }
+    ]
+    text = shown(model, chats, tiny_templates.NO_SYSTEM)
+    listed, _, error = text.partition("DataError: ")
+    for part in (listed, error):
+        assert "pairs.jsonl:1: refused by the chat template" in part and "System role not supported" in part
+
+
+def test_a_choice_of_templates_is_asked_for(model: Path) -> None:
+    chats = [{"prompt": [{"role": "user", "content": "y"}], "chosen": "a", "rejected": "b"}]
+    templates = {"first": tiny_templates.PLAIN, "second": tiny_templates.NOTHING}
+    with pytest.raises(ConfigError, match=r"first, second.*model\.chat_template"):
+        shown(model, chats, templates)
+    text = shown(model, chats, templates, choice="first")
+    assert f"chosen: <user>y{EOS}\n<assistant>[[a{EOS}]]" in text
+    with pytest.raises(ConfigError, match="it has: first, second"):
+        shown(model, chats, templates, choice="third")
