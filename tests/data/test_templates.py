@@ -329,3 +329,19 @@ def test_a_refusal_has_the_templates_words() -> None:
     template = ChatTemplate(byte_level(chat_template=tiny_templates.NO_SYSTEM))
     with pytest.raises(TemplateRefusalError, match=r"^System role not supported$"):
         template.render([says("system", "x"), *QUESTION])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.tuples(*[st.text(max_size=20) | st.text(st.sampled_from('<think>/ \n\t"\\ßé\u2028a'), max_size=20)] * 4),
+    name=st.sampled_from(
+        ["PLAIN", "TRIMS", "JSON", "ESCAPED", "PARTS_ONLY", "ENDS_WITH_EOS", "TOOLS", "REASONING_KEY"]
+    ),
+)
+def test_a_template_that_writes_all_loses_nothing(texts: tuple[str, str, str, str], name: str) -> None:
+    filters = {"JSON": "m.content | tojson", "ESCAPED": "m.content | e"}
+    template = tiny_templates.PLAIN.replace("m.content", filters[name]) if name in filters else ALL[name]
+    system, question, chosen, rejected = texts
+    result = rendered(template, pair_of((says("system", system), says("user", question)), chosen, rejected))
+    assert not [pair.remarks for pair in result.rendered if pair.remarks]
+    assert {drop.reason for drop in result.dropped} <= {"identical completions", "empty completion"}

@@ -37,6 +37,13 @@ class Tokenized:
     places: list[int] = field(default_factory=list)
     dropped: list[DroppedPair] = field(default_factory=list)
 
+    def extend(self, more: Tokenized) -> None:
+        """Takes in what became of further pairs of the same list."""
+        self.pairs.extend(more.pairs)
+        self.rendered.extend(more.rendered)
+        self.places.extend(more.places)
+        self.dropped.extend(more.dropped)
+
     def take(self, numbers: Sequence[int]) -> Tokenized:
         """Those of the usable pairs that have these numbers among them; nothing is dropped."""
         return Tokenized(
