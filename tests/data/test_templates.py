@@ -231,6 +231,12 @@ def test_what_would_be_trained_on_must_leave_a_trace(
     assert reason == "lost in the chat template"
 
 
+def test_without_a_template_the_words_are_others() -> None:
+    pair = pair_of(QUESTION, says("assistant", "Robins.", reasoning_content="Thought."), "Rocks.")
+    (dropped,) = pair_tokenizer(byte_level())([pair]).dropped
+    assert "plain dialogue that stands in for a chat template leaves out `reasoning_content`" in dropped.detail
+
+
 def test_a_part_of_an_answer_that_is_left_out_drops_it() -> None:
     first_line = tiny_templates.PLAIN.replace("{{ m.content }}", "{{ m.content.split('\n')[0] }}")
     reason, detail = drop(rendered(first_line, pair_of(QUESTION, "Robins.\nAnd wrens.", "Rocks.")))

@@ -30,9 +30,10 @@ def draw_split(
     """The numbers of the pairs to train on and of those held out, each in their given order.
 
     Only pairs that fit are drawn, and all pairs of one prompt are on one side. The held-out prompts are the first that
-    fit in an order by (seed, prompt), so neither the order of the rows nor further pairs of known prompts change them; new prompts move only some at the border. Held-out pairs are drawn from the beginning of that order and
-    training pairs from its end, so larger limits add pairs and take none away; and where both are reached, the prompts
-    between are not even asked for.
+    fit in an order by (seed, prompt), so neither the order of the rows nor further pairs of known prompts change them;
+    new prompts move only some at the border. Held-out pairs are drawn from the beginning of that order and training
+    pairs from its end, so larger limits add pairs and take none away; and where both are reached, the prompts between
+    are not even asked for.
 
     Args:
         fraction: share of the prompts held out, in (0, 1); at least one prompt is, and at least one is not.
