@@ -168,7 +168,8 @@ def _notes(
         notes.append(f"{unused} further pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.pairs:
         prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
-        notes.append(f"The held-out pairs are those of {prompts} prompts of the training data, drawn by the seed.")
+        of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
+        notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",
