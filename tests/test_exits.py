@@ -75,12 +75,14 @@ def interrupting(real: Callable[..., object], calls: int = 1) -> Callable[..., o
     return interrupted
 
 
-def test_a_run_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *OPTIONS]) == 0
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_to_the_end(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *OPTIONS, "--model.precision", precision]) == 0
     assert (summary().status, summary().completed, summary().message) == ("completed", True, None)
     run = read_run(RUN)
     assert run.outcome is not None and run.evaluation is not None
     assert summary().eval_margin == run.evaluation.figures.margin
+    assert summary().training_margin == pytest.approx(summary().eval_margin, abs=0.01)
     assert run.outcome.stage == "comparison"
     still_works(capsys)
 
