@@ -419,13 +419,15 @@ def test_nothing_of_the_data_reaches_terminal_or_pages_raw(here: Path, capsys: p
     assert main([*words, "--comparison.extra-prompts", ATTACK]) == 0
     assert main(["compare"]) == 0
     assert main(["compare", "--prompt", ATTACK]) == 0
+    assert main(["inspect", name, "--model.path", "models/m", "--report", "account.json"]) == 0
     assert main(["train", f"{ATTACK}.jsonl"]) == 2
     assert main(["train", f"--{ATTACK}"]) == 2
     shown = capsys.readouterr()
     pages = [Path("runs/run", page).read_text(encoding="utf-8") for page in ("comparison.md", "report.html")]
+    pages.append(Path("runs/run/model/README.md").read_text(encoding="utf-8"))
     for text in (shown.out, shown.err, *pages):
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
-    assert all("␛]0;owned␇\\x9b31m\\u202eevil\\u2066" in text for text in (shown.out, *pages))
+    assert all("␛]0;owned␇\\x9b31m\\u202eevil\\u2066" in text for text in (shown.out, *pages[:2]))
     kept = json.loads(Path("runs/run/comparison.json").read_text(encoding="utf-8"))
     assert any(ATTACK in prompt["prompt"] for prompt in kept["prompts"])
 
