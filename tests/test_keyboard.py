@@ -432,6 +432,16 @@ def test_nothing_of_the_data_reaches_terminal_or_pages_raw(here: Path, capsys: p
     assert any(ATTACK in prompt["prompt"] for prompt in kept["prompts"])
 
 
+def test_a_file_name_that_is_not_utf_8(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"pa\xefrs.jsonl")
+    Path(name).write_bytes(Path("pairs.jsonl").read_bytes())
+    assert main([name if word == "pairs.jsonl" else word for word in TRAIN]) == 0
+    assert main(["inspect", name, "--model.path", "models/m", "--report", "account.json"]) == 0
+    assert "pa\\udcefrs.jsonl" in capsys.readouterr().out
+    assert read_run(Path("runs/run")).settings["data"]["train"] == name
+    assert json.loads(Path("account.json").read_text(encoding="utf-8"))["sources"][0]["name"] == name
+
+
 def test_long_texts_are_shortened_where_they_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compared = example_run.comparison(1)
     long = "begin " + "word " * 4000 + "end"
