@@ -53,7 +53,7 @@ def names(data: PreparedData) -> tuple[list[str], list[str]]:
 
 
 def left_out(report: DataReport) -> int:
-    counts = [re.match(r"(\d+) usable pairs are left out by data\.max", note) for note in report.notes]
+    counts = [re.match(r"(\d+) further pairs are left out by data\.max", note) for note in report.notes]
     return sum(int(count[1]) for count in counts if count)
 
 

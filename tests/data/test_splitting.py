@@ -4,10 +4,11 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.data.splitting import drawing_order, prompt_key, split_by_prompt, subsample, without_leaks
+from tiltlm.data import splitting
+from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, subsample, without_leaks
 from tiltlm.errors import DataError
 from tiltlm.records import Message, PreferencePair, Text
 
@@ -22,7 +23,7 @@ def pairs_of(prompts: list[int]) -> list[PreferencePair]:
 
 
 def split(pairs: list[PreferencePair], fraction: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    train, held_out = split_by_prompt(pairs, fraction, seed)
+    train, held_out = draw_split(pairs, fraction, seed, (None, None), set)
     assert train == sorted(train) and held_out == sorted(held_out)
     return [pairs[number] for number in train], [pairs[number] for number in held_out]
 
@@ -67,7 +68,7 @@ def test_another_seed_is_another_split() -> None:
 
 def test_one_prompt_cannot_be_split() -> None:
     with pytest.raises(DataError, match="1 different prompts"):
-        split_by_prompt(pairs_of([1, 1, 1]), 0.5, 0)
+        split(pairs_of([1, 1, 1]), 0.5, 0)
 
 
 def test_prompts_are_the_same_but_for_white_space_around_them() -> None:
@@ -105,6 +106,60 @@ def test_the_drawing_order_is_that_of_the_contents(prompts: list[int], seed: int
     drawn = [pairs[number].prompt for number in order]
     # Prompt by prompt: no prompt comes again after another one.
     assert len({*drawn}) == 1 + sum(a != b for a, b in pairwise(drawn)) or not drawn
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    prompts=prompt_lists,
+    unfit=st.sets(st.integers(0, 59)),
+    fraction=fractions,
+    seed=seeds,
+    limits=st.tuples(st.none() | st.integers(1, 20), st.none() | st.integers(1, 20)),
+    at_once=st.integers(1, 8),
+)
+def test_asking_for_few_pairs_draws_the_same_as_asking_for_all(
+    prompts: list[int],
+    unfit: set[int],
+    fraction: float,
+    seed: int,
+    limits: tuple[int | None, int | None],
+    at_once: int,
+) -> None:
+    pairs = pairs_of(prompts)
+    fits = [number for number in range(len(pairs)) if number not in unfit]
+    if len({prompts[number] for number in fits}) < 2:
+        with pytest.raises(DataError):
+            draw_split(pairs, fraction, seed, limits, lambda numbers: set(numbers) - unfit)
+        return
+    asked: list[int] = []
+
+    def fitting(numbers: list[int]) -> set[int]:
+        asked.extend(numbers)
+        return set(numbers) - unfit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "PROMPTS_AT_ONCE", at_once)
+        drawn = draw_split(pairs, fraction, seed, limits, fitting)
+    assert len(asked) == len(set(asked))
+    # The slow way: all that fit and nothing else, split, and then limited.
+    whole = split([pairs[number] for number in fits], fraction, seed)
+    for part, everything, limit in zip(drawn, whole, limits, strict=True):
+        ours = [pairs[number] for number in part]
+        assert ours == [pair for pair in everything if pair in ours]
+        assert len(ours) == min(len(everything), limit or len(everything))
+    again = draw_split(pairs, fraction, seed, tuple(limit and limit + 1 for limit in limits), fitting)
+    assert all(set(fewer) <= set(more) for fewer, more in zip(drawn, again, strict=True))
+
+
+def test_with_limits_most_prompts_are_not_asked_for() -> None:
+    asked: list[int] = []
+
+    def fitting(numbers: list[int]) -> set[int]:
+        asked.extend(numbers)
+        return {number for number in numbers if number % 2}
+
+    train, held_out = draw_split(pairs_of(list(range(50_000))), 0.1, 0, (100, 100), fitting)
+    assert len(train) == len(held_out) == 100 and len(asked) <= 8_000
 
 
 @given(prompts=prompt_lists, limit=st.integers(1, 60), seed=seeds)

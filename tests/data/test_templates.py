@@ -231,6 +231,12 @@ def test_what_would_be_trained_on_must_leave_a_trace(
     assert reason == "lost in the chat template"
 
 
+def test_without_a_template_the_words_are_others() -> None:
+    pair = pair_of(QUESTION, says("assistant", "Robins.", reasoning_content="Thought."), "Rocks.")
+    (dropped,) = pair_tokenizer(byte_level())([pair]).dropped
+    assert "plain dialogue that stands in for a chat template leaves out `reasoning_content`" in dropped.detail
+
+
 def test_a_part_of_an_answer_that_is_left_out_drops_it() -> None:
     first_line = tiny_templates.PLAIN.replace("{{ m.content }}", "{{ m.content.split('\n')[0] }}")
     reason, detail = drop(rendered(first_line, pair_of(QUESTION, "Robins.\nAnd wrens.", "Rocks.")))
@@ -329,3 +335,19 @@ def test_a_refusal_has_the_templates_words() -> None:
     template = ChatTemplate(byte_level(chat_template=tiny_templates.NO_SYSTEM))
     with pytest.raises(TemplateRefusalError, match=r"^System role not supported$"):
         template.render([says("system", "x"), *QUESTION])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.tuples(*[st.text(max_size=20) | st.text(st.sampled_from('<think>/ \n\t"\\ßé\u2028a'), max_size=20)] * 4),
+    name=st.sampled_from(
+        ["PLAIN", "TRIMS", "JSON", "ESCAPED", "PARTS_ONLY", "ENDS_WITH_EOS", "TOOLS", "REASONING_KEY"]
+    ),
+)
+def test_a_template_that_writes_all_loses_nothing(texts: tuple[str, str, str, str], name: str) -> None:
+    filters = {"JSON": "m.content | tojson", "ESCAPED": "m.content | e"}
+    template = tiny_templates.PLAIN.replace("m.content", filters[name]) if name in filters else ALL[name]
+    system, question, chosen, rejected = texts
+    result = rendered(template, pair_of((says("system", system), says("user", question)), chosen, rejected))
+    assert not [pair.remarks for pair in result.rendered if pair.remarks]
+    assert {drop.reason for drop in result.dropped} <= {"identical completions", "empty completion"}

@@ -10,7 +10,7 @@ from tiltlm.config import Config, DataConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
 from tiltlm.data.rendering import RenderedPair
-from tiltlm.data.splitting import drawing_order, prompt_key, split_by_prompt, subsample, without_leaks
+from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, without_leaks
 from tiltlm.data.token_notes import notes_on_tokens
 from tiltlm.data.tokenization import PairTokenizer, Tokenized
 from tiltlm.errors import DataError
@@ -114,24 +114,29 @@ def _tokenized(
     if read.held_out:
         train = _drawn(read.train, data.max_train_pairs, read.seed, tokenizer, advance)
         return train, _drawn(read.held_out, data.max_eval_pairs, read.seed, tokenizer, advance), [], None
-    # The share of what fits is known once all is tokenized.
-    fitting = tokenizer(read.train, advance)
-    pairs = [read.train[place] for place in fitting.places]
-    if not pairs:
-        return Tokenized(), Tokenized(), fitting.dropped, None
+    return _split(read, tokenizer, advance)
+
+
+def _split(
+    read: ReadPairs, tokenizer: PairTokenizer, advance: Advance
+) -> tuple[Tokenized, Tokenized, list[DroppedPair], str | None]:
+    """Training and held-out pairs of one source."""
+    data, known = read.data, Tokenized()
+
+    def fitting(numbers: list[int]) -> set[int]:
+        part = tokenizer([read.train[number] for number in numbers], advance)
+        places = [numbers[place] for place in part.places]
+        known.extend(replace(part, places=places))
+        return set(places)
+
     try:
-        numbers, held_out_numbers = split_by_prompt(pairs, data.eval_fraction, read.seed)
+        limits = (data.max_train_pairs, data.max_eval_pairs)
+        drawn = draw_split(read.train, data.eval_fraction, read.seed, limits, fitting)
     except DataError as error:
-        return fitting.take(range(len(pairs))), Tokenized(), fitting.dropped, str(error)
-    train, held_out = (
-        fitting.take(_within(numbers_of_part, pairs, limit, read.seed))
-        for numbers_of_part, limit in ((numbers, data.max_train_pairs), (held_out_numbers, data.max_eval_pairs))
-    )
-    return train, held_out, fitting.dropped, None
-
-
-def _within(numbers: Sequence[int], pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> Sequence[int]:
-    return [numbers[place] for place in subsample([pairs[number] for number in numbers], limit, seed)]
+        return known.take(range(len(known.pairs))), Tokenized(), known.dropped, str(error) if known.pairs else None
+    number_of = {place: number for number, place in enumerate(known.places)}
+    train, held_out = (known.take([number_of[place] for place in part]) for part in drawn)
+    return train, held_out, known.dropped, None
 
 
 def _drawn(
@@ -147,10 +152,7 @@ def _drawn(
         portion = order[start : start + limit - len(found.pairs)]
         start += len(portion)
         part = tokenizer([pairs[number] for number in portion], advance)
-        found.pairs.extend(part.pairs)
-        found.rendered.extend(part.rendered)
-        found.places.extend(portion[place] for place in part.places)
-        found.dropped.extend(part.dropped)
+        found.extend(replace(part, places=[portion[place] for place in part.places]))
     in_order = found.take(sorted(range(len(found.places)), key=found.places.__getitem__))
     return replace(in_order, dropped=found.dropped)
 
@@ -163,10 +165,11 @@ def _notes(
     lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
     unused = len(read.train) + len(read.held_out) - used - lost
     if unused:
-        notes.append(f"{unused} usable pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
+        notes.append(f"{unused} further pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.pairs:
         prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
-        notes.append(f"The held-out pairs are those of {prompts} prompts of the training data, drawn by the seed.")
+        of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
+        notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",

@@ -100,7 +100,7 @@ class Renderer:
             self._require_traces(prompt, sides, pair.tools, full, [0, 0])
             raise RowError(REWRITTEN, "the template writes another prompt once it is answered: give the data as text")
         for loss in self._require_traces(prompt, sides, pair.tools, full, [border, border]):
-            remarks[f"The chat template leaves out {loss.what}"] = None
+            remarks[f"The {self.template.name} leaves out {loss.what}"] = None
         if full[0] == full[1]:
             _refuse_equals(*sides)
         text = full[0][:border]
@@ -192,7 +192,7 @@ class Renderer:
             for loss in losses:
                 number = loss.message
                 if number is not None and number > max(last_question, len(prompt) - 1) and is_of_an_answer(loss):
-                    raise RowError(LOST, f"{name}: the template leaves out {loss.what}")
+                    raise RowError(LOST, f"{name}: the {self.template.name} leaves out {loss.what}")
             harmless += losses
         return harmless
 

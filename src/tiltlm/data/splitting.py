@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate, chain, groupby
 
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair, Message, PreferencePair, Text
+
+PROMPTS_AT_ONCE = 512
+"""How many prompts are asked for first at both ends of the order; then twice as many, and so on."""
 
 
 def prompt_key(prompt: Text) -> str:
@@ -15,27 +20,79 @@ def prompt_key(prompt: Text) -> str:
     return _digest(prompt.strip() if isinstance(prompt, str) else [_said(m, m.content.strip()) for m in prompt])
 
 
-def split_by_prompt(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Which pairs are for training and which are held out, by their numbers; all pairs of one prompt are on one side.
+def draw_split(
+    pairs: Sequence[PreferencePair],
+    fraction: float,
+    seed: int,
+    limits: tuple[int | None, int | None],
+    fitting: Callable[[list[int]], set[int]],
+) -> tuple[list[int], list[int]]:
+    """The numbers of the pairs to train on and of those held out, each in their given order.
 
-    The held-out prompts are the first of all in an order by (seed, prompt), so neither the order of the rows nor
-    further pairs of known prompts change them; new prompts move only some at the border.
+    Only pairs that fit are drawn, and all pairs of one prompt are on one side. The held-out prompts are the first that
+    fit in an order by (seed, prompt), so neither the order of the rows nor further pairs of known prompts change them;
+    new prompts move only some at the border. Held-out pairs are drawn from the beginning of that order and training
+    pairs from its end, so larger limits add pairs and take none away; and where both are reached, the prompts between
+    are not even asked for.
 
-    fraction: share of the prompts held out, in (0, 1); at least one prompt is, and at least one is not.
+    Args:
+        fraction: share of the prompts held out, in (0, 1); at least one prompt is, and at least one is not.
+        limits: most training and most held-out pairs; None: all.
+        fitting: those of some pairs' numbers that fit. Each pair is asked for once at most.
 
     Raises:
-        DataError: there are not two prompts.
+        DataError: fewer than two prompts have a pair that fits.
     """
     keys = [prompt_key(pair.prompt) for pair in pairs]
-    ordered = sorted(set(keys), key=lambda key: _digest([seed, key]))
-    if len(ordered) < 2:
+    prompts = [list(group) for _, group in groupby(drawing_order(pairs, seed), key=keys.__getitem__)]
+    first: list[list[int]] = []
+    last: list[list[int]] = []
+    start, end, step = 0, len(prompts), PROMPTS_AT_ONCE
+    while start < end and not _enough(first, last, fraction, limits):
+        middle = min(start + step, end)
+        beginning, ending = prompts[start:middle], prompts[max(middle, end - step) : end][::-1]
+        start, end, step = middle, end - len(ending), 2 * step
+        fit = fitting([number for numbers in (*beginning, *ending) for number in numbers])
+        for part, found in ((beginning, first), (ending, last)):
+            kept = ([number for number in numbers if number in fit] for numbers in part)
+            found.extend(numbers for numbers in kept if numbers)
+    order = [*first, *reversed(last)]
+    if len(order) < 2:
         raise DataError(
-            f"no pairs can be held out: the {len(pairs)} training pairs that can be used have {len(ordered)} different "
-            "prompts, and two are needed. Give more data, or held-out pairs in data.eval."
+            f"no pairs can be held out: the {sum(map(len, order))} training pairs that can be used have {len(order)} "
+            "different prompts, and two are needed. Give more data, or held-out pairs in data.eval."
         )
-    held_out = set(ordered[: min(max(1, round(fraction * len(ordered))), len(ordered) - 1)])
-    train = [number for number, key in enumerate(keys) if key not in held_out]
-    return train, [number for number, key in enumerate(keys) if key in held_out]
+    border = _border(len(order), fraction)
+    train, held_out = (
+        sorted(list(chain.from_iterable(part))[:limit])
+        for part, limit in zip((reversed(order[border:]), order[:border]), limits, strict=True)
+    )
+    return train, held_out
+
+
+def _border(prompts: int, fraction: float) -> int:
+    """How many of so many prompts are held out."""
+    return min(max(1, round(fraction * prompts)), prompts - 1)
+
+
+def _enough(
+    first: list[list[int]], last: list[list[int]], fraction: float, limits: tuple[int | None, int | None]
+) -> bool:
+    """Whether both limits are reached wherever the border is: both its sides only grow with the number of prompts."""
+    prompts = len(first) + len(last)
+    if prompts < 2:
+        return False
+    border = _border(prompts, fraction)
+    needed = [_prompts_for(limit, part) for limit, part in zip(limits, (last, first), strict=True)]
+    return needed[0] <= prompts - border and needed[1] <= border
+
+
+def _prompts_for(limit: int | None, prompts: list[list[int]]) -> float:
+    """How many of the prompts, from the first on, have so many pairs; infinite if they have not."""
+    if limit is None:
+        return math.inf
+    reached = accumulate(map(len, prompts))
+    return next((count for count, pairs in enumerate(reached, start=1) if pairs >= limit), math.inf)
 
 
 def without_leaks(

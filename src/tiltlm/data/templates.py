@@ -33,11 +33,13 @@ class ChatTemplate:
 
     Attributes:
         exists: False where the tokenizer has no template, and chats become plain dialogues.
+        name: what writes the chats, in words.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self.exists = tokenizer.chat_template is not None
+        self.name = "chat template" if self.exists else "plain dialogue that stands in for a chat template"
 
     def render(self, messages: Sequence[Message], tools: str | None = None, ask: bool = False) -> str:
         """The chat as text.

@@ -37,6 +37,13 @@ class Tokenized:
     places: list[int] = field(default_factory=list)
     dropped: list[DroppedPair] = field(default_factory=list)
 
+    def extend(self, more: Tokenized) -> None:
+        """Takes in what became of further pairs of the same list."""
+        self.pairs.extend(more.pairs)
+        self.rendered.extend(more.rendered)
+        self.places.extend(more.places)
+        self.dropped.extend(more.dropped)
+
     def take(self, numbers: Sequence[int]) -> Tokenized:
         """Those of the usable pairs that have these numbers among them; nothing is dropped."""
         return Tokenized(
@@ -240,10 +247,19 @@ class PairTokenizer:
 
         excess: how many tokens of a prompt are too many; None where it cannot be used.
         """
-        for candidate in (prompt, *fewer_turns(prompt)):
-            over = excess(candidate)
-            if over is not None and over <= 0:
-                return candidate
+
+        def fits(number: int) -> bool:
+            over = excess(candidates[number])
+            return over is not None and over <= 0
+
+        candidates = [prompt, *fewer_turns(prompt)]
+        low, high = 0, len(candidates) - 1
+        if fits(high):
+            # Fewer turns are fewer tokens. What is at `high` always fits.
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if fits(middle) else (middle + 1, high)
+            return candidates[high]
         least = last_turn(prompt)
         number = last_question(least)
         over = excess(least)

@@ -104,6 +104,11 @@ def _keys(message: Message) -> tuple[str, ...]:
     return tuple(name for name, value in message.further if json.loads(value) not in (None, "", [], {}))
 
 
+def _squeezed_forms(text: str) -> str:
+    """A text to look for pieces in: as it is, and without HTML's escapes."""
+    return _squeezed(text) + ("\n" + _squeezed(html.unescape(text)) if "&" in text else "")
+
+
 def missing_of_text(content: str, text: str) -> str:
     """Which part of a message's text is not in the text, in words; empty if all is.
 
@@ -111,7 +116,7 @@ def missing_of_text(content: str, text: str) -> str:
     """
     if content.strip() in text:
         return ""
-    squeezed = _squeezed(text)
+    squeezed = _squeezed_forms(text)
     found = [_is_in(piece, squeezed) for piece in _BREAKS.split(content) if piece.strip()]
     if all(found):
         return ""
@@ -128,7 +133,7 @@ def _further_is_found(key: str, value: object, text: str) -> bool:
     if key in REASONING_KEYS and isinstance(value, str):
         return not missing_of_text(value, text)
     if key in CALL_KEYS:
-        squeezed = _squeezed(text)
+        squeezed = _squeezed_forms(text)
         return all(_is_in(leaf, squeezed) for leaf in _call_texts(value))
     return True
 
@@ -163,8 +168,8 @@ def _leaves(value: object) -> Iterator[str]:
 
 def _is_in(piece: str, squeezed: str) -> bool:
     escaped = (json.dumps(piece.strip(), ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
-    forms = [piece, html.escape(piece), *escaped]
-    forms.append(json.dumps(forms[2], ensure_ascii=False)[1:-1])  # JSON text within JSON
+    forms = [piece, *escaped]
+    forms.append(json.dumps(forms[1], ensure_ascii=False)[1:-1])  # JSON text within JSON
     return any(_squeezed(form) in squeezed for form in forms)
 
 

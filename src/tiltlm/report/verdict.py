@@ -151,7 +151,8 @@ def _divergence(summary: Summary) -> Finding:
         sentence = f"The {name} from the reference is estimated as {number(kl.mean)} nats per answer"
     explained = f" {NEGATIVE_KL}" if kl.mean < 0 else ""
     if kl.standard_error is None:
-        return Finding(topic, "not shown" if kl.mean < 0 else "note", f"{sentence} ({samples}).{explained}")
+        why = "without a standard error, a move is not shown."
+        return Finding(topic, "not shown", f"{sentence} ({samples}); {why}{explained}")
     sentence += f" (standard error {number(kl.standard_error)}, {samples})"
     if kl.mean < 1.96 * kl.standard_error:
         within = abs(kl.mean) < 1.96 * kl.standard_error
