@@ -173,7 +173,7 @@ OUT_OF_RANGE: list[tuple[str, str, list[object]]] = [
     ("comparison", "prompts", [-1]),
     ("comparison", "samples", [-1]),
     ("run", "seed", [-1]),
-    ("run", "name", ["", ".", "..", "a/b", "a\\b"]),
+    ("run", "name", ["", ".", "..", "a/b", "a\\b", "a\nb", "a\x1b", "a\0", "é" * 101]),
 ]
 
 

@@ -419,15 +419,27 @@ def test_nothing_of_the_data_reaches_terminal_or_pages_raw(here: Path, capsys: p
     assert main([*words, "--comparison.extra-prompts", ATTACK]) == 0
     assert main(["compare"]) == 0
     assert main(["compare", "--prompt", ATTACK]) == 0
+    assert main(["inspect", name, "--model.path", "models/m", "--report", "account.json"]) == 0
     assert main(["train", f"{ATTACK}.jsonl"]) == 2
     assert main(["train", f"--{ATTACK}"]) == 2
     shown = capsys.readouterr()
     pages = [Path("runs/run", page).read_text(encoding="utf-8") for page in ("comparison.md", "report.html")]
+    pages.append(Path("runs/run/model/README.md").read_text(encoding="utf-8"))
     for text in (shown.out, shown.err, *pages):
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
-    assert all("␛]0;owned␇\\x9b31m\\u202eevil\\u2066" in text for text in (shown.out, *pages))
+    assert all("␛]0;owned␇\\x9b31m\\u202eevil\\u2066" in text for text in (shown.out, *pages[:2]))
     kept = json.loads(Path("runs/run/comparison.json").read_text(encoding="utf-8"))
     assert any(ATTACK in prompt["prompt"] for prompt in kept["prompts"])
+
+
+def test_a_file_name_that_is_not_utf_8(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"pa\xefrs.jsonl")
+    Path(name).write_bytes(Path("pairs.jsonl").read_bytes())
+    assert main([name if word == "pairs.jsonl" else word for word in TRAIN]) == 0
+    assert main(["inspect", name, "--model.path", "models/m", "--report", "account.json"]) == 0
+    assert "pa\\udcefrs.jsonl" in capsys.readouterr().out
+    assert read_run(Path("runs/run")).settings["data"]["train"] == name
+    assert json.loads(Path("account.json").read_text(encoding="utf-8"))["sources"][0]["name"] == name
 
 
 def test_long_texts_are_shortened_where_they_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

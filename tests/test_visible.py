@@ -95,6 +95,7 @@ def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
         ("no hf_abcdefghijklmnop here", f"no {MASK} here"),
         ("ghp_0123456789abcdef", MASK),
         ("sk-proj-0123456789abcdef", MASK),
+        ("hf_Abcdef12", MASK),
         ("Authorization: Bearer abcdef.ghijkl", f"Authorization: Bearer {MASK}"),
         ("there is no option --hub.token=abc.", f"there is no option --hub.token={MASK}"),
         ("run --api-key abc again", f"run --api-key {MASK} again"),
@@ -111,6 +112,9 @@ def test_secrets_are_masked(text: str, shown: str) -> None:
         "https://huggingface.co/gpt2?download=true",
         "mail a@b.org, see --comparison.max-new-tokens 8",
         "hf_hub is a name; a key: value",
+        "hf_datasets/pairs.jsonl, hf_internal_testing, ghp_models",
+        "sk-learn-like-preferences, risk-averse-answers-of-people",
+        "https://host/@user/x and https://host/a?page=2&keys=3&tokens=4",
         "training.micro_batch_tokens=4096",
     ],
 )

@@ -52,23 +52,22 @@ RUNS = Path("runs")
 CLOSED_PIPE = 141
 """The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
 
-# Errors of the machine rather than of the program. Any other OSError is a mistake of ours, and is not hidden.
-_MACHINE = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.ENAMETOOLONG,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EMFILE,
-    }
-)
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Errors of the machine rather than of the program, and what mends them. Any other OSError is a mistake of ours, and is
+# not hidden.
+_SPACE, _RIGHTS, _PLACE = "free space", "change its permissions", "move away what is there"
+_MACHINE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOTDIR: _PLACE,
+    errno.EISDIR: _PLACE,
+    errno.EIO: "look at the disk",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,7 @@ def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
     if error.errno not in _MACHINE:
         return None
     place = f"{error.filename} cannot be written or read" if error.filename else "a file cannot be written"
-    full = error.errno in _FULL
-    mend = "free space" if full else "change its permissions"
+    mend = _MACHINE[error.errno]
     return f"{place}: {error.strerror}. Either {mend}, or choose another --run.directory (TILTLM_CACHE for the cache)."
 
 

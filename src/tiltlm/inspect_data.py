@@ -37,7 +37,9 @@ def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -
     report = data.report
     _show(report, reporter)
     if report_file is not None:
-        report_file.write_text(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        report_file.write_text(
+            json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace"
+        )
         reporter.say(f"The whole account is in {report_file}.")
     if problem is not None:
         if not data.train and not data.eval:

@@ -13,8 +13,10 @@ _USER = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
 # `?token=...`, `&X-Amz-Signature=...`
 _QUERY = re.compile(rf"([?&;](?:[\w.-]*[_.-])?(?:{_NAMES})=)[^\s&;#'\"\\]+", re.IGNORECASE)
 # Tokens known by their shape: Hugging Face, OpenAI and Anthropic, GitHub, GitLab, Slack, AWS, JSON Web Tokens.
+# Long enough not to be a name such as `hf_datasets`.
 _SHAPES = re.compile(
-    r"\b(?:hf_|api_org_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-)[A-Za-z0-9_-]{8,}"
+    r"\b(?:hf_|api_org_|gh[pousr]_)(?:[A-Za-z0-9]{16,}|(?=\w*\d)(?=\w*[A-Z])[A-Za-z0-9]{8,})"
+    r"|\b(?:sk-|github_pat_|glpat-)[\w-]*[A-Za-z0-9]{16,}[\w-]*|\bxox[abprs]-[\w-]{10,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
 )
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}")

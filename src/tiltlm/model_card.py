@@ -13,6 +13,7 @@ from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.reading import RunFiles
 from tiltlm.runs.records import Summary
+from tiltlm.visible import visible
 
 
 def model_card(run: RunFiles, summary: Summary) -> str:
@@ -47,4 +48,4 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
-    return masked("\n".join(lines))
+    return visible(masked("\n".join(lines)))

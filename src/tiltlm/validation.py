@@ -10,6 +10,9 @@ from tiltlm.column_names import COLUMNS
 from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
+LONGEST_NAME = 200
+"""Bytes of a run's name: file systems allow 255, and temporary folders have longer names."""
+
 
 def validate(config: Config) -> Config:
     """Returns the configuration unchanged, or says which option is out of range or has no effect.
@@ -70,11 +73,13 @@ def _require_ranges(config: Config) -> None:
     }
     for name, place in places.items():
         _require(place is None or bool(place.strip()), f"{name} is empty: name something, or leave it out.")
+        _require(place is None or "\0" not in place, f"{name} holds a character that no name may have.")
     for ours in data.columns:
         near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
         hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."
         _require(ours in COLUMNS, f"data.columns maps to our columns, and `{ours}` is none of them. {hint}")
     name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
+    name_is_folder = name_is_folder and config.run.name.isprintable() and len(config.run.name.encode()) <= LONGEST_NAME
     _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
 
 

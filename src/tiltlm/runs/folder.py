@@ -104,7 +104,8 @@ class RunFolder:
         temporary = self.path / f".{name}.partial"
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
         with naming(self.path / name):
-            temporary.write_text(text, encoding="utf-8")
+            # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             temporary.replace(self.path / name)
 
 
