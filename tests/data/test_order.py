@@ -96,6 +96,7 @@ def test_single_labelled_answers_are_no_pairs(tmp_path: Path, row: dict[str, Any
 
 def test_single_answers_are_no_pairs(tmp_path: Path) -> None:
     assert "Each row has one answer" in error(tmp_path, {"prompt": "Which?", "completion": BETTER})
+    assert "fit no format" in error(tmp_path, {"prompt": "Which?", "response": BETTER, "response2": WORSE})
 
 
 @pytest.mark.parametrize("name", BEST_COLUMNS)
