@@ -179,6 +179,12 @@ def test_ranked_chats_in_the_layouts_that_people_have(tmp_path: Path, row: dict[
     assert (pair.chosen, pair.rejected) == ((Message("assistant", BETTER),), (Message("assistant", WORSE),))
 
 
+def test_ratings_by_other_names_of_the_sides(tmp_path: Path) -> None:
+    row = {"prompt": "Which?", "winner": BETTER, "loser": WORSE, "winner_score": 1, "loser_score": 2}
+    loaded = load(tmp_path, row)
+    assert loaded.source.unused_columns == {} and "by `winner_score`" in loaded.notes[0]
+
+
 @pytest.mark.parametrize(
     ("ratings", "column"),
     [

@@ -121,8 +121,8 @@ _REFUSALS: tuple[tuple[Holds, Callable[[Mapping[str, object]], str]], ...] = (
     (
         _is_single,
         lambda fields: (
-            "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one. If another column "
-            "holds it: --data.columns chosen=THEIRS rejected=THEIRS."
+            "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one. If another "
+            "column holds it: --data.columns chosen=THEIRS rejected=THEIRS."
         ),
     ),
 )
