@@ -178,6 +178,15 @@ def test_columns_are_mapped_by_dotted_paths(tmp_path: Path) -> None:
     assert parts(load(tmp_path, written, columns=paths)) == ("Which?", "yes", "no")
 
 
+def test_several_columns_are_mapped_to_a_list(tmp_path: Path) -> None:
+    row = {"question": {"full_text": "Which?"}, "answer_0": "no", "answer_1": "yes", "score_0": -1.0, "score_1": 1.0}
+    paths = {"prompt": "question.full_text", "responses": "answer_0,answer_1", "scores": "score_0,score_1"}
+    loaded = load(tmp_path, row, columns=paths)
+    assert parts(loaded) == ("Which?", "yes", "no") and loaded.source.unused_columns == {}
+    with pytest.raises(DataError, match=r"data\.columns names `answer_0,answer_2`, which no row has"):
+        load(tmp_path, row, columns=paths | {"responses": "answer_0,answer_2"})
+
+
 def test_a_mapped_column_hides_one_of_our_names(tmp_path: Path) -> None:
     loaded = load(tmp_path, TEXTS | {"question": "Why?"}, columns={"prompt": "question"})
     assert parts(loaded)[0] == "Why?" and "prompt" in next(iter(loaded.source.unused_columns))

@@ -175,6 +175,7 @@ LAYOUTS = {
     "list of lines": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",
     "objects": lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows),
     "objects without space": lambda rows: "".join(json.dumps(row, indent=2) for row in rows),
+    "lines that end with commas": lambda rows: ",\n".join(map(json.dumps, rows)) + ",\n",
     "blank lines": lambda rows: "\n\n".join(map(json.dumps, rows)) + "\n\n",
 }
 
@@ -314,6 +315,12 @@ def test_keys_that_a_table_added_as_null_are_no_keys(tmp_path: Path) -> None:
         {"chosen": [{"role": "user", "content": "Hi"}], "none": None},
         {"chosen": [{"role": "assistant", "tool_calls": [{"n": "f"}]}], "none": None},
     ]
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.parquet", "p.csv.gz"])
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="git lfs pull"):
+        read(put(tmp_path, name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"))
 
 
 def test_suffixes() -> None:

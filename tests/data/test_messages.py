@@ -109,6 +109,11 @@ def test_calls_of_tools_need_no_content(content: dict[str, Any]) -> None:
     assert found.chosen == (Message("assistant", "", CALLED),)
 
 
+def test_calls_as_text_are_read() -> None:
+    assert chat({"role": "assistant", "tool_calls": json.dumps(CALL)}) == (Message("assistant", "", CALLED),)
+    assert chat({"role": "assistant", "content": "x", "tool_calls": "[]"}) == (Message("assistant", "x"),)
+
+
 def test_what_is_empty_is_no_call() -> None:
     assert problem({"role": "assistant", "content": None, "tool_calls": []}).detail.endswith(
         "`content` is null, not text"

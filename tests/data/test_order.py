@@ -96,6 +96,7 @@ def test_single_labelled_answers_are_no_pairs(tmp_path: Path, row: dict[str, Any
 
 def test_single_answers_are_no_pairs(tmp_path: Path) -> None:
     assert "Each row has one answer" in error(tmp_path, {"prompt": "Which?", "completion": BETTER})
+    assert "fit no format" in error(tmp_path, {"prompt": "Which?", "response": BETTER, "response2": WORSE})
 
 
 @pytest.mark.parametrize("name", BEST_COLUMNS)
@@ -176,6 +177,12 @@ def test_ranked_chats_in_the_layouts_that_people_have(tmp_path: Path, row: dict[
     (pair,) = load(tmp_path, row).pairs
     assert pair.prompt == (Message("user", "Which?"),)
     assert (pair.chosen, pair.rejected) == ((Message("assistant", BETTER),), (Message("assistant", WORSE),))
+
+
+def test_ratings_by_other_names_of_the_sides(tmp_path: Path) -> None:
+    row = {"prompt": "Which?", "winner": BETTER, "loser": WORSE, "winner_score": 1, "loser_score": 2}
+    loaded = load(tmp_path, row)
+    assert loaded.source.unused_columns == {} and "by `winner_score`" in loaded.notes[0]
 
 
 @pytest.mark.parametrize(

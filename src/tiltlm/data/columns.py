@@ -54,7 +54,7 @@ class Renaming:
         found = {ours: value_at(row.fields, path) for ours, path in self.paths.items()}
         found = {ours: value for ours, value in found.items() if value is not None}
         self.missing.difference_update(self.paths[ours] for ours in found)
-        taken = {path.split(".")[0] for path in self.paths.values() if path not in row.fields} | {*self.paths.values()}
+        taken = {column for path in self.paths.values() for column in _columns(row.fields, path)}
         kept = {name: value for name, value in row.fields.items() if name not in taken and name not in self.paths}
         # A column whose name another one takes is still there, to be named as unused.
         hidden = {
@@ -99,13 +99,23 @@ def require_found(renaming: Renaming, rows: Sequence[Row], name: str) -> None:
 
 
 def value_at(fields: Mapping[str, object], path: str) -> object:
-    """The value at a dotted path: through objects by key, through lists by number, or by a key of all their items."""
+    """The value at a dotted path: through objects by key, through lists by number, or by a key of all their items; of
+    several paths, with commas between them, the list of their values.
+    """
     if path in fields:
         return fields[path]
+    if "," in path:
+        values = [value_at(fields, part) for part in path.split(",")]
+        return None if any(value is None for value in values) else values
     value: object = fields
     for step in path.split("."):
         value = _step(decoded(value) if isinstance(value, str) else value, step)
     return value
+
+
+def _columns(fields: Mapping[str, object], path: str) -> list[str]:
+    """The columns that a path begins with."""
+    return [path] if path in fields else [part if part in fields else part.split(".")[0] for part in path.split(",")]
 
 
 def _step(value: object, step: str) -> object:

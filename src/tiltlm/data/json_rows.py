@@ -190,6 +190,10 @@ class _Items:
 
     def in_succession(self) -> Iterator[_Item]:
         while self._skip_space():
+            # A list without its brackets has commas between the objects.
+            if self.first_keys and self.buffer[self.at] == ",":
+                self._move(self.at + 1)
+                continue
             item, _ = self._next(delimiters="")
             yield item
 

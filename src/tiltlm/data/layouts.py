@@ -206,7 +206,8 @@ def _plain(value: object) -> str:
             value = float(value)
         except ValueError:
             return str(value)
-    return str(int(value)) if isinstance(value, int | float) and value == int(value) else str(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if isinstance(value, int | float) and whole else str(value)
 
 
 def _texts(fields: Fields, column: str) -> list[str]:

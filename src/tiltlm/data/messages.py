@@ -130,7 +130,9 @@ def _message(value: object, where: str, fields: Fields) -> Message:
     role = _ROLES.get(role, role if role in _KNOWN_ROLES else said)
     if speaker == "from" and role not in _KNOWN_ROLES:
         raise RowError(UNREADABLE, f"{where} is from `{said}`; known are {', '.join(sorted(_KNOWN_ROLES | {*_ROLES}))}")
-    kept = {key: item for key, item in value.items() if key in _FURTHER and item is not None and item not in ([], {})}
+    # Calls are lists of objects to chat templates, however they are stored.
+    said_more = {key: decoded(item) if key in _CALLS else item for key, item in value.items() if key in _FURTHER}
+    kept = {key: item for key, item in said_more.items() if item is not None and item not in ([], {})}
     extra = value.keys() - {speaker, *_CONTENTS} - _FURTHER
     fields.ignored |= {f"message key `{key}`" for key in extra if not is_empty(value[key])}
     further = tuple(sorted((key, _json(item, where)) for key, item in kept.items()))

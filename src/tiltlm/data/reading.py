@@ -37,6 +37,8 @@ _TABLE_KINDS: dict[str, Callable[[Any, str], Rows]] = {
     ".arrow": ipc_rows,
     ".feather": ipc_rows,
 }
+# What Git keeps in place of a large file.
+_POINTER = b"version https://git-lfs"
 # Files of any kind may be called so.
 _UNTOLD = ".txt"
 
@@ -72,6 +74,9 @@ def read_rows(path: Path, name: str | None = None, tell: Tell = lambda note: Non
     compression = _COMPRESSIONS.get(path.suffix.lower())
     place = "its beginning"
     try:
+        with path.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise DataError(f"{path} is not the data but Git LFS's pointer to it: fetch it by `git lfs pull`.")
         if suffix in _TABLE_KINDS:
             with path.open("rb") as stream:
                 yield from _TABLE_KINDS[suffix](stream, name)

@@ -39,7 +39,8 @@ def _is_label(value: object) -> bool:
 
 def _is_single(fields: Mapping[str, object]) -> bool:
     sides = [name for name in fields if "reject" in name.lower() or "chosen" in name.lower()]
-    return _has(fields, _ANSWERS) and not sides and _texts(fields) <= 3
+    answers = [name for name in fields if any(word in name.lower() for word in _ANSWERS[:4])]
+    return _has(fields, _ANSWERS) and not sides and len(answers) < 2 and _texts(fields) <= 3
 
 
 def _texts(fields: Mapping[str, object]) -> int:
@@ -119,6 +120,9 @@ _REFUSALS: tuple[tuple[Holds, Callable[[Mapping[str, object]], str]], ...] = (
     ),
     (
         _is_single,
-        lambda fields: "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one.",
+        lambda fields: (
+            "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one. If another "
+            "column holds it: --data.columns chosen=THEIRS rejected=THEIRS."
+        ),
     ),
 )
