@@ -6,9 +6,9 @@ INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.tx
 
 .PHONY: demo test check theory clean
 
-## Installs, then trains the demo model and writes runs/demo.
+## Installs, then trains the demo model and writes runs/demo (a second time runs/demo-2, and so on).
 demo: $(INSTALLED)
-	$(BIN)/tiltlm train --run.overwrite
+	$(BIN)/tiltlm train
 
 ## Installs, then runs every test.
 test: $(INSTALLED)

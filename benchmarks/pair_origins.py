@@ -35,8 +35,9 @@ from tiltlm.data.packing import pack_sequences
 from tiltlm.data.preparation import DEMO
 from tiltlm.data.splitting import prompt_key, subsample
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
-from tiltlm.model.loading import arithmetic, load_model
+from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import Setup, set_up
 from tiltlm.records import TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import Estimate

@@ -41,9 +41,9 @@ from tiltlm.config import Config, HubConfig, load_config
 from tiltlm.data.loading import load_pairs
 from tiltlm.data.splitting import subsample
 from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, generate_answers
-from tiltlm.model.loading import load_model
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import Setup, set_up
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.runs.environment import peak_memory_gib
@@ -161,7 +161,7 @@ class Bench:
 
     def score_reference(self, scorer: PairScorer, folder: Path) -> float:
         """Seconds to score all pairs and keep the values in an empty cache in `folder`."""
-        cache = ReferenceCache(folder, "benchmark", self.setup.precision)
+        cache = ReferenceCache(folder, "benchmark")
         budget = self.setup.config.training.micro_batch_tokens
         start = time.perf_counter()
         fill_cache(scorer, self.pairs, cache, self.setup.precision, budget, lambda done: None)
@@ -178,7 +178,7 @@ class Bench:
 
     def referenced(self, folder: Path) -> list[ReferencedPair]:
         """The pairs with their values from the cache in `folder`."""
-        cache = ReferenceCache(folder, "benchmark", self.setup.precision)
+        cache = ReferenceCache(folder, "benchmark")
         joined = with_reference(self.pairs, cache)
         cache.close()
         return joined

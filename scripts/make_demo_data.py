@@ -18,7 +18,9 @@ from tiltlm.data.tokenization import PairTokenizer
 from tiltlm.demo import EVAL, FOLDER, TRAIN
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import vader
-from tiltlm.model.loading import EMBEDDED, find_model, load_model, load_tokenizer, model_facts
+from tiltlm.model.finding import EMBEDDED, find_model
+from tiltlm.model.loading import load_tokenizer, model_facts
+from tiltlm.model.weights import load_model
 from tiltlm.records import Message
 
 HELD_OUT = 120

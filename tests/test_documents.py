@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 import tyro
 
+from tiltlm import demo
 from tiltlm.cli import COMMANDS, CompareArguments, parse_config
+from tiltlm.config import Config, load_config, option_names
 from tiltlm.evaluation.rewards import vader
 from tiltlm.model.embedded import PACKAGE, VERSION
 
@@ -19,8 +22,9 @@ READMES = [ROOT / "README.md", ROOT / "README.ru.md"]
 
 
 def commands(page: Path) -> list[str]:
-    """Every line of every ```sh block."""
+    """Every line of every ```sh block, without the documents that are written there (`<<'END'`)."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = [re.sub(r"^cat .*<<'(\w+)'\n(?:.*\n)*?\1\n", "", block, flags=re.MULTILINE) for block in blocks]
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -52,13 +56,30 @@ def test_every_command_is_one_that_works(line: str, monkeypatch: pytest.MonkeyPa
         assert words[1] == "serve"
     else:
         assert words[0] == "tiltlm"
-        assert words[1] in COMMANDS
+        assert words[1] in COMMANDS or words[1:] == ["--help"]
         if words[1] == "train":
             parse_config(words[2:])
         elif words[1] == "inspect":
             parse_config(["--data.train", *words[2:]])
         elif words[1] == "compare":
             tyro.cli(CompareArguments, args=words[2:])
+
+
+def test_the_example_has_every_option_with_its_default_and_its_text() -> None:
+    path = ROOT / "configs" / "example.toml"
+    text = path.read_text(encoding="utf-8")
+    written = runpy.run_path(str(ROOT / "scripts" / "make_example_config.py"))["example"]()
+    assert text == written, "run `python scripts/make_example_config.py`"
+    assert load_config(path) == Config()
+    for option in option_names():
+        assert re.search(rf"^# .+\n(?:# )?{option.split('.')[1]} =", text, re.MULTILINE), option
+
+
+def test_the_assignments_prompt_is_the_demos_and_the_assignments_alone() -> None:
+    asked = "\n\nHuman: What are the main differences between Python and C++?\n\nAssistant:"
+    for path in (demo.CONFIG, ROOT / "configs" / "gpt2-hh.toml", ROOT / "configs" / "smollm2-hh.toml"):
+        assert load_config(path).comparison.extra_prompts == (asked,)
+    assert parse_config(["--data.train", "pairs.jsonl"]).comparison.extra_prompts == ()
 
 
 def test_both_readmes_give_the_same_commands() -> None:

@@ -63,6 +63,7 @@ def embedded_run(tmp_path_factory: pytest.TempPathFactory, all_threads: None) ->
 def test_the_demo_in_small(embedded_run: Path) -> None:
     files = {path.name for path in embedded_run.iterdir()}
     assert files == {
+        ".tiltlm-run",
         "config.json",
         "environment.json",
         "data_report.json",
@@ -181,6 +182,8 @@ def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(her
             *SMALL,
             "--training.max-steps",
             "3",
+            "--training.warmup-steps",
+            "3",
             "--data.max-train-pairs",
             "150",
             "--comparison.prompts",
@@ -191,7 +194,7 @@ def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(her
     run = read_run(here / "runs" / "gpt2-hh")
     assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
     assert run.summary.steps == 3
-    assert [row.learning_rate for row in run.metrics.train] == pytest.approx([1e-6 * k / 150 for k in (1, 2, 3)])
+    assert [row.learning_rate for row in run.metrics.train] == pytest.approx([1e-6 * k / 3 for k in (1, 2, 3)])
     assert run.data.train is not None
     assert run.data.train.prompt_tokens is not None
     assert run.data.train.prompt_tokens.max == 256

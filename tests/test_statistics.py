@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.statistics import Z_95, bootstrap_mean, standard_error, wilson_interval
+from tiltlm.statistics import (
+    Z_95,
+    bootstrap_mean,
+    clustered_mean,
+    effective_number,
+    standard_error,
+    wilson_interval,
+)
 
 # Successes may be halves.
 counts = st.integers(1, 500).flatmap(
@@ -109,3 +116,68 @@ def test_standard_error() -> None:
     assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(math.sqrt(5 / 3) / 2)
     assert standard_error([2.5] * 4) == 0.0
     assert standard_error([2.5]) is standard_error([]) is None
+
+
+clusters = st.lists(st.integers(0, 6), min_size=1, max_size=40)
+
+
+@given(clusters, st.integers(1, 6))
+def test_repeating_every_value_does_not_change_the_effective_number(given_clusters: list[int], times: int) -> None:
+    number = effective_number(given_clusters)
+    assert effective_number(given_clusters * times) == pytest.approx(number)
+    assert 1 <= number <= len(set(given_clusters)) + 1e-9
+
+
+def test_effective_numbers_known_beforehand() -> None:
+    assert effective_number(range(17)) == 17  # all different: Wilson's interval as it is
+    assert effective_number([0, 0, 0, 1, 1, 1]) == pytest.approx(2)
+    assert effective_number([0] * 99 + [1]) == pytest.approx(100**2 / (99**2 + 1))
+    assert effective_number([]) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 6)), min_size=1, max_size=20), st.integers(1, 4))
+def test_repeating_every_value_does_not_narrow_the_interval_of_a_mean(
+    given_values: list[tuple[float, int]], times: int
+) -> None:
+    values, groups = ([pair[side] for pair in given_values] for side in (0, 1))
+    once = clustered_mean(values, groups, resamples=200)
+    often = clustered_mean(values * times, groups * times, resamples=200)
+    assert often.mean == pytest.approx(once.mean)
+    assert (once.interval is None) == (often.interval is None) == (len(set(groups)) == 1)
+    if once.interval is not None:
+        assert often.interval == pytest.approx(once.interval, abs=1e-9)
+
+
+def test_values_that_are_all_clusters_of_their_own_are_the_plain_bootstrap() -> None:
+    values = np.random.default_rng(4).normal(size=30).tolist()
+    assert clustered_mean(values, list(range(30))[::-1]).mean == pytest.approx(bootstrap_mean(values).mean)
+    assert clustered_mean(values, range(30)) == bootstrap_mean(values)
+
+
+def test_the_bootstrap_draws_the_same_whether_at_once_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).normal(size=30).tolist()
+    whole = bootstrap_mean(values)
+    monkeypatch.setattr("tiltlm.statistics.DRAWN_AT_ONCE", 1000)
+    assert bootstrap_mean(values) == whole
+
+
+@pytest.mark.parametrize("agreement", [1.0, 0.6])
+def test_intervals_cover_where_prompts_repeat(agreement: float) -> None:
+    """40 prompts with 1 to 8 pairs each, a share of which says what the prompt says."""
+    rng, share, trials = np.random.default_rng(5), 0.7, 400
+    covered = {"share": 0, "as if independent": 0, "mean": 0}
+    for _ in range(trials):
+        groups = np.repeat(np.arange(40), rng.integers(1, 9, 40))
+        of_prompt, of_pair = rng.random(40)[groups] < share, rng.random(len(groups)) < share
+        right = np.where(rng.random(len(groups)) < agreement, of_prompt, of_pair).astype(float)
+        number = effective_number(groups.tolist())
+        for name, (low, high) in {
+            "share": wilson_interval(right.mean() * number, number),
+            "as if independent": wilson_interval(right.sum(), len(right)),
+            "mean": clustered_mean(right.tolist(), groups.tolist(), resamples=300).interval or (0, 0),
+        }.items():
+            covered[name] += low <= share <= high
+    # The bootstrap of 40 clusters runs a little narrow.
+    assert covered["share"] >= 0.94 * trials and covered["mean"] >= 0.90 * trials
+    assert covered["as if independent"] <= 0.88 * trials

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from tiny_models import SHAREABLE, VOCABULARY, build
-from transformers import PreTrainedModel
+from tiny_tokenizers import CHAT_TEMPLATE, byte_level
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
+from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 from tiltlm.training.loop import Trainer
@@ -35,7 +37,7 @@ def pairs(count: int, seed: int = 0) -> list[TokenizedPair]:
 
 
 def referenced(scorer: PairScorer, given: list[TokenizedPair], folder: Path) -> list[ReferencedPair]:
-    cache = ReferenceCache(folder, fingerprint(scorer.model), torch.float32)
+    cache = ReferenceCache(folder, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
     joined = with_reference(given, cache)
     cache.close()
@@ -49,3 +51,21 @@ def trainer(
         run=RunConfig(name="tiny"), loss=loss or LossConfig(), training=training, model=ModelConfig(reference=reference)
     )
     return Trainer(scorer, config, torch.float32)
+
+
+def write_model(folder: Path, seed: int = 0, chat: bool = False) -> Path:
+    """A random GPT-2 of a few thousand weights and its byte-level tokenizer, as `save_pretrained` leaves them."""
+    tokenizer = byte_level(chat_template=CHAT_TEMPLATE if chat else None)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 1024, "initializer_range": 0.3}
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder)
+    return folder
+
+
+def write_pairs(path: Path, count: int = 8) -> Path:
+    """Short pairs of text, each with a prompt of its own."""
+    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(count)]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path

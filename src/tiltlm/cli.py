@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
+import sqlite3
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from safetensors import SafetensorError
 
-from tiltlm import __version__, demo
-from tiltlm.config import Config, load_config
-from tiltlm.errors import ConfigError, TiltlmError
-from tiltlm.validation import validate
+from tiltlm import __version__
+from tiltlm.cache import cache_folder
+from tiltlm.command_line import check_flags, is_flag, parse, parse_config
+from tiltlm.errors import ConfigError, RunError, TiltlmError
+from tiltlm.masking import masked
+from tiltlm.output import WatchedOutput, watched_output
+from tiltlm.runs.folder import free_name
+from tiltlm.suggestions import nearest
+from tiltlm.visible import visible
 
 USAGE = """\
 usage: tiltlm COMMAND ...
@@ -22,17 +32,9 @@ usage: tiltlm COMMAND ...
   tiltlm compare [RUN] [--prompt TEXT ...]                  base against trained model, side by side
   tiltlm report RUN                                         rebuild the pictures and the page from the run's files
   tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
+  tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
 
 Each command explains itself: tiltlm COMMAND --help
-"""
-
-TRAIN_HELP = """\
-Train a language model on preference pairs with Direct Preference Optimization.
-
-usage: tiltlm train [CONFIG.toml] [--section.option value ...]
-
-CONFIG.toml holds sections and options of the same names as the flags; flags win over it. Without CONFIG.toml and
-without --data.train the demo's settings are the starting point. Everything a run leaves behind lies in runs/NAME.
 """
 
 INSPECT_HELP = """\
@@ -44,15 +46,40 @@ DATA is a file, a folder or a hub dataset id. The options are those of `tiltlm t
 whose tokenizer counts, --report FILE.json keeps the whole account.
 """
 
+Arguments = TypeVar("Arguments")
+
+RUNS = Path("runs")
+CLOSED_PIPE = 141
+"""The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
+
+# Errors of the machine rather than of the program. Any other OSError is a mistake of ours, and is not hidden.
+_MACHINE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EMFILE,
+    }
+)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 @dataclass(frozen=True)
 class CompareArguments:
     """Base against trained model, side by side: recorded answers, or new ones to prompts of your own."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """The run's folder; the newest run in runs/ if none is given."""
-    prompt: tuple[str, ...] = field(default=())
-    """Prompts to answer now. Written as the training data was: as a chat if it was chats, else verbatim."""
+    """The run's folder; the newest run in runs/ that can be compared if none is given."""
+    prompt: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """Prompts to answer now; may be given several times. Written as the training data was: as a chat if it was
+    chats, else verbatim."""
 
 
 @dataclass(frozen=True)
@@ -63,69 +90,153 @@ class ReportArguments:
     """The run's folder."""
 
 
+@dataclass(frozen=True)
+class CacheArguments:
+    """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
+
+    clear: Literal["reference", "models", "all"] | None = None
+    """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 1 failed with a message, 2 misused, 130 interrupted."""
+    """Runs a command; returns the exit code: 0 done, 1 failed with a message, 2 misused, 130 interrupted.
+
+    141: the program that read the output has closed it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    code = 1
+    try:
+        with watched_output() as output:
+            code = _run(words, output)
+    except (OSError, SystemExit):  # the latter after help was shown, or should have been
+        if output.failure is None:
+            raise
+    if output.failure is None:
+        return code
+    if isinstance(output.failure, BrokenPipeError):
+        return CLOSED_PIPE
+    _complain(f"standard output cannot be written: {output.failure.strerror}.")
+    return 1
+
+
+def _run(words: list[str], output: WatchedOutput) -> int:
     if words[:1] == ["--version"]:
         print(__version__)
         return 0
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
     command = COMMANDS.get(words[0])
     if command is None:
-        print(f"tiltlm: there is no command `{words[0]}`.\n\n{USAGE}", end="", file=sys.stderr)
+        _complain(_no_command(words[0]))
         return 2
+    # A run's result lies in its folder: it is not lost because nobody reads along any more.
+    output.carry_on = command is _train
     try:
         return command(words[1:])
-    except ConfigError as error:
-        print(f"tiltlm: {error}", file=sys.stderr)
-        return 2
     except TiltlmError as error:
-        print(f"tiltlm: {error}", file=sys.stderr)
+        _complain(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    except (OSError, sqlite3.DatabaseError, SafetensorError) as error:
+        of_output = output.failure is not None and not output.carry_on
+        message = None if of_output else _trouble(error)
+        if message is None:
+            raise
+        _complain(message)
         return 1
     except KeyboardInterrupt:
-        print("\ntiltlm: interrupted; what was written so far is kept.", file=sys.stderr)
+        _complain("interrupted; what was written so far is kept.", before="\n")
         return 130
 
 
-def parse_config(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tiltlm train") -> Config:
-    """The resolved and validated settings of a command line: a TOML file if one is named, then flags."""
-    rest = list(words)
-    names_data = any(word.split("=")[0].replace("_", "-") == "--data.train" for word in rest)
-    if rest and not rest[0].startswith("-"):
-        base = load_config(Path(rest.pop(0)))
-    else:
-        base = Config() if names_data else load_config(demo.CONFIG)
-    config = tyro.cli(Config, args=rest, default=base, description=description, prog=prog)
-    return validate(config)
+def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
+    """What is wrong with the machine, in a sentence; None where the error is not the machine's."""
+    if isinstance(error, sqlite3.Error):
+        if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+            return None
+        return (
+            f"the cache in {cache_folder()} cannot be used: {error}. Free space, or set TILTLM_CACHE to another folder."
+        )
+    if isinstance(error, SafetensorError):
+        if "os error" not in str(error):
+            return None
+        return f"the model cannot be written: {error}. Free space, or choose another --run.directory."
+    if error.errno not in _MACHINE:
+        return None
+    place = f"{error.filename} cannot be written or read" if error.filename else "a file cannot be written"
+    full = error.errno in _FULL
+    mend = "free space" if full else "change its permissions"
+    return f"{place}: {error.strerror}. Either {mend}, or choose another --run.directory (TILTLM_CACHE for the cache)."
+
+
+def _complain(message: str, before: str = "") -> None:
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):  # there is nowhere left to say it
+        print(f"{before}tiltlm: {visible(masked(message))}", file=sys.stderr, flush=True)
+
+
+def _no_command(word: str) -> str:
+    near = nearest(word, list(COMMANDS))
+    if near is None and Path(word).exists():
+        return f"there is no command `{word}`. To look at data: tiltlm inspect {word}"
+    hint = f"Did you mean `tiltlm {near}`?" if near else f"There are: {', '.join(COMMANDS)}."
+    return f"there is no command `{word}`. {hint}"
 
 
 def _train(words: Sequence[str]) -> int:
-    config = parse_config(words)
+    parsed = parse(words)
+    config, note = parsed.config, None
+    if not parsed.name_given and not config.run.overwrite:
+        name = free_name(Path(config.run.directory), config.run.name)
+        if name != config.run.name:
+            note = (
+                f"{Path(config.run.directory) / config.run.name} is taken, so this run is called {name} (--run.name)."
+            )
+            config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     # Imported here, so that help and mistakes in options do not wait for PyTorch.
     from tiltlm.console import Reporter
     from tiltlm.pipeline import train
 
-    summary = train(config, ("tiltlm", "train", *words), Reporter())
+    reporter = Reporter()
+    if note is not None:
+        reporter.say(note)
+    summary = train(config, ("tiltlm", "train", *words), reporter)
     return 0 if summary.completed else 130
 
 
 def _compare(words: Sequence[str]) -> int:
-    arguments = tyro.cli(CompareArguments, args=list(words), prog="tiltlm compare")
+    arguments = _simple(CompareArguments, words, {"prompt": tuple[str, ...]}, "tiltlm compare", positional=1)
+    prompts = [prompt for given in arguments.prompt for prompt in given]
+    for prompt in prompts:
+        if arguments.run is None and _is_folder(prompt):
+            raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.console import Reporter
     from tiltlm.inference import compare_run
-    from tiltlm.runs.folder import newest_run
+    from tiltlm.runs.reading import newest_comparable
 
-    compare_run(arguments.run or newest_run(Path("runs")), arguments.prompt, Reporter())
+    run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
+    compare_run(_existing(run), prompts, Reporter())
     return 0
 
 
 def _report(words: Sequence[str]) -> int:
-    arguments = tyro.cli(ReportArguments, args=list(words), prog="tiltlm report")
+    if not words:
+        raise ConfigError("name the run to report on: tiltlm report runs/NAME.")
+    arguments = _simple(ReportArguments, words, {}, "tiltlm report", positional=1)
     from tiltlm.report.page import write_report
 
-    print(f"rebuilt {write_report(arguments.run)}")
+    print(visible(f"rebuilt {write_report(_existing(arguments.run))}"))
+    return 0
+
+
+def _cache(words: Sequence[str]) -> int:
+    clear = Literal["reference", "models", "all"]
+    arguments = _simple(CacheArguments, words, {"clear": clear}, "tiltlm cache", positional=0)
+    from tiltlm.cache_contents import clear_cache, describe_cache
+
+    for line in clear_cache(cache_folder(), arguments.clear) if arguments.clear else describe_cache(cache_folder()):
+        print(visible(line), flush=True)
     return 0
 
 
@@ -138,9 +249,36 @@ def _inspect(words: Sequence[str]) -> int:
     config = parse_config(["--data.train", *(data or ["demo"]), *rest], INSPECT_HELP, "tiltlm inspect")
     from tiltlm.console import Reporter
     from tiltlm.inspect_data import inspect_data
+    from tiltlm.preflight import prepare_model
 
-    inspect_data(config, report_file, Reporter())
+    reporter = Reporter()
+    prepare_model(config, reporter)
+    inspect_data(config, report_file, reporter)
     return 0
+
+
+def _simple(
+    kind: type[Arguments], words: Sequence[str], options: Mapping[str, Any], prog: str, positional: int
+) -> Arguments:
+    """The arguments of a command with few; mistakes are said in a line."""
+    if not {"-h", "--help"} & set(words):
+        leading = next((place for place, word in enumerate(words) if is_flag(word)), len(words))
+        check_flags(words[min(leading, positional) :], options, prog)
+    return tyro.cli(kind, args=list(words), prog=prog)
+
+
+def _existing(run: Path) -> Path:
+    """The run's folder as given; a bare name of one in runs/ is told from a folder that is not there."""
+    if not run.exists() and (RUNS / run).is_dir():
+        raise RunError(f"there is no folder {run}. Did you mean {RUNS / run}?")
+    return run
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long for a name, or with a character that none may have
+        return False
 
 
 def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
@@ -161,6 +299,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,
+    "cache": _cache,
 }
 
 if __name__ == "__main__":

@@ -12,10 +12,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from tiltlm.column_names import ColumnNames
 from tiltlm.errors import ConfigError
+from tiltlm.suggestions import nearest_options, nearest_value
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Format = Literal["auto", "preference", "dialogue", "chat", "instruction", "sharegpt", "ranked"]
+SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
+Format = Literal[
+    "auto",
+    "preference",
+    "dialogue",
+    "chat",
+    "text-chat",
+    "instruction",
+    "question",
+    "sharegpt",
+    "messages",
+    "swift",
+    "openai",
+    "output-list",
+    "shp",
+    "safe-rlhf",
+    "stack-exchange",
+    "helpsteer3",
+    "helpsteer2",
+    "arena",
+    "judged",
+    "ranked",
+    "ranked-chat",
+]
 
 
 @dataclass(frozen=True)
@@ -51,7 +76,10 @@ class ModelConfig:
     """Hub id or folder of the reference model. Unset: the model as loaded, as in the paper."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward passes; the weights are always float32. `auto`: bfloat16 where the
-    processor has units for it, else float32."""
+    processor has units for it, else float32. The figures of the saved model are taken in float32 either way."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the saved weights. `auto`: that of the source's files. What training changed is rounded at random, so
+    that it survives on average; how much did is measured and said."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -65,7 +93,7 @@ class DataConfig:
     """The preference pairs and how they become tokens."""
 
     train: str = "demo"
-    """File or folder (.json, .jsonl, .csv, .parquet, gzipped or not), hub dataset id, or `demo`."""
+    """File or folder (JSON, CSV, parquet, Arrow, compressed or not: docs/data.md), hub dataset id, or `demo`."""
     eval: str | None = None
     """Held-out pairs, given the same way. Unset: split off from the training pairs, by prompt."""
     train_split: str = "train"
@@ -75,7 +103,10 @@ class DataConfig:
     subset: str | None = None
     """Configuration or sub-folder of a hub dataset, or sub-folder of a data folder, e.g. `harmless-base`."""
     format: Format = "auto"
-    """How rows are laid out. `auto`: recognised by their columns, and reported."""
+    """How rows are laid out (docs/data.md). `auto`: recognised by their columns, and reported."""
+    columns: ColumnNames = field(default_factory=dict)
+    """Columns of other names: ours and theirs, e.g. `prompt=question chosen=meta.best`; in TOML a table
+    [data.columns]. Dotted paths lead into objects and lists."""
     ranked_pairs: Literal["all", "best-worst"] = "all"
     """For ranked lists of completions: every pair of different rank, or only best against worst."""
     eval_fraction: float = 0.1
@@ -145,7 +176,7 @@ class ComparisonConfig:
 
     prompts: int = 16
     """How many held-out prompts are answered. 0: none, unless given in extra_prompts."""
-    extra_prompts: tuple[str, ...] = ("\n\nHuman: What are the main differences between Python and C++?\n\nAssistant:",)
+    extra_prompts: tuple[str, ...] = ()
     """Prompts answered besides, shown but left out of the figures."""
     samples: int = 2
     """Sampled answers per prompt, besides the greedy one. The figures are taken over these."""
@@ -199,20 +230,35 @@ def config_from_dict(table: dict[str, Any]) -> Config:
     return Config(**sections)
 
 
+def option_types() -> dict[str, Any]:
+    """Every option as `section.option`, with its type."""
+    sections = get_type_hints(Config)
+    return {
+        f"{name}.{option}": hint for name, kind in sections.items() for option, hint in get_type_hints(kind).items()
+    }
+
+
+def option_names() -> list[str]:
+    """Every option as `section.option`."""
+    return list(option_types())
+
+
 def _section_from_dict(section: str, options: dict[str, Any]) -> Any:
     section_type = get_type_hints(Config)[section]
     hints = get_type_hints(section_type)
     values = {}
     for option, value in options.items():
-        _require_known(option, list(hints), f"option in [{section}]")
+        _require_known(option, list(hints), f"option in [{section}]", section)
         values[option] = _checked(f"{section}.{option}", hints[option], value)
     return section_type(**values)
 
 
-def _require_known(name: str, known: list[str], what: str) -> None:
+def _require_known(name: str, known: list[str], what: str, section: str = "") -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5)
+    if section and not near:
+        near = nearest_options(f"{section}.{name}", option_names())[:1]
     hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(known)}."
     raise ConfigError(f"unknown {what}: `{name}`. {hint}")
 
@@ -222,14 +268,18 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             choices = [str(choice) for choice in get_args(hint)]
-            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-            did_you_mean = f" Did you mean `{near[0]}`?" if near else ""
+            near = nearest_value(name, str(value), choices)
+            did_you_mean = f" Did you mean `{near}`?" if near else ""
             raise ConfigError(f"{name} cannot be `{value}`; it is one of {', '.join(choices)}.{did_you_mean}")
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{name} is a list of strings, not {value!r}.")
         return tuple(value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+            raise ConfigError(f"{name} is a table of strings, not {value!r}.")
+        return dict(value)
     allowed = get_args(hint) or (hint,)
     if float in allowed and type(value) is int:
         return float(value)

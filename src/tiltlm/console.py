@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
+
+from tiltlm.masking import masked
+from tiltlm.visible import visible
 
 PLAIN_LINE_SECONDS = 15.0
 """Without a terminal, progress is a line at most this often."""
@@ -17,18 +24,34 @@ PLAIN_LINE_SECONDS = 15.0
 Advance = Callable[[int], None]
 
 
+class SafeConsole(Console):
+    """A console that shows hidden characters instead of obeying them, wherever a text came from."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As in rich; every string that is printed, also in tables, comes through here."""
+        return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Rich would end the program here, past everything that must still be saved."""
+        raise BrokenPipeError
+
+
 class Reporter:
     """Writes to standard output; a stage's duration is kept under its name."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or SafeConsole(highlight=False, emoji=False, soft_wrap=True)
         # The libraries' own bars for steps of a second would break up ours.
         disable_progress_bar()
+        if not self.console.is_terminal:
+            disable_progress_bars()
+            # Read when `datasets` is imported, which is late, and costs a second that most runs need not spend.
+            os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         self.stages: dict[str, float] = {}
 
     def say(self, text: str) -> None:
-        """A line, exactly as it is."""
-        self.console.print(escape(text))
+        """A line, exactly as it is but for secrets and hidden characters."""
+        self.console.print(escape(masked(text)))
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:

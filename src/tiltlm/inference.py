@@ -13,11 +13,14 @@ from tiltlm.console import Reporter
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models
 from tiltlm.evaluation.prompts import extra_prompts
-from tiltlm.model.loading import ModelSource, load_model
+from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import PairScorer
+from tiltlm.model.weights import load_model
 from tiltlm.pipeline import comparer_for, prompt_room, set_up
-from tiltlm.runs.reading import RunFiles, read_run
+from tiltlm.preflight import prepare_model
+from tiltlm.runs.reading import RunFiles, has_model, read_run
 from tiltlm.runs.records import Answer, Comparison
+from tiltlm.visible import shortened
 
 _NARROW = 100
 """Below this many columns, answers stand one below the other."""
@@ -34,28 +37,35 @@ def compare_run(run: Path, prompts: Sequence[str], reporter: Reporter) -> None:
         if files.comparison is None:
             raise RunError(f"the run in {run} recorded no answers: give prompts of your own with --prompt TEXT.")
         reporter.say(f"Answers recorded when {run} was trained; --prompt TEXT asks both models anew.")
-        show(files.comparison, reporter)
+        show(files.comparison, reporter, str(run / "comparison.json"))
         return
-    if not (run / "model" / "config.json").is_file():
+    if not has_model(run):
         raise RunError(f"the run in {run} holds no trained model.")
-    show(_ask(run, files, prompts, reporter), reporter)
+    reporter.say(f"Asking both models of {run}.")
+    show(_ask(run, files, prompts, reporter), reporter, None)
 
 
 def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter) -> Comparison:
     config: Config = config_from_dict(files.settings)
+    prepare_model(config, reporter)
     setup = set_up(config)
     before = PairScorer(load_model(setup.source, setup.device))
     source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
     trained = PairScorer(load_model(source, setup.device))
     comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    with reporter.progress("answering", comparer.passes() * len(asked), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(asked), "prompts") as advance:
         return comparer.compare(Models(before, trained, before), asked, advance)
 
 
-def show(comparison: Comparison, reporter: Reporter) -> None:
-    """Prints each prompt with both models' answers, side by side where the terminal is wide enough."""
+def show(comparison: Comparison, reporter: Reporter, recorded_in: str | None) -> None:
+    """Prints each prompt with both models' answers, side by side where the terminal is wide enough.
+
+    recorded_in: the file that holds long texts whole, of which a part is shown; None: answers just made, which are
+        nowhere else and shown whole.
+    """
     for prompt in comparison.prompts:
-        reporter.console.print(f"\n[bold]{escape(prompt.prompt.strip())}[/bold]")
+        asked = shortened(prompt.prompt.strip(), recorded_in or "the prompt you gave")
+        reporter.console.print(f"\n[bold]{escape(asked)}[/bold]")
         rows = [("greedy", prompt.before.greedy, prompt.after.greedy)]
         rows += [
             (f"sample {number}", old, new)
@@ -64,12 +74,16 @@ def show(comparison: Comparison, reporter: Reporter) -> None:
         if reporter.console.width >= _NARROW:
             table = Table("", "base", "trained", show_lines=True, expand=True)
             for name, old, new in rows:
-                table.add_row(name, escape(_text(old)), escape(_text(new)))
+                table.add_row(name, escape(_text(old, recorded_in)), escape(_text(new, recorded_in)))
             reporter.console.print(table)
             continue
         for name, old, new in rows:
-            reporter.say(f"\n[{name}] base: {_text(old)}\n[{name}] trained: {_text(new)}")
+            lines = f"\n[{name}] base: {_text(old, recorded_in)}\n[{name}] trained: {_text(new, recorded_in)}"
+            reporter.console.print(escape(lines))
 
 
-def _text(answer: Answer) -> str:
-    return answer.text if answer.reward is None else f"{answer.text}\n({answer.reward:+.2f})"
+def _text(answer: Answer, recorded_in: str | None) -> str:
+    text = answer.text if recorded_in is None else shortened(answer.text, recorded_in)
+    if not text.strip():
+        text = "(empty)"
+    return text if answer.reward is None else f"{text}\n({answer.reward:+.2f})"

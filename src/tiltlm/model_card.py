@@ -7,14 +7,17 @@ import json
 import shlex
 from pathlib import Path
 
-from tiltlm.config import Config
-from tiltlm.model.loading import EMBEDDED
+from tiltlm.config import config_from_dict
+from tiltlm.masking import masked
+from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
-from tiltlm.runs.records import DataReport, Environment, Summary
+from tiltlm.runs.reading import RunFiles
+from tiltlm.runs.records import Summary
 
 
-def model_card(config: Config, environment: Environment, data: DataReport, summary: Summary) -> str:
+def model_card(run: RunFiles, summary: Summary) -> str:
     """Markdown with the hub's front matter."""
+    config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
     front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
@@ -28,10 +31,11 @@ def model_card(config: Config, environment: Environment, data: DataReport, summa
         "Reference": config.model.reference or "the base model",
         "Objective": f"{config.loss.name}, beta {config.loss.beta}",
         "Pairs": f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
-        + ", ".join(source.name for source in data.sources),
+        + ", ".join(source.name for source in run.data.sources),
         "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
         f"{training.warmup_steps} warm-up steps, {training.batch_pairs} pairs a step, {summary.steps} steps",
         "Arithmetic": environment.precision or "",
+        "Weights": f"saved in {summary.saved_as}" if summary.saved_as else "",
         "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
@@ -43,4 +47,4 @@ def model_card(config: Config, environment: Environment, data: DataReport, summa
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
-    return "\n".join(lines)
+    return masked("\n".join(lines))

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.cache import cache_folder
+from tiltlm.cache import REFERENCE, cache_folder
 from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
@@ -19,32 +19,43 @@ from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.data.templates import choose_template
 from tiltlm.data.tokenization import PairTokenizer, check_limits
 from tiltlm.errors import ModelError
-from tiltlm.evaluation.comparison import Comparer, Figures, Models, Prompt, figures
+from tiltlm.evaluation.comparison import Comparer, Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
+from tiltlm.model.dither import add_dither, remove_dither
+from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import (
-    ModelSource,
     checkpoint_activations,
     choose_device,
     choose_precision,
-    find_model,
-    load_model,
     load_tokenizer,
     model_facts,
-    save_model,
 )
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
+from tiltlm.model.reference import ReferenceCache, fill_cache, missing_pairs, reference_address, with_reference
+from tiltlm.model.saving import choose_save_dtype, round_weights, save_model
 from tiltlm.model.scorer import PairScorer
-from tiltlm.model_card import model_card
+from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.weights import load_model
+from tiltlm.preflight import before_work, require_fit
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
+from tiltlm.run_record import RunRecord
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.records import Check, EvalRow, Summary, TrainRow
-from tiltlm.summary import summarise
+from tiltlm.runs.records import EvalRow, Summary, TrainRow
 from tiltlm.training.checks import run_checks
-from tiltlm.training.loop import StopRequest, Trainer, TrainingOutcome
+from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
+from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
+from tiltlm.validation import require_warmup
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedData:
+    """The pairs with the reference's log-probabilities in the arithmetic of training."""
+
+    train: list[ReferencedPair]
+    held_out: list[ReferencedPair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,8 @@ class Setup:
     device: torch.device
     precision: torch.dtype
     precision_why: str
+    save_dtype: torch.dtype
+    save_why: str
 
 
 def set_up(config: Config) -> Setup:
@@ -75,51 +88,71 @@ def set_up(config: Config) -> Setup:
     check_limits(config.data, config.comparison, facts.positions)
     choose_template(tokenizer, config.model.chat_template)
     encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
-    return Setup(config, source, encoder, facts.positions, device, precision, why)
+    save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
+    return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
 
 
 def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary:
     """Runs the whole job and leaves its files in the run's folder. Returns the summary as written.
 
+    However it ends after the data was read, what training achieved is in the folder, and `summary.json` says how it
+    ended.
+
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
-    start = time.perf_counter()
-    RunFolder.require_free(Path(config.run.directory), config.run.name, config.run.overwrite)
-    with reporter.stage("data", "1/5 Data"):
-        setup = set_up(config)
-        data = _prepare(setup, reporter)
-        # A prompt that cannot be asked is found out before the work, not after it.
-        extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
-    folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-    environment = describe_environment(tuple(command), _device_name(setup.device), setup.precision_why)
-    folder.write_json("config.json", config)
-    folder.write_json("environment.json", environment)
-    folder.write_json("data_report.json", data.report)
+    before_work(config, reporter)
+    with StopRequest() as stop:
+        with reporter.stage("data", "1/6 Data"):
+            setup = set_up(config)
+            data = _prepare(setup, reporter)
+            # A prompt that cannot be asked is found out before the work, not after it.
+            extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
+        folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
+        folder.write_json("config.json", config)
+        environment = describe_environment(tuple(command), _device_name(setup.device), setup.precision_why)
+        folder.write_json("environment.json", environment)
+        folder.write_json("data_report.json", data.report)
+        record = RunRecord(folder, setup.device, reporter)
+        try:
+            completed = _work(setup, data, folder, record, stop, reporter)
+        except KeyboardInterrupt:
+            completed = False
+        except BaseException as error:
+            record.end("failed", str(error) or type(error).__name__)
+            raise
+        summary = record.end("completed" if completed else "interrupted", None)
+        with reporter.stage("report", "6/6 Report"):
+            write_report(folder.path)
+        _conclude(folder, summary, reporter)
+        return summary
 
-    with reporter.stage("reference", "2/5 Reference log-probabilities"):
-        scorer = PairScorer(load_model(setup.source, setup.device))
-        _require_vocabulary(scorer.model, data)
+
+def _work(
+    setup: Setup, data: PreparedData, folder: RunFolder, record: RunRecord, stop: StopRequest, reporter: Reporter
+) -> bool:
+    """Everything after the data: reference, training, the saved model's figures, answers. Whether it ran to the end."""
+    with record.stage("reference", "2/6 Reference log-probabilities"):
+        scorer = PairScorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
+        _require_vocabulary(setup, scorer.model, data)
         reporter.say(f"  {_describe_model(scorer)}; {setup.precision_why}")
-        train_pairs, eval_pairs = _reference(setup, scorer, data, reporter)
-
-    with reporter.stage("training", "3/5 Training"):
-        checks, outcome = _train(setup, scorer, train_pairs, eval_pairs, folder, reporter)
-        save_model(scorer.model, setup.tokenizer.tokenizer, folder.model)
-
-    with reporter.stage("comparison", "4/5 Answers before and after"):
-        shown = _compare(setup, scorer, data, folder, reporter) if outcome.completed else Figures(counted_prompts=0)
-
-    with reporter.stage("report", "5/5 Report"):
-        summary = summarise(
-            config, setup.device, data, checks, outcome, shown, dict(reporter.stages), time.perf_counter() - start
-        )
-        folder.write_json("summary.json", summary)
-        card = model_card(config, environment, data.report, summary)
-        (folder.model / "README.md").write_text(card, encoding="utf-8")
-        write_report(folder.path)
-    _conclude(folder, summary, reporter)
-    return summary
+        require_fit(sum(weight.numel() for weight in scorer.parameters()), folder.path, reporter)
+        pairs, held_out = _reference(setup, scorer, data, reporter)
+    with record.stage("training", "3/6 Training"):
+        completed, trained_P2 = _train(setup, scorer, pairs, held_out, folder, record, stop, reporter)
+    del scorer  # its place is taken by the saved model
+    if not folder.model.is_dir():
+        reporter.say("  no step was taken, so there is no model to save")
+        return False
+    with record.stage("evaluation", "4/6 The saved model on held-out pairs"):
+        files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
+        saved = PairScorer(load_model(files, setup.device))
+        _evaluate(setup, saved, trained_P2, held_out, folder, reporter)
+    if not completed or stop.requested:
+        return False
+    with record.stage("comparison", "5/6 Answers before and after"):
+        _compare(setup, saved, data, folder, reporter)
+    return True
 
 
 def _prepare(setup: Setup, reporter: Reporter) -> PreparedData:
@@ -141,32 +174,47 @@ def _prepare(setup: Setup, reporter: Reporter) -> PreparedData:
     return data
 
 
-def _require_vocabulary(model: PreTrainedModel, data: PreparedData) -> None:
-    rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
-    for pair in (*data.train, *data.eval):
-        largest = int(max(pair.chosen.ids.max(), pair.rejected.ids.max()))
-        if largest >= rows:
-            raise ModelError(
-                f"{pair.id} has token {largest}, but the model embeds {rows} tokens: the tokenizer is another model's."
-            )
+def _require_vocabulary(setup: Setup, model: PreTrainedModel, data: PreparedData) -> None:
+    pairs = (*data.train, *data.eval)
+    extra = extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
+    named = [(pair.id, side.ids) for pair in pairs for side in (pair.chosen, pair.rejected)]
+    require_embedded(model, setup.tokenizer.tokenizer, [*named, *((prompt.id, prompt.ids) for prompt in extra)])
 
 
 def _reference(
     setup: Setup, scorer: PairScorer, data: PreparedData, reporter: Reporter
-) -> tuple[list[ReferencedPair], list[ReferencedPair]]:
-    """Joins all pairs with their reference log-probabilities, computing those the cache lacks."""
+) -> tuple[ReferencedData, HeldOut]:
+    """Joins all pairs with their reference log-probabilities, computing those the cache lacks.
+
+    The held-out pairs are scored in float32 too, for the figures of the saved model. For training in bfloat16 the
+    weights of `scorer`, and those of the reference, are dithered from here on.
+    """
     reference = scorer
     if setup.config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
-    cache = ReferenceCache(cache_folder() / "reference", fingerprint(reference.model), setup.precision)
-    pairs: list[TokenizedPair] = [*data.train, *data.eval]
+        _require_vocabulary(setup, reference.model, data)
+    exact = _cached(setup, reference, data.eval, torch.float32, reporter)
+    start = exact if reference is scorer else _cached(setup, scorer, data.eval, torch.float32, reporter)
+    if setup.precision is not torch.float32:
+        for one in (scorer,) if reference is scorer else (scorer, reference):
+            add_dither(one.model)
+    joined = _cached(setup, reference, [*data.train, *data.eval], setup.precision, reporter)
+    train, held_out = joined[: len(data.train)], joined[len(data.train) :]
+    return ReferencedData(train, held_out), HeldOut(exact, values_of(start))
+
+
+def _cached(
+    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedPair], precision: torch.dtype, reporter: Reporter
+) -> list[ReferencedPair]:
+    """Pairs with a model's log-probabilities, from the cache or computed now."""
+    name = str(precision).removeprefix("torch.")
+    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
     missing = missing_pairs(pairs, cache)
-    reporter.say(f"  {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache {cache.path.name}")
+    reporter.say(f"  {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache {cache.path.name} ({name})")
     if missing:
-        with reporter.progress("reference", len(missing), "pairs") as advance:
-            budget = setup.config.training.micro_batch_tokens
-            fill_cache(reference, missing, cache, setup.precision, budget, advance)
-    joined = with_reference(data.train, cache), with_reference(data.eval, cache)
+        with reporter.progress(f"reference, {name}", len(missing), "pairs") as advance:
+            fill_cache(scorer, missing, cache, precision, setup.config.training.micro_batch_tokens, advance)
+    joined = with_reference(pairs, cache)
     cache.close()
     return joined
 
@@ -187,41 +235,118 @@ def _reference_source(setup: Setup) -> ModelSource:
 def _train(
     setup: Setup,
     scorer: PairScorer,
-    train_pairs: list[ReferencedPair],
-    eval_pairs: list[ReferencedPair],
+    pairs: ReferencedData,
+    held_out: HeldOut,
     folder: RunFolder,
+    record: RunRecord,
+    stop: StopRequest,
     reporter: Reporter,
-) -> tuple[list[Check], TrainingOutcome]:
+) -> tuple[bool, np.ndarray | None]:
+    """Trains, and saves what came of it however it ended.
+
+    Returns:
+        Whether training ran to its end; and, where the files hold the weights rounded, the held-out log-probabilities
+        of the weights as trained.
+    """
     config = setup.config
     if config.training.activation_checkpointing:
         checkpoint_activations(scorer.model)
     trainer = Trainer(scorer, config, setup.precision)
-    steps = trainer.total_steps(len(train_pairs))
-    first = next(batches(len(train_pairs), config.training.batch_pairs, steps, config.run.seed))
-    checks = run_checks(trainer, [train_pairs[i] for i in first], setup.tokenizer)
-    for check in checks:
+    steps = trainer.total_steps(len(pairs.train))
+    require_warmup(steps, config.training)
+    first = next(batches(len(pairs.train), config.training.batch_pairs, steps, config.run.seed))
+    record.checks = tuple(run_checks(trainer, [pairs.train[i] for i in first], setup.tokenizer))
+    for check in record.checks:
         reporter.say(f"  checked: {check.name}: {check.detail}")
-    with (
-        MetricsLog(folder.metrics) as log,
-        StopRequest() as stop,
-        reporter.progress("training", steps, "steps") as advance,
-    ):
+    taken = 0
 
-        def on_row(row: TrainRow | EvalRow) -> None:
-            if isinstance(row, EvalRow):
-                low, high = row.accuracy_interval or (0.0, 1.0)
-                reporter.say(
-                    f"  step {row.step}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.3f} "
-                    f"[{low:.3f}, {high:.3f}], margin {row.margin:+.3f}"
-                )
-            else:
-                advance(1)
+    def on_row(row: TrainRow | EvalRow) -> None:
+        nonlocal taken
+        if isinstance(row, TrainRow):
+            taken += 1
+            advance(1)
+        else:
+            _say_evaluation(row, reporter)
 
-        outcome = trainer.train(train_pairs, eval_pairs, log, stop, on_row)
-    return checks, outcome
+    try:
+        with (
+            MetricsLog(folder.metrics) as log,
+            reporter.progress("training", steps, "steps") as advance,
+        ):
+            completed = trainer.train(pairs.train, pairs.held_out, log, stop, on_row).completed
+    except BaseException:
+        if taken:
+            _keep(setup, scorer, None, folder, stop, reporter)
+        raise
+    return completed, _keep(setup, scorer, held_out, folder, stop, reporter) if taken else None
 
 
-def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunFolder, reporter: Reporter) -> Figures:
+def _keep(
+    setup: Setup,
+    scorer: PairScorer,
+    held_out: HeldOut | None,
+    folder: RunFolder,
+    stop: StopRequest,
+    reporter: Reporter,
+) -> np.ndarray | None:
+    """Saves the trained model. Its weights are from then on those of the files.
+
+    Returns:
+        Where the files hold the weights rounded, the held-out log-probabilities of the weights as trained.
+    """
+    if setup.precision is not torch.float32:
+        with stop.held():
+            remove_dither(scorer.model)
+    trained_P2 = None
+    try:
+        if held_out is not None and setup.save_dtype is not torch.float32:
+            trained_P2 = _exactly(setup, "the trained weights", scorer, held_out, reporter)
+    finally:
+        with stop.held():
+            round_weights(scorer.model, setup.save_dtype)
+            unfinished = folder.path / ".model.partial"
+            save_model(scorer.model, setup.tokenizer.tokenizer, setup.source, unfinished)
+            unfinished.replace(folder.model)
+        reporter.say(f"  {folder.model}: {setup.save_why}")
+    return trained_P2
+
+
+def _exactly(setup: Setup, what: str, scorer: PairScorer, held_out: HeldOut, reporter: Reporter) -> np.ndarray:
+    """The held-out pairs' log-probabilities in float32."""
+    budget = setup.config.training.micro_batch_tokens
+    with reporter.progress(f"held-out pairs, {what}", len(held_out.pairs), "pairs") as advance:
+        return exact_logps(scorer, held_out.tokenized, budget, advance)
+
+
+def _evaluate(
+    setup: Setup,
+    saved: PairScorer,
+    trained_P2: np.ndarray | None,
+    held_out: HeldOut,
+    folder: RunFolder,
+    reporter: Reporter,
+) -> None:
+    """The saved model's figures on the held-out pairs; writes `evaluation.json`."""
+    start = time.perf_counter()
+    saved_P2 = _exactly(setup, "the saved model", saved, held_out, reporter)
+    name = str(setup.save_dtype).removeprefix("torch.")
+    evaluation = evaluate_saved(saved_P2, trained_P2, held_out, setup.config.loss, name, start)
+    folder.write_json("evaluation.json", evaluation)
+    figures = evaluation.figures
+    reporter.say(
+        f"  in float32, held-out loss {figures.loss:.4f}, accuracy {figures.accuracy:.3f}, margin {figures.margin:+.3f}"
+    )
+
+
+def _say_evaluation(row: EvalRow, reporter: Reporter) -> None:
+    low, high = row.accuracy_interval or (0.0, 1.0)
+    reporter.say(
+        f"  step {row.step}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.3f} "
+        f"[{low:.3f}, {high:.3f}], margin {row.margin:+.3f}"
+    )
+
+
+def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunFolder, reporter: Reporter) -> None:
     """Answers prompts with the model as it was and as it is; writes `comparison.json`."""
     config = setup.config
     prompts: list[Prompt] = [
@@ -229,16 +354,15 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
         *extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup)),
     ]
     if not prompts:
-        return Figures(counted_prompts=0)
+        return
     before = PairScorer(load_model(setup.source, setup.device))
     reference = before
     if config.model.reference is not None:
         reference = PairScorer(load_model(_reference_source(setup), setup.device))
     comparer = comparer_for(setup)
-    with reporter.progress("answering", comparer.passes() * len(prompts), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(prompts), "prompts") as advance:
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
-    return figures(comparison)
 
 
 def prompt_room(setup: Setup) -> int | None:
@@ -247,13 +371,13 @@ def prompt_room(setup: Setup) -> int | None:
 
 
 def comparer_for(setup: Setup) -> Comparer:
-    """The comparer that a run's settings describe."""
+    """The comparer that a run's settings describe, in float32: answers are those of the models as they are saved."""
     return Comparer(
         tokenizer=setup.tokenizer.tokenizer,
         config=setup.config.comparison,
         seed=setup.config.run.seed,
         terminators=frozenset(setup.tokenizer.terminators),
-        precision=setup.precision,
+        precision=torch.float32,
         token_budget=setup.config.training.micro_batch_tokens,
     )
 

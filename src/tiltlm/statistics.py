@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,12 +12,15 @@ from tiltlm.runs.records import Estimate
 
 Z_95 = 1.959964
 """Two-sided 95% quantile of the normal distribution."""
+DRAWN_AT_ONCE = 2**20
+"""Values that a bootstrap draws together, which bounds its memory."""
 
 
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """95% Wilson score interval of a proportion; it stays sensible near 0 and 1 and for few trials.
 
-    Source: E. B. Wilson, JASA 22 (1927) 209-212. Half successes (ties) are allowed. No trials: (0, 1).
+    Source: E. B. Wilson, JASA 22 (1927) 209-212. Half successes (ties) are allowed, and so is an effective number of
+    trials that is not whole. No trials: (0, 1).
     """
     if trials == 0:
         return 0.0, 1.0
@@ -24,6 +28,22 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z_95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def effective_number(clusters: Sequence[int]) -> float:
+    """How many independent values the values of these clusters are worth, if those of one cluster all say the same.
+
+    (sum of sizes)^2 / sum of squared sizes: the number of values where each is a cluster of its own, the number of
+    clusters where all are of one size, less where a few are larger than the rest. Repeating every value k times leaves
+    it as it was. Intervals made with it are too wide, never too narrow, where the values of a cluster differ.
+
+    Source: L. Kish, Survey Sampling (1965), chapter 5: the design effect of clusters, at intraclass correlation 1.
+
+    Args:
+        clusters: of each value, the cluster that it belongs to.
+    """
+    sizes = np.array(list(Counter(clusters).values()), dtype=np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Estimate:
@@ -34,14 +54,40 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_0
     Raises:
         ValueError: there are no values.
     """
-    if not values:
+    return clustered_mean(values, range(len(values)), seed, resamples)
+
+
+def clustered_mean(
+    values: Sequence[float], clusters: Sequence[int], seed: int = 0, resamples: int = 10_000
+) -> Estimate:
+    """Mean of values of which those of one cluster (pairs of one prompt) may depend on each other.
+
+    The 95% percentile bootstrap interval draws whole clusters; None where there is but one.
+
+    Args:
+        clusters: of each value, the cluster that it belongs to.
+
+    Source: A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application (1997), section 3.8; why clusters:
+    E. Miller, arXiv 2411.00640, section 2.2.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not len(values):
         raise ValueError("the mean of nothing is not defined")
-    if len(values) == 1:
-        return Estimate(float(values[0]), None)
-    data = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(data), (resamples, len(data)))
-    low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
-    return Estimate(float(data.mean()), (float(low), float(high)))
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(cluster, weights=np.asarray(values, dtype=np.float64))
+    sizes = np.bincount(cluster).astype(np.float64)
+    mean = float(sums.sum() / sizes.sum())
+    if len(sums) == 1:
+        return Estimate(mean, None)
+    generator, means = np.random.default_rng(seed), []
+    rows = max(1, DRAWN_AT_ONCE // len(sums))
+    for start in range(0, resamples, rows):
+        draws = generator.integers(0, len(sums), (min(rows, resamples - start), len(sums)))
+        means.append(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Estimate(mean, (float(low), float(high)))
 
 
 def standard_error(values: Sequence[float]) -> float | None:

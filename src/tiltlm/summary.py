@@ -1,70 +1,68 @@
-"""A run in figures: what `summary.json` holds."""
+"""A run in figures: what `summary.json` holds, from the run's other files alone."""
 
 from __future__ import annotations
 
-import torch
+from tiltlm.evaluation.figures import Figures, figures
+from tiltlm.runs.reading import RunFiles
+from tiltlm.runs.records import Settings, Summary
 
-from tiltlm.config import Config
-from tiltlm.data.preparation import PreparedData
-from tiltlm.evaluation.comparison import Figures
-from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.runs.records import Check, Estimate, Summary
-from tiltlm.training.loop import TrainingOutcome
+KILLED = "it has not ended, or its process was killed"
 
 
-def summarise(
-    config: Config,
-    device: torch.device,
-    data: PreparedData,
-    checks: list[Check],
-    outcome: TrainingOutcome,
-    shown: Figures,
-    stages: dict[str, float],
-    seconds: float,
-) -> Summary:
-    """Gathers a run's figures. `stages` and `seconds` are durations so far, in seconds."""
-    rows, evaluations = outcome.train_rows, outcome.eval_rows
-    first, last = evaluations[0], evaluations[-1]
+def summarise(run: RunFiles) -> Summary:
+    """Gathers a run's figures. What the run did not come to is None."""
+    outcome, evaluation, rows = run.outcome, run.evaluation, run.metrics.train
+    shown = figures(run.comparison) if run.comparison is not None else Figures(counted_prompts=0)
+    saved = evaluation.figures if evaluation is not None else None
     busy = sum(row.seconds for row in rows)
+    status = outcome.status if outcome is not None else "running"
+    message = outcome.message if outcome is not None else None
+    reward = _text(run.settings, "comparison", "reward")
     return Summary(
-        run=config.run.name,
-        completed=outcome.completed,
-        model=config.model.path,
-        reference=config.model.reference,
-        loss=config.loss.name,
-        beta=config.loss.beta,
+        run=_text(run.settings, "run", "name") or "run",
+        completed=status == "completed",
+        status=status if status != "running" else "killed",
+        message=message if status != "running" else KILLED,
+        model=_text(run.settings, "model", "path") or "",
+        reference=_text(run.settings, "model", "reference"),
+        loss=_text(run.settings, "loss", "name") or "",
+        beta=float(str(run.settings["loss"]["beta"])),
         steps=len(rows),
         epochs=rows[-1].epoch if rows else 0.0,
-        train_pairs=len(data.train),
-        eval_pairs=len(data.eval),
+        train_pairs=run.data.train.pairs if run.data.train is not None else None,
+        eval_pairs=run.data.eval.pairs if run.data.eval is not None else None,
         first_loss=rows[0].loss if rows else None,
         final_loss=rows[-1].loss if rows else None,
-        eval_loss=last.loss,
-        eval_accuracy=last.accuracy,
-        eval_accuracy_interval=last.accuracy_interval,
-        eval_margin=last.margin,
-        eval_chosen_logp_change=Estimate(last.chosen_logp - first.chosen_logp, None),
-        eval_rejected_logp_change=Estimate(last.rejected_logp - first.rejected_logp, None),
-        reward=None if config.comparison.reward == "none" else config.comparison.reward,
+        eval_loss=saved.loss if saved is not None else None,
+        eval_accuracy=saved.accuracy if saved is not None else None,
+        eval_accuracy_interval=saved.accuracy_interval if saved is not None else None,
+        eval_margin=saved.margin if saved is not None else None,
+        eval_margin_interval=evaluation.margin.interval if evaluation is not None else None,
+        chosen_logp_change=evaluation.chosen_logp_change if evaluation is not None else None,
+        rejected_logp_change=evaluation.rejected_logp_change if evaluation is not None else None,
+        training_margin=run.metrics.evaluations[-1].margin if len(run.metrics.evaluations) > 1 else None,
+        saved_as=evaluation.saved_as if evaluation is not None else None,
+        survived=evaluation.survived if evaluation is not None else None,
+        reward=None if reward == "none" else reward,
         reward_before=shown.reward_before,
         reward_after=shown.reward_after,
         reward_difference=shown.reward_difference,
         win_rate=shown.win_rate,
         win_rate_interval=shown.win_rate_interval,
         kl=shown.kl,
+        kl_at_temperature=shown.kl_at_temperature,
         answers_before=shown.answers_before,
         answers_after=shown.answers_after,
         counted_prompts=shown.counted_prompts,
-        seconds=seconds,
-        stages=stages,
+        seconds=outcome.seconds if outcome is not None else None,
+        stages=outcome.stages if outcome is not None else None,
         pairs_per_second=sum(row.pairs for row in rows) / busy if busy else None,
         tokens_per_second=sum(row.tokens for row in rows) / busy if busy else None,
-        peak_memory_gib=_peak_memory(device),
-        checks=tuple(checks),
+        peak_memory_gib=outcome.peak_memory_gib if outcome is not None else None,
+        checks=outcome.checks if outcome is not None else None,
     )
 
 
-def _peak_memory(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return peak_memory_gib()
+def _text(settings: Settings, section: str, option: str) -> str | None:
+    value = settings.get(section, {}).get(option)
+    return None if value is None else str(value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from pathlib import Path
 
+from tiltlm.column_names import COLUMNS
 from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
@@ -57,6 +60,10 @@ def _require_ranges(config: Config) -> None:
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )
     _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
+    for ours in data.columns:
+        near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
+        hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."
+        _require(ours in COLUMNS, f"data.columns maps to our columns, and `{ours}` is none of them. {hint}")
     name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
     _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
 
@@ -87,6 +94,41 @@ def _require_effects(config: Config) -> None:
         data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
         f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
     )
+    if training.max_steps is not None:
+        require_warmup(training.max_steps, training)
+
+
+def require_warmup(steps: int, training: TrainingConfig) -> None:
+    """Refuses a warm-up that never ends: the learning rate asked for would never be reached.
+
+    steps: optimizer steps of the whole run.
+
+    Raises:
+        ConfigError: the warm-up is longer than the run.
+    """
+    _require(
+        training.warmup_steps <= steps,
+        f"training.warmup_steps is {training.warmup_steps}, but the run has {steps} "
+        f"step{'' if steps == 1 else 's'}, so training.learning_rate would never be reached: lower it to {steps} or "
+        "less, or train for longer.",
+    )
+
+
+def places_read(config: Config) -> dict[str, Path]:
+    """The local places that a run would read, by the option that names each; places of the hub are not there."""
+    named = {
+        "model.path": config.model.path,
+        "model.reference": config.model.reference,
+        "data.train": config.data.train,
+        "data.eval": config.data.eval,
+        "hub.folder": config.hub.folder,
+    }
+    keywords = {"model.path": "embedded", "model.reference": "embedded", "data.train": "demo", "data.eval": "demo"}
+    return {
+        option: Path(place)
+        for option, place in named.items()
+        if place is not None and place != keywords.get(option)  # a keyword means no folder of that name
+    }
 
 
 def _require(holds: bool, message: str) -> None:

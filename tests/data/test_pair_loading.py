@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, load_pairs
+from tiltlm.data.tokenization import Tokenized
 from tiltlm.errors import ConfigError, DataError
 
 REAL_DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -76,7 +78,7 @@ def test_an_unknown_format_names_the_file(tmp_path: Path) -> None:
 def test_ranked_pairs_needs_ranked_rows(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.ranked_pairs has no effect"):
         load(written(tmp_path, row()), ranked_pairs="best-worst")
-    ranking = {"prompt": "P", "answers": ["a", "b", ""]}
+    ranking = {"prompt": "P", "answers": ["a", "b", ""], "scores": [3, 2, 1]}
     loaded = load(written(tmp_path, ranking))
     assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1#1>2"]
     assert [drop.id for drop in loaded.dropped] == ["p.jsonl:1#1>3", "p.jsonl:1#2>3"]
@@ -90,6 +92,91 @@ def test_what_is_unusual_is_noted_and_kept(tmp_path: Path) -> None:
     assert [note.split(" pairs ")[0] for note in loaded.notes] == ["1 of 5"] * 4
     for note, word in zip(loaded.notes, ["repeat", "prefer", "further turns", "begin with the prompt"], strict=True):
         assert word in note
+    assert loaded.notes[2].endswith("First: p.jsonl:4.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "word"),
+    [
+        ("Why?", "Why? So.", "Why? No.", "begin with the prompt, which then stands there twice"),
+        ("Why?", "\nWhy?\nSo.", "No.", "have a chosen completion that begins with the prompt, where the rejected"),
+        ("Why?", "So.", "Why? No.", "have a rejected completion that begins with the prompt, where the chosen"),
+        ([{"role": "user", "content": "Why?"}], "Why? So.", "No.", "have a chosen completion that begins with"),
+        ("Why?", "Because", "Whyever", None),
+    ],
+)
+def test_completions_that_begin_with_the_prompt(
+    tmp_path: Path, prompt: object, chosen: str, rejected: str, word: str | None
+) -> None:
+    notes = load(written(tmp_path, row(prompt, chosen, rejected))).notes
+    assert len(notes) == (word is not None) and all(str(word) in note and "First: p.jsonl:1." in note for note in notes)
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", " N/A ", "<NA>", "undefined"])
+def test_words_for_nothing_as_a_whole_answer_are_noted(tmp_path: Path, word: str) -> None:
+    loaded = load(written(tmp_path, row(), row("Q", rejected=word), row("R", chosen=word), row("S", chosen=f"{word}!")))
+    assert loaded.notes == [
+        "2 of 4 pairs have `nan`, `None`, `null` or such as a whole answer: a program may have written it where there "
+        "was none. First: p.jsonl:2, p.jsonl:3."
+    ]
+
+
+def test_a_number_that_is_none_is_no_answer(tmp_path: Path) -> None:
+    (drop,) = load(written(tmp_path, row(), row(rejected=float("nan")))).dropped
+    assert drop.detail == "`rejected` is NaN, not text"
+
+
+def test_an_answer_that_is_the_text_of_a_list_is_noted(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, row(), row("Q", rejected='["a", "b"]')))
+    assert "1 of 2 pairs have the JSON text of a list as a whole answer" in loaded.notes[0]
+
+
+def test_several_rejected_answers_are_a_pair_each(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, row(rejected=["b", "c", "a"]), row(chosen=["a", "c"], rejected=["d"]), row()))
+    assert [(pair.id, pair.chosen, pair.rejected) for pair in loaded.pairs] == [
+        ("p.jsonl:1#1>1", "a", "b"),
+        ("p.jsonl:1#1>2", "a", "c"),
+        ("p.jsonl:2#1>1", "a", "d"),
+        ("p.jsonl:2#2>1", "c", "d"),
+        ("p.jsonl:3", "a", "b"),
+    ]
+    assert [(drop.id, drop.reason) for drop in loaded.dropped] == [("p.jsonl:1#1>3", "identical completions")]
+    chats = [[{"role": "user", "content": "P"}, {"role": "assistant", "content": text}] for text in "abc"]
+    loaded = load(written(tmp_path, {"chosen": chats[0], "rejected": chats[1:]}))
+    assert len(loaded.pairs) == 2 and loaded.source.format == "chat"
+
+
+def test_a_verdict_that_the_other_one_contradicts_is_noted(tmp_path: Path) -> None:
+    answers = {"prompt": "P", "response_0": "a", "response_1": "b"}
+    rows = [answers | {"better_response_id": better, "safer_response_id": safer} for better, safer in [(0, 0), (0, 1)]]
+    loaded = load(written(tmp_path, *rows))
+    assert len(loaded.pairs) == 2 and loaded.source.unused_columns == {}
+    assert (
+        "1 row (p.jsonl:2): `safer_response_id` names the other answer; `better_response_id` is used."
+        in loaded.notes[0]
+    )
+    safer = load(written(tmp_path, *rows), columns={"better_response_id": "safer_response_id"})
+    assert safer.pairs[1].chosen != loaded.pairs[1].chosen
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"context": [{"role": "user", "content": "P"}], "response1": "a", "response2": "b", "overall_preference": 0},
+        {"prompt": "P", "response_1": "a", "response_2": "b", "preference_strength": "0"},
+        {"prompt": "P", "response_a": "a", "response_b": "b", "winner": "tie"},
+    ],
+)
+def test_no_preference_is_no_pair(tmp_path: Path, fields: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="no preference: 1"):
+        load(written(tmp_path, fields))
+
+
+def test_unused_columns_are_in_the_data_report(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, row() | {"source": "x"}, row("Q") | {"source": "y"}))
+    report = data_report([loaded], Tokenized(), None, [], [], [], str)
+    assert report.sources[0].unused_columns == {"source": 2}
+    assert "Columns not used: `source` (2 rows)." in report.notes
 
 
 cells = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_size=2), max_size=2)
@@ -101,7 +188,9 @@ def test_every_row_is_a_pair_or_dropped(rows: list[object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaded = load(written(Path(folder), row("first"), *rows), format="preference")
     found = [pair.id for pair in loaded.pairs] + [drop.id for drop in loaded.dropped]
-    assert sorted(found) == sorted(f"p.jsonl:{line}" for line in range(1, len(rows) + 2))
+    # A row with several answers gives several pairs.
+    assert {name.partition("#")[0] for name in found} == {f"p.jsonl:{line}" for line in range(1, len(rows) + 2)}
+    assert len(set(found)) == len(found)
     assert loaded.source.rows == len(rows) + 1
 
 

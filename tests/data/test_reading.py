@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.data import reading
-from tiltlm.data.reading import Row, read_rows
+from tiltlm.data import encodings, json_rows
+from tiltlm.data.reading import read_rows
+from tiltlm.data.rows import Row
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 
@@ -142,7 +143,7 @@ def test_an_empty_json_list_has_no_rows(tmp_path: Path) -> None:
     ("content", "rows", "drops"),
     [
         (b'[{"a": 1}, 2, {"a": 3}]', ["#1", "#3"], ["#2"]),
-        (b'[{"a": 1}, {"a" 2}, {"a": 3}]', ["#1"], ["#2"]),
+        (b'[{"a": 1}, {"a" 2}, {"a": 3}]', ["#1", "#3"], ["#2"]),
         (b'[{"a": 1}, {"a": 2}', ["#1"], ["#2"]),
         (b'[{"a": 1}, ', ["#1"], ["#2"]),
         (b'[{"a": 1},]', ["#1"], ["#2"]),
@@ -165,13 +166,13 @@ def test_json_lists_stream_in_pieces_of_any_size(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("stream") / "p.json"
     path.write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_PIECE", 3)
+        patch.setattr(encodings, "PIECE", 3)
         rows = list(read_rows(path))
     assert [row.fields for row in rows if isinstance(row, Row)] == items
 
 
 def test_an_endless_item_ends_the_reading_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_LONGEST_ITEM", 1000)
+    monkeypatch.setattr(json_rows, "_LONGEST_ITEM", 1000)
     path = written(tmp_path, "p.json", b'[{"a": 1}, {"a": "' + b"x" * 500_000)
     assert kept(path) == ["p.json#1"] and len(dropped(path)) == 1
 
@@ -195,10 +196,17 @@ def test_what_is_no_gzip_is_told(tmp_path: Path) -> None:
     assert isinstance(drop, DroppedPair) and "damaged gzip" in drop.detail
 
 
-@pytest.mark.parametrize("name", ["pairs.txt", "pairs", "pairs.parquet.gz", "pairs.gz"])
+@pytest.mark.parametrize("name", ["pairs.doc", "pairs", "pairs.parquet.gz", "pairs.doc.gz"])
 def test_unknown_kinds_are_errors(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="not read"):
         list(read_rows(written(tmp_path, name, b"{}")))
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.gz"])
+def test_a_name_that_does_not_tell_is_read_where_it_holds_json(tmp_path: Path, name: str) -> None:
+    assert kept(written(tmp_path, name, to_jsonl(ROWS))) == [f"{name}:1", f"{name}:2"]
+    with pytest.raises(DataError, match="read where they hold JSON, and this one does not"):
+        list(read_rows(written(tmp_path, name, b"Once upon a time\n")))
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data import hub
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.reading import Row
+from tiltlm.data.rows import Row
 from tiltlm.data.sources import split_files
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.hub import hub_is_reachable
@@ -101,9 +101,68 @@ def test_the_files_of_another_split_are_never_taken_instead(tmp_path: Path) -> N
         load(tmp_path, "eval")
 
 
+@pytest.mark.parametrize("role", ["train", "eval"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["{}_prefs.jsonl", "{}_sft.jsonl", "{}_gen.jsonl"],
+        [
+            "data/{}_prefs-00000-of-00002.jsonl",
+            "data/{}_prefs-00001-of-00002.jsonl",
+            "data/{}_sft-00000-of-00001.jsonl",
+        ],
+        ["{}_prefs/part-0.jsonl", "{}_sft/part-0.jsonl"],
+        ["harmless_{}.jsonl", "helpful_{}.jsonl"],
+    ],
+)
+def test_several_splits_that_match_are_asked_about(tmp_path: Path, names: list[str], role: Role) -> None:
+    word = "train" if role == "train" else "test"
+    for name in names:
+        put(tmp_path / name.format(word), name)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, role)
+    first = names[0].format(word).removeprefix("data/").split("/")[0].split("-")[0].removesuffix(".jsonl")
+    assert f"several splits that are called `{word}`: " in str(caught.value)
+    assert f"`--data.{role}-split {first}`" in str(caught.value)
+    settings = {f"{role}_split": first}
+    assert all(
+        name.split("/")[-2 if "part" in name else -1].startswith(first)
+        for name in ids(load(tmp_path, role, **settings))
+    )
+    # A split of just this name is the one that is meant, and so is the only one.
+    put(tmp_path / f"{word}-00000-of-00001.jsonl", "exact")
+    assert ids(load(tmp_path, role)) == [f"{word}-00000-of-00001.jsonl:1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002-0a1b2c3d.jsonl", "train-00001-of-00002-4e5f6a7b.jsonl"],
+        ["train_prefs-0.jsonl", "train_prefs-1.jsonl"],
+        ["train.part1.jsonl", "train.part2.jsonl"],
+        ["train_part1.csv", "train_part2.jsonl"],
+        ["train/a.jsonl", "train/b.jsonl"],
+        ["one/train.jsonl", "two/train.jsonl"],
+    ],
+)
+def test_the_files_of_one_split_belong_together(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        path = put(tmp_path / name, name)
+        if name.endswith(".csv"):
+            path.write_text("prompt,chosen,rejected\nq,a,b\n")
+    assert load(tmp_path).source.files == tuple(names)
+
+
+def test_texts_in_a_folder_are_data_where_they_hold_json(tmp_path: Path) -> None:
+    put(tmp_path / "train.jsonl", "a")
+    put(tmp_path / "train.txt", "b")
+    (tmp_path / "train_license.txt").write_text("All rights reserved.\n")
+    assert load(tmp_path).source.files == ("train.jsonl", "train.txt")
+
+
 def test_a_folder_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data files"):
-        split_files(tmp_path, "train")
+        split_files(tmp_path, "train", "data.train")
 
 
 def test_a_subset_is_a_sub_folder(tmp_path: Path) -> None:
@@ -144,7 +203,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": one, "held": one}).save_to_disk(tmp_path / "both")
     assert ids(load(tmp_path / "one")) == ["one#1", "one#2"]
     assert ids(load(tmp_path / "both")) == ["both[train]#1", "both[train]#2"]
-    with pytest.raises(DataError, match="no split `test`; there are: train, held"):
+    with pytest.raises(DataError, match=r"no split `test`; there are: train, held.*`--data\.eval-split train`"):
         load(tmp_path / "both", "eval")
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(DataError, match="saved dataset cannot be read"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import pytest
 
-from tiltlm.evaluation.comparison import Figures, figures, repetition
-from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
+from tiltlm.evaluation.figures import Figures, figures, repetition
+from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings, Divergence
 from tiltlm.statistics import bootstrap_mean
 
 # Greedy answers and uncounted prompts are in no figure: this one would be noticed.
@@ -25,9 +26,9 @@ def compared(
     return ComparedPrompt(name, "Q:", counted, Answers(ODD, tuple(before)), Answers(ODD, tuple(after)))
 
 
-def comparison(*prompts: ComparedPrompt, reward: str = "vader") -> Comparison:
+def comparison(*prompts: ComparedPrompt, reward: str = "vader", temperature: float = 1.0) -> Comparison:
     samples = len(prompts[0].before.samples) if prompts else 2
-    return Comparison(ComparisonSettings(128, 1.0, samples, 0, reward), prompts)
+    return Comparison(ComparisonSettings(128, temperature, samples, 0, reward), prompts)
 
 
 PROMPTS = (
@@ -66,7 +67,19 @@ def test_the_kl_has_a_standard_error_over_prompts() -> None:
     # Per prompt 3, 0.5, 0.5: variance 25/12 over two degrees of freedom.
     assert kl.mean == pytest.approx(4 / 3)
     assert kl.standard_error == pytest.approx(math.sqrt(25 / 12 / 3))
-    assert kl.samples == 6
+    assert kl.samples == 6 and kl.temperature == 1
+    assert figures(comparison(*PROMPTS)).kl_at_temperature is None
+
+
+def test_the_kl_is_that_of_the_models_themselves_and_another_is_named_by_its_temperature() -> None:
+    prompts = [dataclasses.replace(prompt, plain_log_ratios=(1.0, 3.0, 5.0)) for prompt in PROMPTS]
+    shown = figures(comparison(*prompts, temperature=0.8))
+    assert shown.kl == Divergence(3.0, 0.0, 9, 1.0)
+    assert shown.kl_at_temperature is not None and shown.kl_at_temperature.mean == pytest.approx(4 / 3)
+    assert (shown.kl_at_temperature.samples, shown.kl_at_temperature.temperature) == (6, 0.8)
+    # Files without those further answers have no KL of the models themselves, whatever else they have.
+    unmeasured = figures(comparison(*PROMPTS, temperature=0.8))
+    assert unmeasured.kl is None and unmeasured.kl_at_temperature == shown.kl_at_temperature
 
 
 def test_more_samples_of_the_same_prompts_do_not_make_the_kl_more_certain() -> None:

@@ -99,3 +99,32 @@ def test_bfloat16_autocast_takes_the_softmax_in_float32() -> None:
     assert logps.dtype is torch.float32
     exact = textbook(hidden, tokens, head, LogitTransform(), 1.0)
     assert (logps - exact).abs().max() < 0.02
+
+
+def test_bfloat16_factors_give_float32_logits() -> None:
+    """Logits near 16, where steps of bfloat16 are an eighth: the products are right to float32, also backwards."""
+    torch.manual_seed(0)
+    hidden = (4 * torch.randn(40, 32)).bfloat16().float().requires_grad_()
+    head = nn.Linear(32, 300)
+    head.weight.data = head.weight.data.bfloat16().float() * 8
+    tokens = torch.randint(300, (40,))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = token_logps(hidden, tokens, head, LogitTransform())
+    wide = nn.Linear(32, 300).double()
+    wide.load_state_dict(head.state_dict())
+    slow = textbook(hidden.double(), tokens, wide, LogitTransform(), 1.0)
+    torch.testing.assert_close(fast.double(), slow, rtol=0, atol=2e-5)
+    rounded = head(hidden).bfloat16().double().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+    assert (rounded - slow).abs().mean() > 100 * (fast - slow).abs().mean()
+    inputs = [hidden, *head.parameters()]
+    wide_inputs = [hidden, *wide.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(fast.sum(), inputs), torch.autograd.grad(slow.sum(), wide_inputs), strict=True
+    ):
+        torch.testing.assert_close(one.double(), other.double(), rtol=0.02, atol=0.02 * float(other.abs().max()))
+
+
+def test_the_processors_own_setting_is_as_before_afterwards() -> None:
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    head_module.product(torch.ones(2, 3), torch.ones(3, 2), torch.bfloat16)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,16 @@ import torch
 from tiny_models import one_at_a_time
 from tiny_runs import pairs, referenced, tiny_model
 
-from tiltlm.errors import NonFiniteError
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, missing_pairs, with_reference
+from tiltlm.errors import ModelError, NonFiniteError
+from tiltlm.model import reference
+from tiltlm.model.reference import (
+    ReferenceCache,
+    fill_cache,
+    fingerprint,
+    missing_pairs,
+    reference_address,
+    with_reference,
+)
 from tiltlm.model.scorer import PairScorer
 from tiltlm.records import TokenizedPair, TokenizedSequence
 
@@ -27,11 +36,11 @@ def test_cached_values_are_the_live_ones(tmp_path: Path) -> None:
 
 def test_only_what_is_missing_is_computed_and_survives_the_process(tmp_path: Path) -> None:
     scorer, given = PairScorer(tiny_model()), pairs(8)
-    print_of_model = fingerprint(scorer.model)
-    cache = ReferenceCache(tmp_path, print_of_model, torch.float32)
+    address = reference_address(scorer, torch.float32)
+    cache = ReferenceCache(tmp_path, address)
     fill_cache(scorer, given[:5], cache, torch.float32, 256, lambda done: None)
     cache.close()
-    again = ReferenceCache(tmp_path, print_of_model, torch.float32)
+    again = ReferenceCache(tmp_path, address)
     assert missing_pairs(given, again) == given[5:]
     done: list[int] = []
     fill_cache(scorer, given[5:], again, torch.float32, 256, done.append)
@@ -44,7 +53,7 @@ def test_only_what_is_missing_is_computed_and_survives_the_process(tmp_path: Pat
 def test_the_address_is_content_alone(tmp_path: Path) -> None:
     """Ids and order of the pairs do not matter; tokens and where scoring starts do."""
     scorer, given = PairScorer(tiny_model()), pairs(4)
-    cache = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.float32)
+    cache = ReferenceCache(tmp_path, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
     renamed = [TokenizedPair("another name", pair.rejected, pair.chosen) for pair in reversed(given)]
     assert missing_pairs(renamed, cache) == []
@@ -69,9 +78,9 @@ def test_fingerprint_follows_weights_and_configuration() -> None:
 
 def test_arithmetics_do_not_mix(tmp_path: Path) -> None:
     scorer, given = PairScorer(tiny_model()), pairs(2)
-    cache = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.float32)
+    cache = ReferenceCache(tmp_path, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
-    narrow = ReferenceCache(tmp_path, fingerprint(scorer.model), torch.bfloat16)
+    narrow = ReferenceCache(tmp_path, reference_address(scorer, torch.bfloat16))
     assert missing_pairs(given, narrow) == given
 
 
@@ -79,7 +88,38 @@ def test_a_broken_reference_is_named(tmp_path: Path) -> None:
     scorer = PairScorer(tiny_model())
     with torch.no_grad():
         scorer.model.lm_head.weight[7] = float("nan")
-    cache = ReferenceCache(tmp_path, "x", torch.float32)
+    cache = ReferenceCache(tmp_path, "x")
     with pytest.raises(NonFiniteError, match="pair 0"):
         fill_cache(scorer, pairs(1), cache, torch.float32, 256, lambda done: None)
     assert missing_pairs(given := pairs(1), cache) == given
+
+
+def test_the_address_covers_what_computes_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = PairScorer(tiny_model())
+    addresses = {reference_address(scorer, torch.float32), reference_address(scorer, torch.bfloat16)}
+    assert reference_address(PairScorer(tiny_model()), torch.float32) in addresses
+    with monkeypatch.context() as changed:
+        changed.setattr(reference, "SCORER_REVISION", reference.SCORER_REVISION + 1)
+        addresses.add(reference_address(scorer, torch.float32))
+    with monkeypatch.context() as changed:
+        changed.setattr(PairScorer, "device", torch.device("cuda"))
+        addresses.add(reference_address(scorer, torch.float32))
+    scorer.unshared_because = "of a reason"
+    addresses.add(reference_address(scorer, torch.float32))
+    eager = tiny_model()
+    eager.set_attn_implementation("eager")
+    addresses.add(reference_address(PairScorer(eager), torch.float32))
+    assert len(addresses) == 6
+    assert all(re.fullmatch(r"[\w.-]+", address) for address in addresses)
+
+
+def test_an_attention_from_the_hub_makes_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = PairScorer(tiny_model())
+    monkeypatch.setattr(scorer.model.config, "_attn_implementation_internal", "kernels-community/flash-attn")
+    assert "/" not in reference_address(scorer, torch.float32)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "address.sqlite").write_text("no database at all" * 100)
+    with pytest.raises(ModelError, match=r"address\.sqlite cannot be used .*--clear reference"):
+        ReferenceCache(tmp_path, "address")

@@ -53,7 +53,9 @@ def outline(page: str) -> Outline:
 
 
 def report(folder: Path) -> str:
-    return render_page(read_run(folder))
+    run = read_run(folder)
+    assert run.summary is not None
+    return render_page(run, run.summary)
 
 
 def test_writes_three_files_and_the_same_bytes_again(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_report(tmp_path: Path) -> None:
     compared = example_run.comparison(1)
     compared["prompts"][0]["after"]["greedy"]["text"] = "cut \ud83d here"
     page = write_report(example_run.write_run(tmp_path / "demo", comparison=compared))
-    assert "cut ? here" in page.read_text(encoding="utf-8")
+    assert "cut \\ud83d here" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

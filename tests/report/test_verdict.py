@@ -77,11 +77,14 @@ def test_divergence() -> None:
     moved = found(topic).sentence
     assert "3.2 nats of KL divergence per answer" in moved
     assert "(standard error 0.4, 80 sampled answers)." in moved
-    still = found(topic, kl={"mean": 0.1, "standard_error": 0.2, "samples": 8})
+    still = found(topic, kl={"mean": 0.1, "standard_error": 0.2, "samples": 8, "temperature": 1.0})
     assert still.status == "not shown"
     assert "0.1 nats" in still.sentence
     assert found(topic, kl=None).status == "not measured"
-    assert "(1 sampled answer)" in found(topic, kl={"mean": 1, "standard_error": None, "samples": 1}).sentence
+    assert (
+        "(1 sampled answer)"
+        in found(topic, kl={"mean": 1, "standard_error": None, "samples": 1, "temperature": 1.0}).sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,29 +118,29 @@ def test_falling_chosen_log_probabilities_are_explained() -> None:
     assert "Only the margin between the two is in the loss" in falling.sentence
     assert "lower the learning rate or raise beta" in falling.sentence
     up = {"mean": 0.5, "interval": [0.1, 0.9]}
-    rising = found("Log-probabilities", eval_chosen_logp_change=up)
+    rising = found("Log-probabilities", chosen_logp_change=up)
     assert rising.status == "note"
     assert rising.sentence.startswith("The chosen completions became more likely: chosen +0.5 (95% interval 0.1 to")
-    crossed = found("Log-probabilities", eval_rejected_logp_change=up).sentence
+    crossed = found("Log-probabilities", rejected_logp_change=up).sentence
     assert "became less likely: chosen -1.2" in crossed and "rejected +0.5" in crossed
-    assert found("Log-probabilities", eval_chosen_logp_change=None).status == "not measured"
+    assert found("Log-probabilities", chosen_logp_change=None).status == "not measured"
 
 
 @pytest.mark.parametrize("mean", [-0.3, 0.3])
 def test_a_change_of_log_probabilities_within_its_interval_is_not_shown(mean: float) -> None:
-    within = found("Log-probabilities", eval_chosen_logp_change={"mean": mean, "interval": [-0.7, 0.8]})
+    within = found("Log-probabilities", chosen_logp_change={"mean": mean, "interval": [-0.7, 0.8]})
     assert within.status == "not shown" and "is not shown" in within.sentence
     assert "learning rate" not in within.sentence
-    unknown = found("Log-probabilities", eval_chosen_logp_change={"mean": mean, "interval": None})
+    unknown = found("Log-probabilities", chosen_logp_change={"mean": mean, "interval": None})
     assert unknown.status == "not shown" and "without an interval" in unknown.sentence
-    no_claim = found("Log-probabilities", eval_rejected_logp_change={"mean": -4.0, "interval": [-9.0, 1.0]})
+    no_claim = found("Log-probabilities", rejected_logp_change={"mean": -4.0, "interval": [-9.0, 1.0]})
     assert "less likely:" in no_claim.sentence
 
 
 @pytest.mark.parametrize("change", [0.0, -6.1e-5, 9e-5])
 def test_a_run_in_which_nothing_moved_says_so(change: float) -> None:
     small = {"mean": change, "interval": [change - 1e-5, change + 1e-5]}
-    still = found("Log-probabilities", eval_chosen_logp_change=small, eval_rejected_logp_change=small)
+    still = found("Log-probabilities", chosen_logp_change=small, rejected_logp_change=small)
     assert still.status == "caution" and still.sentence.startswith("Nothing moved: chosen ")
     assert "learning rate is too small, or there were too few steps" in still.sentence
     assert "lower the learning rate" not in still.sentence
@@ -164,7 +167,7 @@ def test_an_interruption_and_a_failed_check_come_first() -> None:
     failed = [{"name": "first loss is ln 2", "passed": False, "detail": "0.9 against 0.693147"}]
     summary = decode(Summary, example_run.summary() | {"completed": False, "checks": failed})
     assert verdict(summary)[:2] == [
-        "The run was interrupted after 40 steps; the figures are those measured until then.",
+        "The run ended after 40 steps; what figures there are, are those of the model that was saved.",
         "The start-up check `first loss is ln 2` failed: 0.9 against 0.693147.",
     ]
 
@@ -178,3 +181,13 @@ def test_a_run_without_figures_says_so_and_claims_nothing() -> None:
 
 def test_sentences_are_ascii_for_any_console() -> None:
     assert all(sentence.isascii() for sentence in verdict(decode(Summary, example_run.summary())))
+
+
+def test_a_kl_at_another_temperature_is_named_so() -> None:
+    topic, tempered = "Distance from the reference", {"mean": 2, "standard_error": 0.2, "samples": 8}
+    plain = found(topic, kl={**tempered, "temperature": 1.0}, kl_at_temperature={**tempered, "temperature": 0.8})
+    assert "2 nats of KL divergence per answer" in plain.sentence
+    named = found(topic, kl=None, kl_at_temperature={**tempered, "temperature": 0.8})
+    assert "2 nats of KL divergence at the sampling temperature 0.8 per answer" in named.sentence
+    # Files of before the temperature was recorded.
+    assert "KL divergence at the sampling temperature per answer" in found(topic, kl=tempered).sentence

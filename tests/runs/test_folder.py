@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from tiltlm.config import Config
 from tiltlm.errors import RunError
-from tiltlm.runs.folder import RunFolder, newest_run
+from tiltlm.runs.folder import MARKER, RunFolder, free_name, is_run, require_apart
 
 
 def a_run(directory: Path, name: str = "demo") -> RunFolder:
@@ -52,7 +54,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_run_that_never_trained_is_in_nobodys_way(tmp_path: Path) -> None:
     a_run(tmp_path).metrics.unlink()
-    assert list(RunFolder.create(tmp_path, "demo", overwrite=False).path.iterdir()) == []
+    assert contents(RunFolder.create(tmp_path, "demo", overwrite=False).path).keys() == {MARKER}
 
 
 def test_a_run_is_overwritten_if_asked_for_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -62,8 +64,9 @@ def test_a_run_is_overwritten_if_asked_for_and_leaves_nothing_behind(tmp_path: P
     other = a_run(tmp_path, "other")
     RunFolder.require_free(tmp_path, "demo", overwrite=True)
     assert (run.model / "weights").exists(), "asking removes nothing"
-    assert contents(RunFolder.create(tmp_path, "demo", overwrite=True).path) == {}
+    assert contents(RunFolder.create(tmp_path, "demo", overwrite=True).path).keys() == {MARKER}
     assert contents(other.path)
+    assert {path.name for path in tmp_path.iterdir()} == {"demo", "other"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -80,13 +83,15 @@ def test_what_is_not_a_run_is_never_replaced(tmp_path: Path, overwrite: bool) ->
 def test_a_foreign_folder_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "thesis.tex").touch()
-    with pytest.raises(RunError, match="demo holds something that is not a run, so it is not replaced"):
+    with pytest.raises(
+        RunError, match=r"demo holds something that is not a run of this version \(it has no file \.tiltlm-run\)"
+    ):
         RunFolder.create(tmp_path, "demo", overwrite=True)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(RunError, match=r"cannot make the run's folder .*: Not a directory\."):
+    with pytest.raises(RunError, match=r"cannot make the run's folder .*: .*runs is not a directory"):
         RunFolder.create(tmp_path / "runs", "demo", overwrite=False)
 
 
@@ -135,7 +140,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "replace", watched)
     run.write_json("summary.json", {"step": 2})
     assert replaced == [(1, 2)]
-    assert [file.name for file in run.path.iterdir()] == ["summary.json"]
+    assert {file.name for file in run.path.iterdir()} == {MARKER, "summary.json"}
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,16 +157,148 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads((run.path / "summary.json").read_text()) == {"step": 1}
 
 
-def test_the_newest_run_is_the_one_written_last(tmp_path: Path) -> None:
-    for age, name in enumerate(("b", "c", "a")):
-        config = a_run(tmp_path, name).path / "config.json"
-        os.utime(config, (1000 - age, 1000 - age))
-    (tmp_path / "notes").mkdir()
-    assert newest_run(tmp_path) == tmp_path / "b"
+# What is not a run is never removed
 
 
-@pytest.mark.parametrize("name", ["runs", "nowhere"])
-def test_no_run_is_an_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / "runs" / "notes").mkdir(parents=True)
-    with pytest.raises(RunError, match=rf"there is no run in .*{name}: train one with `tiltlm train`"):
-        newest_run(tmp_path / name)
+def model_folder(path: Path) -> dict[str, bytes]:
+    """A model as `save_pretrained` leaves it; returns what is in it."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text('{"model_type": "llama"}')
+    (path / "model.safetensors").write_bytes(b"weights")
+    return contents(path)
+
+
+def earlier_version(path: Path) -> dict[str, bytes]:
+    """A run as versions without a marker wrote it; returns what is in it."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(dataclasses.asdict(Config())))
+    (path / "metrics.jsonl").write_text("")
+    return contents(path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("make", [model_folder, earlier_version])
+def test_a_folder_without_the_marker_is_never_removed(
+    tmp_path: Path, make: Callable[[Path], dict[str, bytes]], overwrite: bool
+) -> None:
+    before = make(tmp_path / "m")
+    for refuses in (RunFolder.require_free, RunFolder.create):
+        with pytest.raises(RunError, match="holds something that is not a run of this version"):
+            refuses(tmp_path, "m", overwrite)
+    assert contents(tmp_path / "m") == before
+
+
+def test_a_run_is_known_before_anything_else_is_written(tmp_path: Path) -> None:
+    assert is_run(RunFolder.create(tmp_path, "demo", overwrite=False).path)
+
+
+def test_an_empty_folder_becomes_a_run(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    assert is_run(RunFolder.create(tmp_path, "demo", overwrite=False).path)
+
+
+@pytest.mark.parametrize("failing", ["mkdir", "open"])
+def test_a_run_is_still_there_when_the_new_one_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    run = a_run(tmp_path)
+    before = contents(run.path)
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, failing, fails)
+        with pytest.raises(RunError, match=r"cannot make the run's folder .*: No space left on device"):
+            RunFolder.create(tmp_path, "demo", overwrite=True)
+    assert contents(run.path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_run_within_a_run_is_refused(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    for directory in (run.path, run.path / "deeper"):
+        with pytest.raises(RunError, match="within another run"):
+            RunFolder.require_free(directory, "inner", overwrite=True)
+
+
+def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.setattr(RunFolder, "require_free", lambda *arguments: None)  # both looked before either wrote
+    monkeypatch.setattr("tiltlm.runs.folder.is_run", lambda path: False)
+    RunFolder.create(tmp_path, "demo", overwrite=False)
+    with pytest.raises(RunError, match="another run was started"):
+        RunFolder.create(tmp_path, "demo", overwrite=False)
+
+
+# What a run reads and where it writes are apart
+
+
+@pytest.mark.parametrize(
+    ("place", "relation"),
+    [
+        ("runs/m", "is"),
+        ("runs/m/model", "contains"),
+        ("runs/m/deep/er", "contains"),
+        ("runs", "lies in"),
+        (".", "lies in"),
+    ],
+)
+@pytest.mark.parametrize("through", ["plain", "link to the place", "link to the run", "detour"])
+def test_a_run_that_overlaps_what_it_reads_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, relation: str, through: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path(place).mkdir(parents=True, exist_ok=True)
+    read, run = Path(place), Path("runs/m")
+    if through == "link to the place":
+        read = tmp_path.with_name(f"{tmp_path.name}-link")
+        read.symlink_to(Path(place).resolve())
+    if through == "link to the run":
+        Path("elsewhere").symlink_to("runs")
+        run = Path("elsewhere/m")
+    if through == "detour":
+        read = Path("runs/../runs/..") / place
+    with pytest.raises(RunError) as caught:
+        require_apart(run, {"data.train": read})
+    message = str(caught.value)
+    assert f"{tmp_path.resolve() / 'runs' / 'm'} {relation} {Path(place).resolve()}," in message
+    assert "data.train" in message
+
+
+@pytest.mark.parametrize("place", ["runs/other", "runs/m2", "models/m", "nowhere", "pairs.jsonl"])
+def test_a_run_beside_what_it_reads_is_fine(tmp_path: Path, place: str) -> None:
+    for folder in ("runs/other", "runs/m2", "models/m"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pairs.jsonl").touch()
+    require_apart(tmp_path / "runs" / "m", {"model.path": tmp_path / place})
+
+
+# Names
+
+
+def test_the_next_free_name(tmp_path: Path) -> None:
+    assert free_name(tmp_path, "demo") == "demo"
+    a_run(tmp_path)
+    assert free_name(tmp_path, "demo") == "demo-2"
+    a_run(tmp_path, "demo-2")
+    (tmp_path / "demo-3").symlink_to("nowhere")
+    (tmp_path / "demo-4").write_text("a file")
+    assert free_name(tmp_path, "demo") == "demo-5"
+
+
+def test_a_place_in_which_no_name_is_free_ends(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    assert free_name(tmp_path / "runs", "demo") == "demo"
+
+
+# Secrets
+
+
+def test_settings_and_command_are_recorded_without_secrets(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "demo", overwrite=False)
+    for name in ("config.json", "environment.json", "summary.json"):
+        run.write_json(name, {"data": {"train": "https://me:pa55word@host/x?token=abcdef"}})
+        text = (run.path / name).read_text()
+        assert "pa55word" not in text and "abcdef" not in text and "host/x" in text

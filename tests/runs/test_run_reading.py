@@ -48,7 +48,7 @@ def test_no_other_line_may_be_damaged(tmp_path: Path) -> None:
             read_run(folder)
 
 
-@pytest.mark.parametrize("name", ["config", "environment", "data_report", "summary"])
+@pytest.mark.parametrize("name", ["config", "environment", "data_report"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = example_run.write_run(tmp_path / "demo", **{name: None})
     with pytest.raises(RunError, match=rf"cannot read {name}\.json of the run in .*demo .*: give the folder"):

@@ -41,6 +41,7 @@ from experiments.world import (
     second_moment,
     tilt,
 )
+from tiltlm.model.dither import move
 from tiltlm.records import LossSettings
 
 seeds = st.integers(0, 100_000)
@@ -649,3 +650,46 @@ def test_the_effective_share_is_estimated_and_has_a_floor() -> None:
     one_large = torch.tensor([0.0] * 99 + [100.0], dtype=torch.float64)
     assert diagnostics.effective_share(one_large) == pytest.approx(0.01)
     assert diagnostics.effective_share(torch.zeros(100, dtype=torch.float64)) == pytest.approx(1)
+
+
+magnitudes = st.floats(2.0**-100, 2.0**100, width=32)
+
+
+@exact
+@given(magnitudes, st.sampled_from([-1.0, 1.0]), st.integers(-(2**15), 2**15))
+def test_a_dithered_weight_is_rounded_right_on_average(magnitude: float, sign: float, steps: int) -> None:
+    """Proposition 20 (dither): eq. 31 (dither), over every number that the dither can be, for a weight and for what
+    becomes of it after a change of less than half a step."""
+    for weight in (magnitude, moved(magnitude, steps)):
+        numbers = torch.arange(1 - 2**15, 2**15)
+        place = torch.tensor(weight).view(torch.int32)
+        rounded = (place + numbers.int()).view(torch.float32).bfloat16().double() * sign
+        step = 2.0 ** (math.floor(math.log2(weight)) - 7)
+        # One number in 65,535 meets a tie, which is broken to even.
+        assert rounded.mean().item() == pytest.approx(sign * weight, abs=step * 2**-15)
+
+
+def moved(weight: float, steps: int) -> float:
+    """The float32 value so many values further on."""
+    return float((torch.tensor(weight).view(torch.int32) + steps).view(torch.float32))
+
+
+@exact
+@given(magnitudes, st.integers(-(2**15) + 1, 2**15 - 1))
+def test_without_dither_a_coarse_weight_hides_a_small_step(magnitude: float, steps: int) -> None:
+    """Proposition 20 (dither): what it is for."""
+    coarse = torch.tensor(magnitude).bfloat16().float().item()
+    assert torch.tensor(moved(coarse, steps)).bfloat16().item() == coarse
+
+
+@exact
+@given(magnitudes, st.integers(-(2**14), 2**14), st.text(max_size=20))
+def test_the_trainer_adds_these_numbers_and_takes_them_off_again(magnitude: float, steps: int, name: str) -> None:
+    """Proposition 20 (dither): the trainer's own dither, through a change of the weights between."""
+    weights = torch.full((1000,), magnitude)
+    move(weights, name, 1)
+    numbers = weights.view(torch.int32) - torch.tensor(magnitude).view(torch.int32)
+    assert -(2**15) <= numbers.min() < -(2**14) < 2**14 < numbers.max() < 2**15
+    weights.view(torch.int32).add_(steps)
+    move(weights, name, -1)
+    assert weights.tolist() == [moved(magnitude, steps)] * 1000

@@ -19,6 +19,8 @@ from tiltlm.errors import ConfigError, NonFiniteError
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import PairScorer
 from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.statistics import wilson_interval
+from tiltlm.training.held_out import exact_logps
 from tiltlm.training.loop import StopRequest, TrainingOutcome
 from tiltlm.training.metrics import MetricsLog
 
@@ -51,6 +53,27 @@ def test_it_learns_and_records(tmp_path: Path) -> None:
     assert outcome.train_rows[-1].margin > 0.1
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert "".join(row["kind"][0] for row in rows) == "ettettette"
+
+
+def test_scores_of_pairs_come_in_the_order_of_the_pairs(tmp_path: Path) -> None:
+    scorer = PairScorer(tiny_model())
+    items = referenced(scorer, pairs(9), tmp_path)
+    logps_P2 = exact_logps(scorer, [item.pair for item in items], token_budget=45)
+    with torch.no_grad():
+        for place, side in enumerate(("chosen", "rejected")):
+            wanted = one_at_a_time(scorer.model, [getattr(item.pair, side) for item in items])
+            assert logps_P2[:, place] == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+def test_pairs_of_one_prompt_do_not_make_the_accuracy_more_certain(tmp_path: Path) -> None:
+    scorer = PairScorer(tiny_model())
+    once, often = (referenced(scorer, [pair for _ in range(k) for pair in pairs(6)], tmp_path) for k in (1, 5))
+    with torch.no_grad():
+        scorer.model.lm_head.weight += torch.randn_like(scorer.model.lm_head.weight)  # no pair is near a tie
+    rows = [trainer(scorer, TrainingConfig()).evaluate(items, 1, 1.0) for items in (once, often)]
+    assert [row.pairs for row in rows] == [6, 30]
+    assert rows[0].accuracy_interval == pytest.approx(wilson_interval(6 * rows[0].accuracy, 6))
+    assert rows[1].accuracy_interval == pytest.approx(rows[0].accuracy_interval)
 
 
 @pytest.mark.parametrize("change", [{"micro_batch_tokens": 20}, {"micro_batch_tokens": 45}])
@@ -103,7 +126,7 @@ def test_one_step_is_the_papers_gradient(tmp_path: Path) -> None:
     oracle = copy.deepcopy(scorer.model)
     maker = trainer(scorer, TrainingConfig(batch_pairs=3, gradient_clip=0))
     optimizer = torch.optim.SGD(scorer.parameters(), lr=0.5)
-    row = maker._step(optimizer, items, 1, 1.0)
+    row = maker._step(optimizer, items, 1, 1.0, StopRequest())
 
     chosen = one_at_a_time(oracle, [pair.chosen for pair in given])
     rejected = one_at_a_time(oracle, [pair.rejected for pair in given])
@@ -125,7 +148,7 @@ def test_clipping_bounds_the_step_and_reports_the_full_norm(tmp_path: Path) -> N
     items = referenced(scorer, pairs(3), tmp_path)
     before = [p.detach().clone() for p in scorer.parameters()]
     maker = trainer(scorer, TrainingConfig(batch_pairs=3, gradient_clip=1e-3))
-    row = maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 1, 1.0)
+    row = maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 1, 1.0, StopRequest())
     after = [p.detach() for p in scorer.parameters()]
     moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after, strict=True)))
     assert row.gradient_norm > 1e-2
@@ -170,7 +193,7 @@ def test_non_finite_numbers_stop_before_the_weights_change(tmp_path: Path, broke
     before = [p.detach().clone() for p in scorer.parameters()]
     maker = trainer(scorer, TrainingConfig(batch_pairs=4))
     with pytest.raises(NonFiniteError, match=f"the {broken} is not finite.*pair 2") as error:
-        maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 3, 1.0)
+        maker._step(torch.optim.SGD(scorer.parameters(), lr=1.0), items, 3, 1.0, StopRequest())
     assert "step 3" in str(error.value)
     for old, new in zip(before, scorer.parameters(), strict=True):
         assert torch.equal(old.nan_to_num(7.0), new.nan_to_num(7.0))

@@ -1,23 +1,11 @@
-"""Text and messages out of a row's fields, or the reason why there are none."""
+"""A row's fields, which of them were used, and text out of them, or the reason why there is none."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-from tiltlm.data.reading import UNREADABLE, kind_of
-from tiltlm.records import Message
-
-# Who speaks in ShareGPT's `from`, as the role that chat templates know.
-_ROLE_OF_SPEAKER = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
+from tiltlm.data.notation import is_broken_messages
+from tiltlm.data.rows import UNREADABLE, kind_of
 
 
 class RowError(Exception):
@@ -29,6 +17,46 @@ class RowError(Exception):
         self.detail = detail
 
 
+class Fields(Mapping[str, object]):
+    """A row's fields by column. What is read counts as used; what is only looked at does not.
+
+    used: columns whose values went into a pair. ignored: keys within used columns that did not.
+    remarks: what is odd about the row although it is used.
+    """
+
+    __slots__ = ("_fields", "ignored", "remarks", "used")
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self._fields = fields
+        self.used: set[str] = set()
+        self.ignored: set[str] = set()
+        self.remarks: list[str] = []
+
+    def __getitem__(self, column: str) -> object:
+        value = self._fields[column]
+        self.used.add(column)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def look(self, column: str) -> object:
+        """The value of a column, or None, without counting as its use."""
+        return self._fields.get(column)
+
+    def unused(self) -> list[str]:
+        """The columns that hold something and were not used."""
+        return [column for column, value in self._fields.items() if column not in self.used and not is_empty(value)]
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value says nothing: null, blank text, or an empty list or object."""
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
 def field(fields: Mapping[str, object], column: str) -> object:
     """The value of a column, which must be there and not null."""
     value = fields.get(column)
@@ -38,61 +66,17 @@ def field(fields: Mapping[str, object], column: str) -> object:
 
 
 def text_field(fields: Mapping[str, object], column: str) -> str:
-    value = field(fields, column)
+    return as_text(field(fields, column), f"`{column}`")
+
+
+def as_text(value: object, where: str) -> str:
+    """A value that is text, and not a list of messages that a program wrote down in a notation of its own."""
     if not isinstance(value, str):
-        raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not text")
-    return value
-
-
-def decoded(value: object) -> object:
-    """A list or object, given as one or as its JSON text, which is all that a CSV cell can hold."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value  # a text that begins with a bracket
-    return value
-
-
-def holds_messages(value: object) -> bool:
-    """Whether this is a chat, a list of messages (or one message), in OpenAI's or ShareGPT's keys."""
-    value = decoded(value)
-    first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, dict) and ({"role", "content"} <= first.keys() or {"from", "value"} <= first.keys())
-
-
-def messages_field(fields: Mapping[str, object], column: str) -> tuple[Message, ...]:
-    """The messages of a column that holds a list of them."""
-    value = decoded(field(fields, column))
-    if not isinstance(value, list):
-        raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not a list of messages")
-    return tuple(_message(item, f"`{column}`, message {number}") for number, item in enumerate(value, start=1))
-
-
-def completion_field(fields: Mapping[str, object], column: str) -> tuple[Message, ...]:
-    """The messages of a column that holds a list of them, one of them, or what the assistant says."""
-    value = field(fields, column)
-    if not holds_messages(value) and isinstance(value, str):
-        return (Message("assistant", value),)
-    value = decoded(value)
-    return messages_field({column: [value] if isinstance(value, dict) else value}, column)
-
-
-def _message(value: object, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise RowError(UNREADABLE, f"{where} is {kind_of(value)}, not an object with `role` and `content`")
-    sharegpt = "role" not in value and "from" in value
-    role = _text(value, "from" if sharegpt else "role", where)
-    content = _text(value, "value" if sharegpt else "content", where)
-    if not sharegpt:
-        return Message(role, content)
-    if role not in _ROLE_OF_SPEAKER:
-        raise RowError(UNREADABLE, f"{where} is from `{role}`; known are {', '.join(_ROLE_OF_SPEAKER)}")
-    return Message(_ROLE_OF_SPEAKER[role], content)
-
-
-def _text(message: dict[str, Any], key: str, where: str) -> str:
-    value = message.get(key)
-    if not isinstance(value, str):
-        raise RowError(UNREADABLE, f"{where}: `{key}` is {kind_of(value) if key in message else 'missing'}, not text")
+        raise RowError(UNREADABLE, f"{where} is {kind_of(value)}, not text")
+    if is_broken_messages(value):
+        raise RowError(
+            UNREADABLE,
+            f"{where} is the text of a list of messages that is neither JSON nor Python, so its words cannot be told "
+            "from its signs. Save the data as JSON lines or parquet",
+        )
     return value

@@ -1,225 +1,248 @@
-"""How rows are laid out: one table of formats, each recognised by its columns and converted by one function."""
+"""How rows are laid out: one table of formats, each recognised by its columns and converted by one layout."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from tiltlm.data.fields import RowError, completion_field, field, holds_messages, messages_field, text_field
-from tiltlm.data.ranking import RANKED_PAIRS, RankedPairs, all_pairs, list_column, ranked_texts
-from tiltlm.data.reading import UNREADABLE, Row, kind_of
-from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import Message, PreferencePair, Text
+from tiltlm.data import layouts
+from tiltlm.data.fields import is_empty
+from tiltlm.data.kinds import (
+    ANSWER,
+    DIALOGUE,
+    LIST,
+    MESSAGES,
+    OBJECT_OF_MESSAGES,
+    OPEN_CHAT,
+    SOME,
+    TEXT,
+    TEXTS,
+    TURNS,
+    TWO_TEXTS,
+    VERDICT,
+    Kind,
+)
+from tiltlm.data.pairing import Parts
+from tiltlm.data.ranking import LIST_COLUMNS, order_in_words, orders
 
-USER_HEADER = "\n\nHuman:"
-ASSISTANT_HEADER = "\n\nAssistant:"
+Needs = Mapping[str, Kind]
+_SIDES = {"chosen": TEXTS, "rejected": TEXTS}
+# What makes a chat of text, standing beside it.
+_BESIDE: tuple[Needs, ...] = ({"system": SOME}, {"tools": SOME}, {"history": TURNS})
 
-Fields = Mapping[str, object]
-Convert = Callable[[Row], list[PreferencePair]]
+
+def _fits(needs: Needs, fields: Mapping[str, object]) -> bool:
+    return all(kind.holds(fields.get(column)) for column, kind in needs.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """expects: the columns, in words. recognise: whether a row has them. convert: its pairs, or a RowError."""
+    """A layout of rows.
 
-    expects: str
-    recognise: Callable[[Fields], bool]
-    convert: Convert
-
-
-def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
-    """The format that most of these rows have, and why in words.
-
-    Raises:
-        DataError: no format or more than one fits; it lists the columns found and those expected.
+    how: what is made of it, in words.
+    layout: its pairs, or a RowError.
+    needs: the columns that a row has, and what they hold; several where one of several sets will do.
+    unless: columns that another format would be about.
+    also: what else must hold.
+    details: what more is to be said of rows like this one.
+    takes: a format whose rows are read as this one where there are rows of both.
+    ranks: whether `data.ranked_pairs` has an effect; the layout takes it as `choose`.
     """
-    votes = {name: sum(format.recognise(row.fields) for row in rows) for name, format in FORMATS.items()}
-    most = max(votes.values())
-    winners = [name for name, count in votes.items() if count == most]
-    if most and len(winners) == 1:
-        return winners[0], f"recognised in {most} of the first {len(rows)} rows: {FORMATS[winners[0]].expects}"
-    columns = dict.fromkeys(column for row in rows for column in row.fields)
-    found = ", ".join(f"`{column}`" for column in columns) or "none"
-    expected = "\n".join(f"  {name}: {format.expects}" for name, format in FORMATS.items())
-    problem = f"the rows fit several formats: {', '.join(winners)}" if most else "the rows fit no format"
-    raise DataError(f"{problem}. Columns found: {found}. Set data.format, or rename the columns to one of\n{expected}")
+
+    how: str
+    layout: Callable[..., list[Parts]]
+    needs: tuple[Needs, ...]
+    unless: Needs | None = None
+    also: Callable[[Mapping[str, object]], bool] = lambda fields: True
+    details: Callable[[Mapping[str, object]], str] = lambda fields: ""
+    takes: str | None = None
+    ranks: bool = False
+
+    def recognise(self, fields: Mapping[str, object]) -> bool:
+        """Whether a row is laid out so."""
+        if any(kind.holds(fields.get(column)) for column, kind in (self.unless or {}).items()):
+            return False
+        return any(_fits(needs, fields) for needs in self.needs) and self.also(fields)
+
+    def expects(self, fields: Mapping[str, object] | None = None) -> str:
+        """The columns of the first set, or of the set that a row has, and what is made of them, in words."""
+        sets = [needs for needs in self.needs if needs and _fits(needs, fields or {})]
+        columns = ", ".join(f"`{column}` ({kind.words})" for column, kind in (sets or self.needs)[0].items())
+        return f"{columns}: {self.how}"
 
 
-def conversion(name: str, ranked_pairs: RankedPairs) -> Convert:
-    """The function that makes a row of this format into pairs.
-
-    Raises:
-        ConfigError: `ranked_pairs` is set, and has no effect on this format.
-    """
-    if name == "ranked":
-        return partial(_from_ranked, choose=RANKED_PAIRS[ranked_pairs])
-    if ranked_pairs != "all":
-        raise ConfigError(f"data.ranked_pairs has no effect on the format `{name}`: remove it.")
-    return FORMATS[name].convert
-
-
-def require_usable(pair: PreferencePair) -> None:
-    """Raises a RowError for a pair that nothing can be learnt from."""
-    for part, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
-        try:
-            joined_text(text).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise RowError(UNREADABLE, f"`{part}` holds half a character: {error.reason}") from error
-        if not joined_text(text).strip():
-            raise RowError("empty prompt" if part == "prompt" else "empty completion", f"`{part}` holds no text")
-    if pair.chosen == pair.rejected:
-        raise RowError("identical completions", "`chosen` and `rejected` are the same")
-
-
-def joined_text(text: Text) -> str:
-    """The words of a text or of all its messages, without roles."""
-    return text if isinstance(text, str) else "".join(message.content for message in text)
-
-
-def _from_preference(row: Row) -> list[PreferencePair]:
-    prompt, chosen, rejected = (text_field(row.fields, column) for column in ("prompt", "chosen", "rejected"))
-    return [PreferencePair(row.id, prompt, chosen, rejected)]
-
-
-def _from_dialogue(row: Row) -> list[PreferencePair]:
-    """Anthropic's HH layout (arXiv 2204.05862): the prompt ends with the last assistant header that both share."""
-    chosen, rejected = (text_field(row.fields, column) for column in ("chosen", "rejected"))
-    header = chosen.rfind(ASSISTANT_HEADER, 0, _shared_length(chosen, rejected))
-    if header < 0:
-        raise RowError("dialogues share no prompt", f"they differ before any {ASSISTANT_HEADER!r}")
-    cut = header + len(ASSISTANT_HEADER)
-    return [PreferencePair(row.id, chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip())]
-
-
-def _from_chat(row: Row) -> list[PreferencePair]:
-    chosen, rejected = (completion_field(row.fields, column) for column in ("chosen", "rejected"))
-    prompt = row.fields.get("prompt")
-    if holds_messages(prompt):
-        return [_chat_pair(row.id, messages_field(row.fields, "prompt"), chosen, rejected)]
-    if isinstance(prompt, str) and all(messages and messages[0].role == "assistant" for messages in (chosen, rejected)):
-        return [_chat_pair(row.id, (Message("user", prompt),), chosen, rejected)]
-    return [_implicit_chat_pair(row.id, chosen, rejected)]
-
-
-def _from_instruction(row: Row) -> list[PreferencePair]:
-    """Alpaca's layout: the user's message is the instruction, and the input below it if there is one."""
-    given = text_field(row.fields, "input") if row.fields.get("input") is not None else ""
-    request = text_field(row.fields, "instruction") + (f"\n\n{given}" if given.strip() else "")
-    chosen, rejected = (Message("assistant", text_field(row.fields, column)) for column in ("chosen", "rejected"))
-    return [PreferencePair(row.id, (Message("user", request),), (chosen,), (rejected,))]
-
-
-def _from_sharegpt(row: Row) -> list[PreferencePair]:
-    chosen, rejected = (completion_field(row.fields, column) for column in ("chosen", "rejected"))
-    return [_chat_pair(row.id, messages_field(row.fields, "conversations"), chosen, rejected)]
-
-
-def _from_ranked(row: Row, choose: Callable[[Sequence[float]], list[tuple[int, int]]]) -> list[PreferencePair]:
-    texts, merits = ranked_texts(row.fields)
-    prompt = field(row.fields, "prompt")
-    completions: Sequence[Text] = texts
-    if holds_messages(prompt):
-        prompt = messages_field(row.fields, "prompt")
-        completions = [(Message("assistant", text),) for text in texts]
-    elif not isinstance(prompt, str):
-        raise RowError(UNREADABLE, f"`prompt` is {kind_of(prompt)}, not text or a list of messages")
-    return [
-        PreferencePair(f"{row.id}#{better + 1}>{worse + 1}", prompt, completions[better], completions[worse])
-        for better, worse in choose(merits)
-    ]
-
-
-def _chat_pair(
-    place: str, prompt: tuple[Message, ...], chosen: tuple[Message, ...], rejected: tuple[Message, ...]
-) -> PreferencePair:
-    """The pair of an explicit prompt and completions, which may be whole chats that begin with the prompt."""
-    chosen, rejected = (
-        messages[len(prompt) :] if messages[: len(prompt)] == prompt else messages for messages in (chosen, rejected)
-    )
-    if prompt and prompt[-1].role == "assistant":
-        raise RowError("turns out of order", "the prompt ends with an assistant turn")
-    for column, messages in (("chosen", chosen), ("rejected", rejected)):
-        if messages and messages[0].role != "assistant":
-            raise RowError("turns out of order", f"`{column}` begins with a `{messages[0].role}` turn")
-    return PreferencePair(place, prompt, chosen, rejected)
-
-
-def _implicit_chat_pair(place: str, chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> PreferencePair:
-    """The pair of two whole chats: the prompt ends before the last assistant turn up to which they are the same."""
-    for cut in range(min(_shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1), 0, -1):
-        answered = chosen[cut].role == rejected[cut].role == "assistant"
-        if answered and chosen[cut - 1].role != "assistant":
-            return PreferencePair(place, chosen[:cut], chosen[cut:], rejected[cut:])
-    raise RowError("dialogues share no prompt", "the chats differ before any assistant turn")
-
-
-def _shared_length(a: Sequence[object], b: Sequence[object]) -> int:
-    """How many first items two sequences share."""
-    lengths = range(1, min(len(a), len(b)) + 1)
-    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])
-
-
-def _has_texts(fields: Fields, *columns: str) -> bool:
-    """Whether these columns hold text that is not the JSON text of messages."""
-    return all(isinstance(fields.get(column), str) and not holds_messages(fields[column]) for column in columns)
-
-
-def _is_preference(fields: Fields) -> bool:
-    return _has_texts(fields, "prompt", "chosen", "rejected")
-
-
-def _is_dialogue(fields: Fields) -> bool:
-    texts = [fields.get("chosen"), fields.get("rejected")]
-    dialogues = all(isinstance(text, str) and ASSISTANT_HEADER in text for text in texts)
-    return dialogues and fields.get("prompt") is None
-
-
-def _is_chat(fields: Fields) -> bool:
-    completions = [fields.get("chosen"), fields.get("rejected")]
-    if holds_messages(fields.get("prompt")):
-        return all(isinstance(completion, str | list | dict) for completion in completions)
-    return all(map(holds_messages, completions)) and not holds_messages(fields.get("conversations"))
-
-
-def _is_instruction(fields: Fields) -> bool:
-    return _has_texts(fields, "instruction", "chosen", "rejected")
-
-
-def _is_sharegpt(fields: Fields) -> bool:
-    return holds_messages(fields.get("conversations")) and None not in (fields.get("chosen"), fields.get("rejected"))
-
-
-def _is_ranked(fields: Fields) -> bool:
-    return list_column(fields) is not None and fields.get("prompt") is not None and "chosen" not in fields
-
-
+_NO_PROMPT = {"prompt": SOME, "messages": OPEN_CHAT, "conversations": OPEN_CHAT}
 FORMATS: dict[str, Format] = {
     "preference": Format(
-        "`prompt`, `chosen` and `rejected` are text, joined as they stand", _is_preference, _from_preference
+        "prompt and answers are joined as they stand",
+        layouts.verbatim,
+        ({"prompt": TEXT, **_SIDES},),
+        unless={"system": SOME, "tools": SOME, "history": TURNS},
     ),
     "dialogue": Format(
-        r"`chosen` and `rejected` are dialogues of `\n\nHuman:` and `\n\nAssistant:` turns, and there is no `prompt`",
-        _is_dialogue,
-        _from_dialogue,
+        "the prompt is what both dialogues share",
+        layouts.dialogue,
+        ({"chosen": DIALOGUE, "rejected": DIALOGUE},),
+        unless={"prompt": SOME},
     ),
     "chat": Format(
-        "`chosen` and `rejected` are lists of messages {role, content}; so is `prompt`, if there is one",
-        _is_chat,
-        _from_chat,
+        "chats that share their beginning, or answers to `prompt`",
+        layouts.chat,
+        (
+            {"chosen": MESSAGES, "rejected": MESSAGES},
+            {"prompt": MESSAGES, "chosen": ANSWER, "rejected": ANSWER},
+        ),
+        also=lambda fields: (
+            not (
+                is_empty(fields.get("prompt"))
+                and any(OPEN_CHAT.holds(fields.get(column)) for column in ("messages", "conversations"))
+            )
+        ),
+    ),
+    "text-chat": Format(
+        "a chat, as `system`, `tools` or `history` stands beside the prompt",
+        layouts.chat,
+        tuple({"prompt": TEXT, **_SIDES, **beside} for beside in _BESIDE),
+        takes="preference",
     ),
     "instruction": Format(
-        "`instruction`, `chosen`, `rejected`, and perhaps `input`, are text", _is_instruction, _from_instruction
+        "the user's turn is the instruction, with `input` below it; `system` and `history` before it",
+        partial(layouts.asked, prompts=("instruction",)),
+        ({"instruction": TEXT, "chosen": ANSWER, "rejected": ANSWER},),
+        unless={"prompt": MESSAGES},
+        also=lambda fields: not (MESSAGES.holds(fields.get("chosen")) and MESSAGES.holds(fields.get("rejected"))),
+    ),
+    "question": Format(
+        "the user's turn is the question (or `input`), `system` and `history` before it",
+        partial(layouts.asked, prompts=("question", "input")),
+        ({"question": TEXT, **_SIDES}, {"input": TEXT, **_SIDES}),
+        unless={**_NO_PROMPT, "instruction": SOME},
     ),
     "sharegpt": Format(
-        "`conversations` is a list of {from, value}; `chosen` and `rejected` are messages or text",
-        _is_sharegpt,
-        _from_sharegpt,
+        "answers to a conversation of {from, value}",
+        partial(layouts.continued, prompt="conversations"),
+        ({"conversations": OPEN_CHAT, "chosen": ANSWER, "rejected": ANSWER},),
+        unless={"prompt": SOME},
+    ),
+    "messages": Format(
+        "answers to a chat of {role, content}",
+        partial(layouts.continued, prompt="messages"),
+        ({"messages": OPEN_CHAT, "chosen": ANSWER, "rejected": ANSWER},),
+        unless={"prompt": SOME, "conversations": OPEN_CHAT},
+    ),
+    "swift": Format(
+        "the last turn of `messages` is chosen, the other one rejected",
+        layouts.answered,
+        (
+            {"messages": MESSAGES, "rejected_response": ANSWER},
+            {"messages": MESSAGES, "rejected_messages": MESSAGES},
+        ),
+        unless={"chosen": SOME},
+    ),
+    "openai": Format(
+        "OpenAI's preference data",
+        layouts.openai,
+        (
+            {
+                "input": OBJECT_OF_MESSAGES,
+                "preferred_output": ANSWER,
+                "non_preferred_output": ANSWER,
+            },
+        ),
+    ),
+    "output-list": Format(
+        "LLaMA-Factory's former layout; the user's turn is the instruction, with `input` below it",
+        layouts.listed_output,
+        ({"instruction": TEXT, "output": TWO_TEXTS},),
+        unless={"chosen": SOME},
+    ),
+    "shp": Format(
+        "Stanford Human Preferences: `labels` 1 prefers A, 0 prefers B; `history` is the user's turn",
+        partial(
+            layouts.judged,
+            prompt="history",
+            first="human_ref_A",
+            second="human_ref_B",
+            verdict="labels",
+            sides={"1": 0, "0": 1},
+        ),
+        ({"history": TEXT, "human_ref_A": TEXT, "human_ref_B": TEXT, "labels": VERDICT},),
+    ),
+    "safe-rlhf": Format(
+        "PKU-SafeRLHF: `better_response_id` (else `safer_response_id`) names the chosen answer; `prompt` is the user's",
+        layouts.safer,
+        (
+            {"prompt": TEXT, "response_0": TEXT, "response_1": TEXT, "better_response_id": VERDICT},
+            {"prompt": TEXT, "response_0": TEXT, "response_1": TEXT, "safer_response_id": VERDICT},
+        ),
+    ),
+    "stack-exchange": Format(
+        "stack-exchange-paired: `response_j` is the one with more votes",
+        partial(layouts.asked, prompts=("question",), chosen="response_j", rejected="response_k"),
+        ({"question": TEXT, "response_j": TEXT, "response_k": TEXT},),
+    ),
+    "helpsteer3": Format(
+        "HelpSteer3: below 0 `response1` is better, above 0 `response2`; 0 is no preference",
+        partial(
+            layouts.strength, prompt="context", first="response1", second="response2", verdict="overall_preference"
+        ),
+        ({"context": ANSWER, "response1": TEXT, "response2": TEXT, "overall_preference": VERDICT},),
+    ),
+    "helpsteer2": Format(
+        "HelpSteer2: below 0 `response_1` is better, above 0 `response_2`; 0 is no preference",
+        partial(
+            layouts.strength, prompt="prompt", first="response_1", second="response_2", verdict="preference_strength"
+        ),
+        ({"prompt": ANSWER, "response_1": TEXT, "response_2": TEXT, "preference_strength": VERDICT},),
+    ),
+    "arena": Format(
+        "Chatbot Arena: `winner` is model_a, model_b or a tie, which is no preference",
+        partial(
+            layouts.judged,
+            prompt=None,
+            first="conversation_a",
+            second="conversation_b",
+            verdict="winner",
+            sides={"model_a": 0, "model_b": 1, "tie": None, "tie (bothbad)": None},
+        ),
+        ({"conversation_a": MESSAGES, "conversation_b": MESSAGES, "winner": VERDICT},),
+    ),
+    "judged": Format(
+        "`winner` is a, b, or a tie, which is no preference",
+        partial(
+            layouts.judged,
+            prompt="prompt",
+            first="response_a",
+            second="response_b",
+            verdict="winner",
+            sides={
+                name: side
+                for side, letter in enumerate("ab")
+                for name in (letter, f"model_{letter}", f"response_{letter}")
+            }
+            | {"tie": None, "tie (bothbad)": None},
+        ),
+        ({"prompt": ANSWER, "response_a": ANSWER, "response_b": ANSWER, "winner": VERDICT},),
     ),
     "ranked": Format(
-        "`prompt`, and `completions`, `responses` or `answers`: best first, or with `scores`, `rewards` or `ranks`",
-        _is_ranked,
-        partial(_from_ranked, choose=all_pairs),
+        f"each better completion against each worse one; also under {', '.join(LIST_COLUMNS[1:])}, ordered by ratings, "
+        f"ranks and the like beside or within, with the prompt in {', '.join([*layouts.RANKED_PROMPTS][1:])}",
+        layouts.ranked,
+        ({"prompt": ANSWER, "completions": LIST, "scores": LIST}, {}),
+        unless={"chosen": SOME},
+        also=lambda fields: layouts.ranked_prompt(fields) is not None and bool(orders(fields)),
+        details=order_in_words,
+        ranks=True,
+    ),
+    "ranked-chat": Format(
+        "as `ranked`, in a chat, as `system`, `tools` or `history` stands beside the prompt",
+        partial(layouts.ranked, always_chats=True),
+        tuple({"prompt": TEXT, **beside} for beside in _BESIDE),
+        unless={"chosen": SOME},
+        also=lambda fields: bool(orders(fields)),
+        details=order_in_words,
+        takes="ranked",
+        ranks=True,
     ),
 }

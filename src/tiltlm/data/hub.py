@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tiltlm.data.reading import Row, Rows
+from tiltlm.data.rows import Row, Rows, without_nulls
 from tiltlm.errors import DataError
 from tiltlm.hub import hub_endpoint, hub_is_reachable
 
@@ -51,8 +51,10 @@ def is_saved_dataset(folder: Path) -> bool:
     return single or (folder / "dataset_dict.json").is_file()
 
 
-def saved_rows(folder: Path, split: str) -> Rows:
+def saved_rows(folder: Path, split: str, option: str) -> Rows:
     """The rows of a dataset written by `save_to_disk`; `split` chooses where it has several.
+
+    option: the option that named the folder, for messages, such as `data.train`.
 
     Raises:
         DataError: it cannot be read, or has no such split.
@@ -66,8 +68,16 @@ def saved_rows(folder: Path, split: str) -> Rows:
     if not isinstance(dataset, DatasetDict):
         return _dataset_rows(dataset, folder.name)
     if split not in dataset:
-        raise DataError(f"{folder} has no split `{split}`; there are: {', '.join(dataset)}.")
+        raise DataError(
+            f"{folder} has no split `{split}`; there are: {', '.join(dataset)}. Choose one, e.g. "
+            f"`--{option}-split {likely_split([*dataset])}`."
+        )
     return _dataset_rows(dataset[split], f"{folder.name}[{split}]")
+
+
+def likely_split(names: Sequence[str]) -> str:
+    """Of several splits the one that seems to hold preferences, for a message."""
+    return next((name for name in names if "pref" in name), next(iter(names), "NAME"))
 
 
 def _load(hub_id: str, split: str, arguments: dict[str, str]) -> Any:
@@ -83,7 +93,7 @@ def _load(hub_id: str, split: str, arguments: dict[str, str]) -> Any:
 
 def _dataset_rows(dataset: Any, name: str) -> Rows:
     for number, fields in enumerate(dataset, start=1):
-        yield Row(f"{name}#{number}", fields)
+        yield Row(f"{name}#{number}", {column: without_nulls(value) for column, value in fields.items()})
 
 
 @contextmanager

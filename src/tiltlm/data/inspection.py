@@ -81,7 +81,14 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
 def _source(part: LoadedPairs) -> Source:
     report = part.source
     return Source(
-        report.role, report.name, report.format, report.format_why, report.rows, len(part.pairs), report.files
+        report.role,
+        report.name,
+        report.format,
+        report.format_why,
+        report.rows,
+        len(part.pairs),
+        report.files,
+        report.unused_columns,
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.columns import Renaming, renaming, require_found
 from tiltlm.data.fields import RowError
-from tiltlm.data.formats import ASSISTANT_HEADER, USER_HEADER, Convert, conversion, recognise_format, require_usable
-from tiltlm.data.reading import Row
+from tiltlm.data.formats import FORMATS
+from tiltlm.data.notes import notes_on, notes_on_rows
+from tiltlm.data.recognition import Convert, conversion, recognise_format, require_usable
+from tiltlm.data.rows import Row
 from tiltlm.data.sources import open_source
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import DroppedPair, PreferencePair, Text
+from tiltlm.records import DroppedPair, PreferencePair
 
 Role = Literal["train", "eval"]
 
@@ -25,7 +28,10 @@ _SAMPLE = 100
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """Where pairs came from: the name given, what for, the format and why, how many rows, the local files."""
+    """Where pairs came from: the name given, what for, the format and why, how many rows, the local files.
+
+    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
+    """
 
     name: str
     role: Role
@@ -33,6 +39,7 @@ class SourceReport:
     format_why: str
     rows: int
     files: tuple[str, ...]
+    unused_columns: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +66,26 @@ def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -
     split = data.train_split if role == "train" else data.eval_split
     source = open_source(name, split, data.subset, hub.folder, option=f"data.{role}")
     sample = list(islice(source.rows, _SAMPLE))
-    format_name, why = _format_of(sample, name, data)
-    pairs, dropped, rows = _convert_all(chain(sample, source.rows), conversion(format_name, data.ranked_pairs))
-    if not pairs:
-        raise DataError(f"{name}: none of its {rows} rows, read as `{format_name}`, can be used: {_account(dropped)}")
-    report = SourceReport(name, role, format_name, why, rows, source.files)
-    return LoadedPairs(pairs, dropped, report, notes_on(pairs))
-
-
-def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
-    """What is unusual about pairs that are used all the same, in sentences with counts."""
-    seen: set[tuple[Text, Text, Text]] = set()
-    repeated = contradictory = 0
-    for pair in pairs:
-        contents = (pair.prompt, pair.chosen, pair.rejected)
-        repeated += contents in seen
-        contradictory += (pair.prompt, pair.rejected, pair.chosen) in seen
-        seen.add(contents)
-    later_turns = sum(_has_later_turns(pair.chosen) or _has_later_turns(pair.rejected) for pair in pairs)
-    doubled = sum(_begins_with_prompt(pair) for pair in pairs)
-    counted = {
-        "repeat an earlier pair exactly. They are kept.": repeated,
-        "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,
-        "have further turns within a completion, as the dialogues part earlier. Those are scored, too.": later_turns,
-        "have completions that begin with the prompt, which then stands there twice.": doubled,
-    }
-    return [f"{count} of {len(pairs)} pairs {what}" for what, count in counted.items() if count]
+    readable = [row for row in sample if isinstance(row, Row)]
+    rename = renaming(readable, data.columns)
+    try:
+        format_name, why = _format_of(sample, [rename(row) for row in readable], name, data)
+    except DataError:
+        require_found(rename, readable, name)
+        raise
+    result = _convert_all(chain(sample, source.rows), rename, conversion(format_name, data.ranked_pairs))
+    require_found(rename, readable, name)
+    if not result.pairs:
+        raise DataError(
+            f"{name}: none of its {result.rows} rows, read as `{format_name}`, can be used: {_account(result.dropped)}"
+        )
+    if details := FORMATS[format_name].details(rename(readable[0]).fields):
+        why += f"; {details}"
+    if rename.paths:
+        why += f"; {rename.words()}"
+    report = SourceReport(name, role, format_name, why, result.rows, source.files, dict(result.unused.most_common()))
+    notes = [*source.notes, *notes_on_rows(report.unused_columns, result.remarks), *notes_on(result.pairs)]
+    return LoadedPairs(result.pairs, result.dropped, report, notes)
 
 
 def _require_effect(name: str, data: DataConfig, role: Role) -> None:
@@ -104,8 +105,9 @@ def _require_effect(name: str, data: DataConfig, role: Role) -> None:
         raise ConfigError(f"data.subset has no effect on the file {path.name}: remove it.")
 
 
-def _format_of(sample: Sequence[Row | DroppedPair], name: str, data: DataConfig) -> tuple[str, str]:
-    readable = [row for row in sample if isinstance(row, Row)]
+def _format_of(
+    sample: Sequence[Row | DroppedPair], readable: Sequence[Row], name: str, data: DataConfig
+) -> tuple[str, str]:
     if not sample:
         raise DataError(f"{name} holds no rows.")
     if not readable:
@@ -119,40 +121,50 @@ def _format_of(sample: Sequence[Row | DroppedPair], name: str, data: DataConfig)
         raise DataError(f"{name}: {error}") from error
 
 
-def _convert_all(
-    rows: Iterable[Row | DroppedPair], convert: Convert
-) -> tuple[list[PreferencePair], list[DroppedPair], int]:
-    """The usable pairs of all rows, what is dropped, and how many rows there were."""
-    pairs: list[PreferencePair] = []
-    dropped: list[DroppedPair] = []
-    count = 0
+@dataclass(slots=True)
+class _Result:
+    """What all rows gave. rows: how many there were. unused: in how many rows each unused column holds something.
+    remarks: what is odd about rows that are used, with their names.
+    """
+
+    pairs: list[PreferencePair] = field(default_factory=list)
+    dropped: list[DroppedPair] = field(default_factory=list)
+    rows: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _convert_all(rows: Iterable[Row | DroppedPair], rename: Renaming, convert: Convert) -> _Result:
+    result = _Result()
     for row in rows:
-        count += 1
-        for outcome in _outcomes(row, convert):
-            if isinstance(outcome, PreferencePair):
-                pairs.append(outcome)
-            else:
-                dropped.append(outcome)
-    return pairs, dropped, count
+        result.rows += 1
+        if isinstance(row, DroppedPair):
+            result.dropped.append(row)
+        else:
+            _convert_row(rename(row), convert, result)
+    return result
 
 
-def _outcomes(row: Row | DroppedPair, convert: Convert) -> Iterator[PreferencePair | DroppedPair]:
-    """What becomes of one row: each of its pairs, or why not; at least one."""
-    if isinstance(row, DroppedPair):
-        yield row
-        return
+def _convert_row(row: Row, convert: Convert, result: _Result) -> None:
+    """Adds what becomes of one row: each of its pairs, or why not; at least one."""
     try:
-        pairs = convert(row)
+        converted = convert(row)
     except RowError as problem:
-        yield DroppedPair(row.id, problem.reason, problem.detail)
+        result.dropped.append(DroppedPair(row.id, problem.reason, problem.detail))
         return
-    for pair in pairs:
+    used = False
+    for pair in converted.pairs:
         try:
             require_usable(pair)
         except RowError as problem:
-            yield DroppedPair(pair.id, problem.reason, problem.detail)
+            result.dropped.append(DroppedPair(pair.id, problem.reason, problem.detail))
         else:
-            yield pair
+            result.pairs.append(pair)
+            used = True
+    if used:
+        result.unused.update(converted.unused)
+        for remark in converted.remarks:
+            result.remarks.setdefault(remark, []).append(row.id)
 
 
 def _account(dropped: Sequence[DroppedPair]) -> str:
@@ -161,14 +173,3 @@ def _account(dropped: Sequence[DroppedPair]) -> str:
     counts = Counter(drop.reason for drop in dropped).most_common()
     cases = [f"{reason}: {count} (first {first[reason].id}: {first[reason].detail})" for reason, count in counts]
     return "; ".join(cases)
-
-
-def _has_later_turns(completion: Text) -> bool:
-    if isinstance(completion, str):
-        return USER_HEADER in completion or ASSISTANT_HEADER in completion
-    return any(message.role == "user" for message in completion)
-
-
-def _begins_with_prompt(pair: PreferencePair) -> bool:
-    texts = (pair.prompt, pair.chosen, pair.rejected)
-    return all(isinstance(text, str) and text.startswith(str(pair.prompt)) for text in texts)

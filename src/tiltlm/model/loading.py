@@ -1,82 +1,59 @@
-"""Models and tokenizers, from the hub or a folder, and back to a folder that stock transformers loads."""
+"""What surrounds a model's weights: its tokenizer, limits, device and arithmetic, and how its layers are run."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from tiltlm.config import HubConfig, Precision
+from tiltlm.config import Precision
 from tiltlm.errors import ConfigError, ModelError
-from tiltlm.hub import hub_is_reachable
-from tiltlm.model.embedded import embedded_model
+from tiltlm.model.finding import CONFIG, ModelSource, explained
 
-EMBEDDED = "embedded"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model is loaded from: a folder or a hub id, and whether the network may be used."""
-
-    location: str
-    local_files_only: bool
-    trust_remote_code: bool
-
-
-def find_model(path: str, hub: HubConfig, trust_remote_code: bool = False) -> ModelSource:
-    """Resolves `embedded`, a folder, an id below `hub.folder`, or a hub id, in that order.
-
-    Raises:
-        ModelError: it is none of these, with what was looked for and how to give it locally.
-    """
-    if path == EMBEDDED:
-        return ModelSource(str(embedded_model()), True, False)
-    candidates = [Path(path).expanduser()]
-    if hub.folder is not None:
-        candidates.append(Path(hub.folder).expanduser() / path)
-    for folder in candidates:
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise ModelError(f"the folder {folder} holds no model: it has no config.json.")
-            return ModelSource(str(folder), True, trust_remote_code)
-    if hub.folder is not None:
-        raise ModelError(
-            f"there is no model in {candidates[-1]}: put the files of `{path}` there, or unset hub.folder."
-        )
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ModelError(f"there is no model folder {path}.")
-    return ModelSource(path, not hub_is_reachable(), trust_remote_code)
+_GENERATION = "generation_config.json"
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
     """The model's fast tokenizer.
 
     Raises:
-        ModelError: it cannot be had, or has no fast form (token offsets are needed).
+        ModelError: it cannot be had, its files are missing, or it has no fast form (token offsets are needed).
     """
-    try:
+    if not any(source.file(name) for name in (*_VOCABULARIES, "tokenizer_config.json")) and source.file(CONFIG):
+        raise ModelError(_no_tokenizer(source))
+    with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             source.location,
             local_files_only=source.local_files_only,
             trust_remote_code=source.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(_explain(source, "tokenizer", error)) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"the tokenizer of {source.location} has no fast form, and token offsets are needed.")
+    if tokenizer.vocab_size == 0:
+        raise ModelError(_no_tokenizer(source))
     return tokenizer
+
+
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+"""Files of which a tokenizer has one; some have names of their own, and those have a tokenizer_config.json beside."""
+
+
+def _no_tokenizer(source: ModelSource) -> str:
+    return (
+        f"`{source.location}` has no tokenizer: among its files is no tokenizer.json, tokenizer.model or vocab.json. "
+        "Copy tokenizer.json and tokenizer_config.json from the model that this one was trained from."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,72 +62,38 @@ class ModelFacts:
 
     positions: longest sequence the model knows, in tokens; None where it has no such limit.
     terminators: token ids that end an answer: the tokenizer's EOS and those of the generation configuration.
+    stored: the type of the weights in the model's files; None where the configuration does not say.
     """
 
     positions: int | None
     terminators: frozenset[int]
+    stored: torch.dtype | None
 
 
 def model_facts(source: ModelSource, tokenizer: PreTrainedTokenizerFast) -> ModelFacts:
     """Reads a model's configuration files.
 
     Raises:
-        ModelError: they cannot be had.
+        ModelError: they cannot be had, or are those of another kind of model than a causal language model.
     """
-    try:
+    with explained(source, "configuration"):
         config = AutoConfig.from_pretrained(
             source.location,
             local_files_only=source.local_files_only,
             trust_remote_code=source.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(_explain(source, "configuration", error)) from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not getattr(config, "auto_map", None):
+        raise ModelError(f"`{source.location}` is a {config.model_type} model, which is no causal language model.")
     text = config.get_text_config()
-    try:
-        generation = GenerationConfig.from_pretrained(source.location, local_files_only=source.local_files_only)
+    ends = text.eos_token_id
+    if source.file(_GENERATION) is not None:
+        with explained(source, _GENERATION):
+            generation = GenerationConfig.from_pretrained(source.location, local_files_only=source.local_files_only)
         ends = generation.eos_token_id
-    except OSError:  # few older models have no such file
-        ends = text.eos_token_id
     named = {ends} if isinstance(ends, int) else set(ends or ())
     own = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
-    return ModelFacts(getattr(text, "max_position_embeddings", None), frozenset(named | own))
-
-
-def load_model(source: ModelSource, device: torch.device) -> PreTrainedModel:
-    """The model with float32 weights, in evaluation mode: dropout is off for policy and reference alike.
-
-    Raises:
-        ModelError: it cannot be had, or is not a causal language model.
-    """
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=source.local_files_only,
-            trust_remote_code=source.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(_explain(source, "model", error)) from error
-    torch.nn.Module.to(model, device)
-    model.eval()
-    return model
-
-
-def _explain(source: ModelSource, what: str, error: Exception) -> str:
-    if source.local_files_only and not Path(source.location).is_dir():
-        return (
-            f"the {what} of `{source.location}` is not in the local cache, and the Hugging Face hub cannot be reached. "
-            f"Give it locally: --model.path FOLDER, or --hub.folder DIR with the files in DIR/{source.location}."
-        )
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"the {what} of `{source.location}` cannot be loaded: {first_line}"
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes safetensors, configuration, tokenizer and chat template."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
+    return ModelFacts(getattr(text, "max_position_embeddings", None), frozenset(named | own), stored)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

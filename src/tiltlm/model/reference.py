@@ -1,25 +1,29 @@
 """The reference is data: its log-probabilities are computed once and kept, addressed by content (architecture, idea 4).
 
-A value's address is made of the reference's weights and configuration, the arithmetic, the token ids and where
-scoring starts. Changing beta, the loss, the learning rate, the seed or the batch size finds the same values again;
-changing a weight or a token never does.
+A value's address is made of all that computes it: the reference's weights and configuration, the revision of the
+scorer, the kind of device, the arithmetic, the layout and the attention; and of the token ids and where scoring
+starts. Changing beta, the loss, the learning rate, the seed or the batch size finds the same values again; changing a
+weight or a token never does. Versions of torch and transformers and the device's model are not part of it: their
+values differ by rounding alone, and the start-up check compares them with the policy's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
+from tiltlm.cache import REFERENCE_SUFFIX
 from tiltlm.data.packing import micro_batches, pack_pairs
-from tiltlm.errors import NonFiniteError
+from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.scorer import SCORER_REVISION, PairScorer, sequence_logps
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 
 PAIRS_AT_ONCE = 64
@@ -38,16 +42,41 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-class ReferenceCache:
-    """Sequence log-probabilities of one reference in one arithmetic, in an SQLite file that processes may share."""
+def reference_address(scorer: PairScorer, precision: torch.dtype) -> str:
+    """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention."""
+    parts = (
+        fingerprint(scorer.model)[:32],
+        str(precision).removeprefix("torch."),
+        scorer.device.type,
+        "trees" if scorer.trees else "rows",
+        scorer.model.config.get_text_config()._attn_implementation or "own",
+        f"r{SCORER_REVISION}",
+    )
+    # An attention's name may be a hub id, with a slash.
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
 
-    def __init__(self, folder: Path, model_fingerprint: str, precision: torch.dtype) -> None:
+
+class ReferenceCache:
+    """Sequence log-probabilities at one `reference_address`, in an SQLite file that processes may share.
+
+    Raises:
+        ModelError: the file is there, and cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        arithmetic = str(precision).removeprefix("torch.")
-        self.path = folder / f"{model_fingerprint[:32]}-{arithmetic}.sqlite"
-        self._connection = sqlite3.connect(self.path, timeout=60)
-        with self._connection:
-            self._connection.execute("CREATE TABLE IF NOT EXISTS logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
+        self.path = folder / f"{address}{REFERENCE_SUFFIX}"
+        try:
+            self._connection = sqlite3.connect(self.path, timeout=60)
+            with self._connection:
+                self._connection.execute(
+                    "CREATE TABLE IF NOT EXISTS logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID"
+                )
+        except sqlite3.Error as error:
+            raise ModelError(
+                f"the file of reference log-probabilities {self.path} cannot be used ({error}): remove it "
+                "(tiltlm cache --clear reference), or name another place for the cache (TILTLM_CACHE)."
+            ) from error
 
     def get(self, sequence: TokenizedSequence) -> float | None:
         """log pi_ref(y|x) in nats, or None where it was never computed."""
@@ -74,7 +103,6 @@ def missing_pairs(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list
     return [pair for pair in pairs if cache.get(pair.chosen) is None or cache.get(pair.rejected) is None]
 
 
-@torch.inference_mode()
 def fill_cache(
     scorer: PairScorer,
     pairs: Sequence[TokenizedPair],
@@ -88,27 +116,36 @@ def fill_cache(
     Raises:
         NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the pairs.
     """
+    for group, values in scored(scorer, pairs, precision, token_budget):
+        sides = [(pair.chosen, pair.rejected) for pair in group]
+        cache.put([item for pair in zip(sides, values, strict=True) for item in zip(*pair, strict=True)])
+        advance(len(group))
+
+
+def scored(
+    scorer: PairScorer, pairs: Sequence[TokenizedPair], precision: torch.dtype, token_budget: int
+) -> Iterator[tuple[list[TokenizedPair], list[tuple[float, float]]]]:
+    """Pairs, some at a time, with their (chosen, rejected) log-probabilities under a model that is not trained.
+
+    Raises:
+        NonFiniteError: log-probabilities are NaN or infinite, naming the pairs.
+    """
     # Longest first: if memory runs out it does so at once, and the time left is never underestimated.
     order = sorted(pairs, key=lambda pair: -len(pair.chosen.ids) - len(pair.rejected.ids))
     for start in range(0, len(order), PAIRS_AT_ONCE):
         for group in micro_batches(order[start : start + PAIRS_AT_ONCE], token_budget, scorer.trees):
             batch = pack_pairs(group, scorer.trees).to(scorer.device)
-            with arithmetic(scorer.device, precision):
+            with torch.inference_mode(), arithmetic(scorer.device, precision):
                 logps, _ = sequence_logps(scorer(batch), batch)
-            values = logps.tolist()
-            bad = [
-                pair.id
-                for pair, logp in zip(group, zip(values[0::2], values[1::2], strict=True), strict=True)
-                if not _finite(logp)
-            ]
+            flat = logps.tolist()
+            values = list(zip(flat[0::2], flat[1::2], strict=True))
+            bad = [pair.id for pair, logp in zip(group, values, strict=True) if not _finite(logp)]
             if bad:
                 raise NonFiniteError(
-                    f"the reference gives non-finite log-probabilities for {', '.join(bad[:10])}. "
+                    f"the model gives non-finite log-probabilities for {', '.join(bad[:10])}. "
                     "The model's weights or its arithmetic (model.precision) are at fault."
                 )
-            sequences = [sequence for pair in group for sequence in (pair.chosen, pair.rejected)]
-            cache.put(list(zip(sequences, values, strict=True)))
-            advance(len(group))
+            yield group, values
 
 
 def _finite(values: Sequence[float]) -> bool:

@@ -11,6 +11,11 @@ from tiltlm.model.attention import mask_for, why_not_shareable
 from tiltlm.model.head import LogitTransform, token_logps
 from tiltlm.records import PackedBatch, PairLogps
 
+SCORER_REVISION = 1
+"""Part of the address of every cached reference value. Raise it with each change after which the same model gives other
+log-probabilities for the same tokens, be it in the last digits: to the scorer, the head, the masks, the packing or the
+arithmetic around them. Policy and reference would not agree otherwise."""
+
 
 class PairScorer(nn.Module):
     """A causal language model that answers one question: how likely are these completions?

@@ -6,6 +6,11 @@ import re
 
 from tiltlm.report.wording import count, number
 from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison
+from tiltlm.visible import shortened, visible, visible_line
+
+_WHOLE = "comparison.json"
+_LONGEST_NAME = 200
+"""Characters of a name, such as that of a run or a row, that are shown."""
 
 
 def comparison_markdown(comparison: Comparison | None, run: str) -> str:
@@ -22,14 +27,18 @@ def comparison_markdown(comparison: Comparison | None, run: str) -> str:
 
 
 def fence(text: str) -> str:
-    """The text as a fenced code block, in a fence longer than any run of backticks within."""
+    """The text as a fenced code block, in a fence longer than any run of backticks within.
+
+    A long text is shortened, and hidden characters are shown.
+    """
+    text = visible(shortened(text, _WHOLE))
     marks = "`" * max(3, _longest_run(text) + 1)
     return f"{marks}text\n{text}\n{marks}\n"
 
 
 def code_span(text: str) -> str:
     """The text as inline code on one line."""
-    line = " ".join(text.split())
+    line = visible_line(" ".join(shortened(text, _WHOLE, _LONGEST_NAME).split()))
     marks = "`" * (_longest_run(line) + 1)
     # A space on either side keeps the text's own backticks apart from the marks; Markdown takes it off again.
     space = " " if "`" in line else ""

@@ -11,13 +11,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from tiltlm.masking import masked, masked_command
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.folder import RunFolder, naming
 from tiltlm.runs.reading import RunFiles, read_run
-from tiltlm.runs.records import Settings
+from tiltlm.runs.records import Settings, Summary
+from tiltlm.summary import summarise
+from tiltlm.visible import shortened, visible
 
 SPECIAL_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\])")
 
@@ -34,14 +38,20 @@ def write_report(folder: Path) -> Path:
         RunError: one of the run's files is missing or damaged.
     """
     run = read_run(folder)
-    draw_training_metrics(run.metrics, folder / "training_metrics.png")
-    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, run.summary.run))
+    summary = run.summary
+    if summary is None:
+        summary = summarise(run)
+        RunFolder(folder).write_json("summary.json", summary)
+    curves = folder / "training_metrics.png"
+    with naming(curves):
+        draw_training_metrics(run.metrics, curves)
+    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
-    _write_text(page, render_page(run))
+    _write_text(page, render_page(run, summary))
     return page
 
 
-def render_page(run: RunFiles) -> str:
+def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
     # Safe because panel_svgs writes no text but our own labels and numbers.
     panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
@@ -50,14 +60,14 @@ def render_page(run: RunFiles) -> str:
         .get_template("page.html.j2")
         .render(
             run=run,
-            summary=run.summary,
+            summary=summary,
             environment=run.environment,
             data=run.data,
             comparison=run.comparison,
-            findings=findings(run.summary),
-            tiles=tiles(run.summary),
+            findings=findings(summary),
+            tiles=tiles(summary),
             panels=panels,
-            command=shlex.join(run.environment.command),
+            command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),
             listed_at_most=LISTED_AT_MOST,
             started=_date(run.environment.started),
@@ -70,6 +80,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=as_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -81,9 +92,16 @@ def _templates() -> Environment:
         "count": count,
         "duration": duration,
         "minus": with_minus_signs,
+        "shortened": shortened,
         "tokens": with_marked_tokens,
     }
     return templates
+
+
+def as_shown(value: object) -> object:
+    """What the page shows of a value: text of others with its hidden characters named and its secrets masked."""
+    # Markup is our own, or was made of such text by `with_marked_tokens`.
+    return visible(masked(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def with_minus_signs(text: str) -> str:
@@ -92,9 +110,9 @@ def with_minus_signs(text: str) -> str:
 
 
 def with_marked_tokens(text: str) -> Markup:
-    """The text escaped, with a chat template's special tokens set apart from it."""
+    """The text escaped, with a chat template's special tokens set apart from it; hidden characters are named."""
     # re.split with one group gives text and tokens in turn.
-    pieces = SPECIAL_TOKEN.split(text)
+    pieces = SPECIAL_TOKEN.split(visible(text))
     marked = [
         Markup('<span class="token">{}</span>').format(piece) if place % 2 else escape(piece)
         for place, piece in enumerate(pieces)
@@ -124,4 +142,5 @@ def _date(started: str) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
-    path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    with naming(path):
+        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tiltlm.report.verdict import NEGATIVE_KL
-from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.records import Estimate, Interval, Summary
 
 
@@ -65,12 +65,12 @@ def _interval(estimate: Estimate | None) -> str:
 
 
 def _divergence(summary: Summary) -> Tile:
-    label = "KL from the reference"
-    if summary.kl is None:
+    label, kl = "KL from the reference", summary.kl or summary.kl_at_temperature
+    if kl is None:
         return Tile(label, None, "nats per answer")
-    error = "" if summary.kl.standard_error is None else f", standard error {number(summary.kl.standard_error)}"
-    below = f". {NEGATIVE_KL}" if summary.kl.mean < 0 else ""
-    return Tile(label, number(summary.kl.mean), f"nats per answer{error}{below}")
+    error = "" if kl.standard_error is None else f", standard error {number(kl.standard_error)}"
+    below = f". {NEGATIVE_KL}" if kl.mean < 0 else ""
+    return Tile(label + at_temperature(kl.temperature), number(kl.mean), f"nats per answer{error}{below}")
 
 
 def _first_loss(summary: Summary) -> str:

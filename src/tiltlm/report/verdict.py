@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
@@ -17,6 +17,8 @@ Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 REPETITION_RISE = 0.10
 SURPRISE_RISE = 1.0
 LENGTH_FACTOR = 2.0
+# Of the trained margin, what the saved weights must have at least.
+SURVIVING = 0.95
 # Nats per completion: less is nothing that anybody could notice, and hardly above rounding.
 STILL = 1e-4
 
@@ -50,17 +52,23 @@ def findings(summary: Summary) -> list[Finding]:
         _accuracy(summary),
         _reward(summary),
         _divergence(summary),
+        *_saving(summary),
         _coherence(summary),
         _log_probabilities(summary),
         _cost(summary),
     ]
 
 
+_ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
+
+
 def _interruption(summary: Summary) -> list[Finding]:
     if summary.completed:
         return []
+    ended = _ENDS.get(summary.status or "interrupted", "The run ended")
     after = f" after {count(summary.steps, 'step')}" if summary.steps is not None else ""
-    sentence = f"The run was interrupted{after}; the figures are those measured until then."
+    why = f" ({summary.message.rstrip('.')})" if summary.message else ""
+    sentence = f"{ended}{after}{why}; what figures there are, are those of the model that was saved."
     return [Finding("Completion", "caution", sentence)]
 
 
@@ -133,13 +141,14 @@ def _win_rate(summary: Summary) -> str:
 
 
 def _divergence(summary: Summary) -> Finding:
-    topic, kl = "Distance from the reference", summary.kl
+    topic, kl = "Distance from the reference", summary.kl or summary.kl_at_temperature
     if kl is None:
         return Finding(topic, "not measured", "The KL divergence from the reference was not measured.")
     samples = count(kl.samples, "sampled answer")
-    sentence = f"The policy moved {number(kl.mean)} nats of KL divergence per answer away from the reference"
+    name = f"KL divergence{at_temperature(kl.temperature)}"
+    sentence = f"The policy moved {number(kl.mean)} nats of {name} per answer away from the reference"
     if kl.mean < 0:
-        sentence = f"The KL divergence from the reference is estimated as {number(kl.mean)} nats per answer"
+        sentence = f"The {name} from the reference is estimated as {number(kl.mean)} nats per answer"
     explained = f" {NEGATIVE_KL}" if kl.mean < 0 else ""
     if kl.standard_error is None:
         why = "without a standard error, a move is not shown."
@@ -150,6 +159,22 @@ def _divergence(summary: Summary) -> Finding:
         why = ": a move is not shown, for zero is within the error." if within else ": a move is not shown."
         return Finding(topic, "not shown", f"{sentence}{why}{explained}")
     return Finding(topic, "note", f"{sentence}.")
+
+
+def _saving(summary: Summary) -> list[Finding]:
+    """Whether the saved files hold what was trained; nothing to say where they hold the weights as trained."""
+    share = summary.survived
+    if share is None or share.interval is None:
+        return []
+    topic = f"Saved in {summary.saved_as}"
+    spread = f"(95% interval {percent(share.interval[0])} to {percent(share.interval[1])})"
+    fact = f"{percent(share.mean)} {spread} of the trained margin is in the saved {summary.saved_as} weights"
+    if share.interval[1] - share.interval[0] > 1:
+        return [Finding(topic, "not shown", f"{fact}: from so few pairs, or so small a change, nothing can be told.")]
+    if share.mean < SURVIVING:
+        advice = "Some of the training was lost in rounding: set model.save_dtype to float32"
+        return [Finding(topic, "caution", f"{fact}. {advice}.")]
+    return [Finding(topic, "note", f"{fact}.")]
 
 
 def _coherence(summary: Summary) -> Finding:
@@ -183,7 +208,7 @@ def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[s
 
 def _log_probabilities(summary: Summary) -> Finding:
     topic = "Log-probabilities"
-    chosen, rejected = summary.eval_chosen_logp_change, summary.eval_rejected_logp_change
+    chosen, rejected = summary.chosen_logp_change, summary.rejected_logp_change
     if chosen is None or rejected is None:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)

@@ -32,6 +32,13 @@ def count(amount: int, thing: str) -> str:
     return f"{amount:,} {thing}" if amount == 1 else f"{amount:,} {thing}s"
 
 
+def at_temperature(temperature: float | None) -> str:
+    """What a KL divergence between tempered distributions is called besides; nothing at temperature 1."""
+    if temperature == 1:
+        return ""
+    return " at the sampling temperature" + ("" if temperature is None else f" {number(temperature)}")
+
+
 def duration(seconds: float) -> str:
     """`0.4 s`, `45 s`, `3 min 30 s`, `2 h 5 min`."""
     if seconds < 9.95:

@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tiltlm.masking import masked_command
 from tiltlm.runs.records import Environment
 
 PACKAGES = ("tiltlm", "torch", "transformers", "tokenizers", "datasets", "numpy")
 
 
 def describe_environment(command: tuple[str, ...], device: str, precision: str) -> Environment:
-    """Versions, machine, the code's git commit, and the command line."""
+    """Versions, machine, the code's git commit, and the command line, in which secrets are masked."""
     return Environment(
-        command=command,
+        command=masked_command(command),
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         device=device,
         precision=precision,

@@ -1,15 +1,26 @@
-"""A run's folder: made without overwriting another, and written file by file."""
+"""A run's folder: made without overwriting anything else, and written file by file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
+from tiltlm.masking import masked_values
+
+MARKER = ".tiltlm-run"
+"""The file by which a run's folder is known, written before any other. A folder without it is never removed."""
+_MARKER_TEXT = "A run of tiltlm. `tiltlm train --run.overwrite` replaces folders that hold this file, and no others.\n"
+# Records that hold settings or the command line, in which an address or a flag may carry a secret.
+_MASKED_FILES = frozenset({"config.json", "environment.json", "outcome.json", "summary.json"})
+_SETTINGS_SECTIONS = frozenset({"run", "model", "data", "loss", "training"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,38 +33,58 @@ class RunFolder:
     def require_free(directory: Path, name: str, overwrite: bool) -> None:
         """Says at once whether `create` would refuse, before any work is done.
 
-        A run that ended before it trained (it has settings but no metrics) is in nobody's way.
+        A run that ended before it trained (it has the marker but no metrics and no model) is in nobody's way.
 
         Raises:
-            RunError: a run of this name exists and `overwrite` is off, or the folder holds something else.
+            RunError: a run of this name exists and `overwrite` is off, the folder holds something else, lies within
+                another run or cannot be made.
         """
         path = directory / name
+        _require_placeable(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
-        began = (path / "metrics.jsonl").exists() or not (path / "config.json").is_file()
-        if not overwrite and began:
+        if not is_run(path):
+            raise RunError(
+                f"{path} holds something that is not a run of this version (it has no file {MARKER}), so it is not "
+                "replaced: give this run another name (--run.name), or remove that yourself."
+            )
+        if not overwrite and ((path / "metrics.jsonl").exists() or (path / "model").exists()):
             raise RunError(
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
             )
-        if not (path / "config.json").is_file():
-            raise RunError(f"{path} holds something that is not a run, so it is not replaced: remove it yourself.")
 
     @staticmethod
     def create(directory: Path, name: str, overwrite: bool) -> RunFolder:
-        """Makes the folder; an earlier run of this name is removed now, if that was asked for.
+        """Makes the folder; an earlier run of this name is removed once the new folder is there.
 
         Raises:
             RunError: as `require_free`, or the folder cannot be made.
         """
         RunFolder.require_free(directory, name, overwrite)
         path = directory / name
+        earlier = path.with_name(f".{name}.replaced-{os.getpid()}")
+        replaces = is_run(path)
         try:
-            if path.exists():
-                shutil.rmtree(path)
-            path.mkdir(parents=True)
+            if replaces:
+                path.rename(earlier)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                # Exclusively: of two programs that start at once, one is refused.
+                with (path / MARKER).open("x", encoding="utf-8") as file:
+                    file.write(_MARKER_TEXT)
+            except OSError:
+                if replaces:
+                    with suppress(OSError):
+                        path.rmdir()
+                    earlier.rename(path)
+                raise
+        except FileExistsError as error:
+            raise RunError(f"another run was started in {path} just now: give this one another name.") from error
         except OSError as error:
-            raise RunError(f"cannot make the run's folder {path}: {error.strerror or error}.") from error
+            raise _cannot_make(path, error.strerror or str(error)) from error
+        if replaces:
+            _remove(earlier)
         return RunFolder(path)
 
     @property
@@ -68,18 +99,124 @@ class RunFolder:
         """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half."""
         is_record = dataclasses.is_dataclass(content) and not isinstance(content, type)
         value = dataclasses.asdict(content) if is_record else content
+        if name in _MASKED_FILES:
+            value = masked_values(value)
         temporary = self.path / f".{name}.partial"
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-        temporary.replace(self.path / name)
+        text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+        with naming(self.path / name):
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path / name)
 
 
-def newest_run(directory: Path) -> Path:
-    """The run in `directory` that was written last.
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of writing it: the system names only what it could not open."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder was made by `RunFolder.create`. A link to one is not followed."""
+    return path.is_dir() and not path.is_symlink() and (path / MARKER).is_file()
+
+
+def require_apart(path: Path, reads: Mapping[str, Path]) -> None:
+    """Holds a run's folder and what the run reads apart: a folder that is replaced must hold nothing of the user's.
+
+    path: the run's folder, there or not.
+    reads: the places the run reads, by the option that names each. Links are followed.
 
     Raises:
-        RunError: there is none.
+        RunError: the folder contains, is or lies in one of them; both paths are named.
     """
-    runs = [config.parent for config in directory.glob("*/config.json")]
-    if not runs:
-        raise RunError(f"there is no run in {directory}: train one with `tiltlm train`, or give a run's folder.")
-    return max(runs, key=lambda run: (run / "config.json").stat().st_mtime)
+    folder = path.resolve()
+    for option, given in reads.items():
+        place = given.expanduser().resolve()
+        if not place.exists():
+            continue
+        relation = _relation(folder, place)
+        if relation:
+            raise RunError(
+                f"the run's folder {folder} {relation} {place}, which the run reads ({option}): "
+                "choose another --run.directory or --run.name."
+            )
+
+
+def free_name(directory: Path, name: str) -> str:
+    """The name itself where `create` would take it, else the first of NAME-2, NAME-3, ... that is free."""
+    number = 1
+    taken = name
+    while True:
+        try:
+            RunFolder.require_free(directory, taken, overwrite=False)
+        except RunError:
+            if not (directory / taken).exists() and not (directory / taken).is_symlink():
+                return taken  # not the name is in the way, and what is will be said when the folder is made
+            number += 1
+            taken = f"{name}-{number}"
+        else:
+            return taken
+
+
+def runs_in(directory: Path) -> list[Path]:
+    """The runs in a folder, newest first; also those of earlier versions, which have no marker."""
+    runs = [path for path in directory.iterdir() if _looks_like_a_run(path)] if directory.is_dir() else []
+    return sorted(runs, key=lambda run: (run / "config.json").stat().st_mtime, reverse=True)
+
+
+def _looks_like_a_run(path: Path) -> bool:
+    settings = path / "config.json"
+    if path.name.startswith(".") or not settings.is_file():
+        return False
+    if (path / MARKER).is_file():
+        return True
+    try:
+        content = json.loads(settings.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return (path / "metrics.jsonl").is_file() and isinstance(content, dict) and content.keys() >= _SETTINGS_SECTIONS
+
+
+def _relation(folder: Path, place: Path) -> str | None:
+    """How a run's folder lies to a place that exists; compared by file too, for names may differ in case alone."""
+    if _same(folder, place):
+        return "is"
+    if any(_same(parent, place) for parent in folder.parents):
+        return "lies in"
+    if any(_same(folder, parent) for parent in place.parents):
+        return "contains"
+    return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _require_placeable(path: Path) -> None:
+    if path.is_symlink():
+        raise _cannot_make(path, f"it is a symbolic link to {path.resolve()}")
+    real = path.resolve()
+    within = next((parent for parent in real.parents if is_run(parent)), None)
+    if within is not None:
+        raise _cannot_make(path, f"it would lie within another run, {within}; choose another --run.directory")
+    there = next(place for place in (real, *real.parents) if place.exists())
+    if there != real and not there.is_dir():
+        raise _cannot_make(path, f"{there} is not a directory; choose another --run.directory")
+    if not os.access(there, os.W_OK):
+        raise _cannot_make(path, f"{there} may not be written; choose another --run.directory")
+
+
+def _remove(earlier: Path) -> None:
+    try:
+        shutil.rmtree(earlier)
+    except OSError as error:
+        raise RunError(
+            f"the earlier run was moved to {earlier} and cannot be removed: {error.strerror or error}. "
+            "Remove it yourself, and start again."
+        ) from error
+
+
+def _cannot_make(path: Path, why: str) -> RunError:
+    return RunError(f"cannot make the run's folder {path}: {why}.")

@@ -9,21 +9,35 @@ from typing import TypeVar
 
 from tiltlm.errors import RunError
 from tiltlm.runs.decoding import MalformedError, decode
-from tiltlm.runs.records import Comparison, DataReport, Environment, EvalRow, Metrics, Settings, Summary, TrainRow
+from tiltlm.runs.folder import runs_in
+from tiltlm.runs.records import (
+    Comparison,
+    DataReport,
+    Environment,
+    EvalRow,
+    Evaluation,
+    Metrics,
+    Outcome,
+    Settings,
+    Summary,
+    TrainRow,
+)
 
 Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Everything a run wrote. `comparison` is None where no answers were compared."""
+    """Everything a run wrote. None is what it did not come to, or was told not to do."""
 
     settings: Settings
     environment: Environment
     metrics: Metrics
     data: DataReport
-    summary: Summary
+    outcome: Outcome | None
+    evaluation: Evaluation | None
     comparison: Comparison | None
+    summary: Summary | None
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -36,15 +50,54 @@ def read_run(folder: Path) -> RunFiles:
     """
     if not folder.is_dir():
         raise RunError(f"there is no run in {folder}: give the folder of a run that `tiltlm train` has written.")
-    comparison = folder / "comparison.json"
     return RunFiles(
         settings=_read_json(folder / "config.json", Settings),
         environment=_read_json(folder / "environment.json", Environment),
-        metrics=_read_metrics(folder / "metrics.jsonl"),
+        metrics=_read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else Metrics((), ()),
         data=_read_json(folder / "data_report.json", DataReport),
-        summary=_read_json(folder / "summary.json", Summary),
-        comparison=_read_json(comparison, Comparison) if comparison.exists() else None,
+        outcome=_read_if_there(folder / "outcome.json", Outcome),
+        evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
+        comparison=_read_if_there(folder / "comparison.json", Comparison),
+        summary=_read_if_there(folder / "summary.json", Summary),
     )
+
+
+def newest_comparable(directory: Path, anew: bool) -> Path:
+    """The newest run in a folder whose answers can be compared; damaged runs and other folders are passed over.
+
+    anew: new prompts are to be answered, which takes the trained model; else recorded answers are wanted, or at
+    least a model that could give some.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = [run for run in runs_in(directory) if _is_readable(run)]
+    recorded = [run for run in runs if (run / "comparison.json").is_file()]
+    with_model = [run for run in runs if has_model(run)]
+    found = with_model if anew else recorded or with_model
+    if not found:
+        raise RunError(
+            f"there is no run in {directory} that can be compared: train one with `tiltlm train`, "
+            "or give a run's folder."
+        )
+    return found[0]
+
+
+def has_model(run: Path) -> bool:
+    """Whether the run saved a trained model."""
+    return (run / "model" / "config.json").is_file() and any((run / "model").glob("*.safetensors"))
+
+
+def _is_readable(run: Path) -> bool:
+    try:
+        read_run(run)
+    except RunError:
+        return False
+    return True
+
+
+def _read_if_there(path: Path, kind: type[Kind]) -> Kind | None:
+    return _read_json(path, kind) if path.exists() else None
 
 
 def _read_json(path: Path, kind: type[Kind]) -> Kind:

@@ -52,7 +52,10 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True)
 class EvalRow:
-    """One evaluation on the held-out pairs, after `step` optimizer steps; the interval is Wilson's."""
+    """One evaluation on the held-out pairs, after `step` optimizer steps.
+
+    accuracy_interval: Wilson's; its trials are prompts where several pairs have one prompt.
+    """
 
     step: int
     epoch: float
@@ -78,7 +81,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place preference pairs were read from, and the layout its rows were recognised to have."""
+    """A place preference pairs were read from, and the layout its rows were recognised to have.
+
+    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
+    """
 
     role: str
     name: str
@@ -87,6 +93,7 @@ class Source:
     rows: int
     pairs: int
     files: tuple[str, ...]
+    unused_columns: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +197,23 @@ class Estimate:
 class Divergence:
     """KL(policy || reference) in nats per answer, estimated on `samples` answers of the policy.
 
-    What was paid for the reward: the second term of theory.pdf, eq. 1 (objective).
+    temperature: of both distributions and of the answers. At 1 they are the models themselves, and this is what was
+        paid for the reward: the second term of theory.pdf, eq. 1 (objective). None: the sampling temperature, in files
+        that did not record it.
     """
 
     mean: float
     standard_error: float | None
     samples: int
+    temperature: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatistics:
     """Means over sampled answers: length in tokens, share of repeated word trigrams, -log pi_ref per token.
 
-    What `surprise` can and cannot tell of who wrote the answers: theory.pdf, Proposition 18 (surprise).
+    log pi_ref is at the sampling temperature, as the answers are. What `surprise` can and cannot tell of who wrote the
+    answers: theory.pdf, Proposition 18 (surprise).
     """
 
     tokens: float
@@ -220,11 +231,58 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """`outcome.json`: how far the run came; rewritten as it goes on.
+
+    status: `running` until it ends, then `completed`, `interrupted` or `failed`. A file that still says `running`
+        after the program ended was left by one that was killed.
+    stage: the last stage begun. message: what ended a run that failed.
+    seconds: the run's duration until then; stages: that of each stage.
+    """
+
+    status: str
+    stage: str | None
+    message: str | None
+    checks: tuple[Check, ...]
+    seconds: float
+    stages: dict[str, float]
+    peak_memory_gib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`evaluation.json`: the saved model on the held-out pairs, read back from its files, in float32.
+
+    saved_as: the type of the saved weights.
+    margin: mean implicit reward margin. Intervals here are over prompts.
+    chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion.
+    trained_margin: margin of the weights as trained, before they were rounded to `saved_as`; None where they were not.
+    survived: the saved model's margin as a share of that.
+    """
+
+    saved_as: str
+    figures: EvalRow
+    margin: Estimate
+    chosen_logp_change: Estimate
+    rejected_logp_change: Estimate
+    trained_margin: float | None
+    survived: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """`summary.json`: the run in figures. `completed` is False where the run was interrupted."""
+    """`summary.json`: the run in figures, all of which can be had again from the run's other files.
+
+    status, message: see Outcome. completed: whether the run came to its end.
+    eval_*: of the saved model, in float32; see Evaluation.
+    training_margin: the last held-out margin in the arithmetic of training.
+    kl: at temperature 1. kl_at_temperature: at the sampling temperature, where that is another.
+    """
 
     run: str
     completed: bool
+    status: str | None
+    message: str | None
     model: str
     reference: str | None
     loss: str
@@ -239,8 +297,12 @@ class Summary:
     eval_accuracy: float | None
     eval_accuracy_interval: Interval | None
     eval_margin: float | None
-    eval_chosen_logp_change: Estimate | None
-    eval_rejected_logp_change: Estimate | None
+    eval_margin_interval: Interval | None
+    chosen_logp_change: Estimate | None
+    rejected_logp_change: Estimate | None
+    training_margin: float | None
+    saved_as: str | None
+    survived: Estimate | None
     reward: str | None
     reward_before: Estimate | None
     reward_after: Estimate | None
@@ -248,6 +310,7 @@ class Summary:
     win_rate: float | None
     win_rate_interval: Interval | None
     kl: Divergence | None
+    kl_at_temperature: Divergence | None
     answers_before: AnswerStatistics | None
     answers_after: AnswerStatistics | None
     counted_prompts: int | None
@@ -296,13 +359,18 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPrompt:
-    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure."""
+    """A prompt answered before and after training. Where `counted` is False it is shown, but in no figure.
+
+    plain_log_ratios: log pi(y|x) - log pi_ref(y|x) of further answers of the trained model, drawn and scored at
+        temperature 1 and not kept, where the samples have another temperature.
+    """
 
     id: str
     prompt: str
     counted: bool
     before: Answers
     after: Answers
+    plain_log_ratios: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

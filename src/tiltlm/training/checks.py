@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tiltlm.data.packing import pack_pairs
 from tiltlm.data.tokenization import PairTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import sequence_logps
-from tiltlm.records import PairLogps, ReferencedPair, TokenizedSequence
+from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.records import PackedBatch, PairLogps, ReferencedPair, TokenizedSequence
 from tiltlm.runs.records import Check
 from tiltlm.training.loop import Trainer, reference_logps
 
-TOLERANCE_PER_TOKEN = {torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""How far two layouts of the same sequence may differ, in nats per token: rounding, and nothing else."""
+LAYOUT_TOLERANCE = 1e-4
+"""How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
+"""
+
+NONSENSE = 1.0
+"""Rounding noise beyond which an arithmetic computes something else, in nats a token."""
+
+NOISE_FACTOR = 8.0
+"""How many times the rounding noise policy and reference may differ on average, before training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +98,58 @@ def _eos_present(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _
 
 @torch.no_grad()
 def _numbers(trainer: Trainer, items: Sequence[ReferencedPair]) -> list[_Result]:
-    tolerance = TOLERANCE_PER_TOKEN[trainer.precision]
-    return [_fast_is_slow(trainer, items, tolerance), _first_loss(trainer, items, tolerance)]
+    by_length = sorted(items, key=lambda item: len(item.pair.chosen.ids) + len(item.pair.rejected.ids))
+    sample = [by_length[at] for at in sorted({0, len(items) // 2, len(items) - 1})]
+    batch = pack_pairs([item.pair for item in sample], trainer.scorer.trees).to(trainer.scorer.device)
+    exact_S = trainer.scorer(batch)
+    results = [_layout(trainer.scorer, sample, batch, exact_S)]
+    tolerance = LAYOUT_TOLERANCE
+    if trainer.precision is not torch.float32:
+        rounding, noise = _rounding(trainer, batch, exact_S)
+        results.append(rounding)
+        tolerance = max(tolerance, NOISE_FACTOR * noise)
+    return [*results, _first_loss(trainer, items, tolerance)]
 
 
-def _fast_is_slow(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: float) -> _Result:
-    """Packed and shared against stock transformers, one sequence at a time with its own full logits."""
-    scorer = trainer.scorer
-    sample = sorted(items, key=lambda item: len(item.pair.chosen.ids) + len(item.pair.rejected.ids))[:3]
-    batch = pack_pairs([item.pair for item in sample], scorer.trees).to(scorer.device)
+def _layout(scorer: PairScorer, sample: Sequence[ReferencedPair], batch: PackedBatch, exact_S: Tensor) -> _Result:
+    """Packed and shared against stock transformers, one sequence at a time with its own full logits, in float32."""
+    fast, counts = sequence_logps(exact_S, batch)
     largest = 0.0
-    with arithmetic(scorer.device, trainer.precision):
-        fast, counts = sequence_logps(scorer(batch), batch)
-        for segment, sequence in enumerate(_sequences(sample)):
-            ids = torch.from_numpy(sequence.ids).long().to(scorer.device)
-            logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
-            slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
-            largest = max(largest, abs(float(fast[segment] - slow)) / int(counts[segment]))
+    for segment, sequence in enumerate(_sequences(sample)):
+        ids = torch.from_numpy(sequence.ids).long().to(scorer.device)
+        logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
+        slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
+        largest = max(largest, abs(float(fast[segment] - slow)) / int(counts[segment]))
     layout = "packed with shared prompts" if scorer.trees else "one sequence a row"
+    pairs = {1: "the one pair", 2: "the shortest and longest pair"}.get(
+        len(sample), "the shortest, a middle and the longest pair"
+    )
     return _result(
         "fast path equals slow path",
-        largest <= tolerance,
-        f"{layout} against stock transformers, largest difference {largest:.1e} nats a token (at most {tolerance:.0e})",
+        largest <= LAYOUT_TOLERANCE,
+        f"{layout} against stock transformers in float32 on {pairs} of the first batch, largest difference "
+        f"{largest:.1e} nats a token (at most {LAYOUT_TOLERANCE:.0e})",
         "This architecture does something to its logits or positions that tiltlm does not know; please report it.",
     )
+
+
+def _rounding(trainer: Trainer, batch: PackedBatch, exact_S: Tensor) -> tuple[_Result, float]:
+    """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
+    with arithmetic(trainer.scorer.device, trainer.precision):
+        rounded_S = trainer.scorer(batch)
+    per_token = float((rounded_S - exact_S).abs().mean())
+    errors, _ = sequence_logps(rounded_S - exact_S, batch)
+    per_completion = float(errors.abs().mean())
+    margin = trainer.config.loss.beta * float((errors[0::2] - errors[1::2]).abs().mean())
+    name = str(trainer.precision).removeprefix("torch.")
+    result = _result(
+        f"noise of {name}",
+        per_token < NONSENSE,
+        f"against float32 {per_token:.1e} nats a token, {per_completion:.2f} a completion, {margin:.3f} in an implicit "
+        "reward margin (mean of absolute values)",
+        f"In {name} this model computes something else than in float32: set model.precision to float32.",
+    )
+    return result, per_token
 
 
 def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: float) -> _Result:
@@ -139,8 +175,8 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
         per_token <= tolerance,
         f"{loss:.6f} against {wanted:.6f}; policy and reference differ by {per_token:.1e} nats per token "
         f"(at most {tolerance:.0e})",
-        "Policy and cached reference disagree before training: delete the reference cache, and report it if that does "
-        "not help.",
+        "Policy and cached reference disagree before training: clear the reference cache (tiltlm cache), and report it "
+        "if that does not help.",
     )
 
 

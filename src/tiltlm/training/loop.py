@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -14,6 +16,7 @@ from typing import Any, Self
 import torch
 
 from tiltlm.config import Config
+from tiltlm.data.grouping import prompt_groups
 from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.packing import micro_batches, pack_pairs
 from tiltlm.dpo_loss import LOSSES
@@ -22,30 +25,66 @@ from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, pair_logps
 from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
 from tiltlm.runs.records import EvalRow, TrainRow
-from tiltlm.statistics import wilson_interval
-from tiltlm.training.metrics import MetricsLog, PairSums
+from tiltlm.training.metrics import MetricsLog, PairSums, eval_row
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
 
 
 class StopRequest:
-    """Turns Ctrl-C into a request to stop after the current step; a second Ctrl-C stops at once."""
+    """Turns Ctrl-C and SIGTERM into a request to stop after the current step, where that is waited for.
+
+    Elsewhere, and at the second signal, they interrupt at once (KeyboardInterrupt), but never within a change of the
+    weights, which would be half made.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self._waited_for = False
+        self._held = False
+        self._pending = False
 
     def __enter__(self) -> Self:
-        self._previous: Any = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._previous: dict[int, Any] = {}
+        # Handlers can be set in the main thread alone; elsewhere the program that called decides.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Within, the first signal only makes a request."""
+        self._waited_for = True
+        try:
+            yield
+        finally:
+            self._waited_for = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, a signal waits until the end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._pending:
+            self._pending = False
             raise KeyboardInterrupt
-        self.requested = True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._waited_for and not self.requested:
+            self.requested = True
+        elif self._held:
+            self._pending = True
+        else:
+            self.requested = True
+            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +146,22 @@ class Trainer:
     ) -> TrainingOutcome:
         """Trains to the end, or until a stop is requested; evaluates at the start, on the way and at the end.
 
+        However it ends, the weights are those of the last good step.
+
         Raises:
-            NonFiniteError: a loss or gradient is not finite; the weights are those of the last good step.
+            NonFiniteError: a loss or gradient is not finite.
         """
+        with stop.waited_for():
+            return self._train(train_pairs, eval_pairs, log, stop, on_row)
+
+    def _train(
+        self,
+        train_pairs: Sequence[ReferencedPair],
+        eval_pairs: Sequence[ReferencedPair],
+        log: MetricsLog,
+        stop: StopRequest,
+        on_row: Callable[[TrainRow | EvalRow], None],
+    ) -> TrainingOutcome:
         training = self.config.training
         optimizer = OPTIMIZERS[training.optimizer](self.scorer.parameters(), training)
         steps = self.total_steps(len(train_pairs))
@@ -131,14 +183,19 @@ class Trainer:
             epoch = (step + 1) / steps_per_epoch(len(train_pairs), training.batch_pairs)
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * learning_rate_factor(step, steps, training)
-            record(self._step(optimizer, [train_pairs[i] for i in indices], step + 1, epoch))
+            record(self._step(optimizer, [train_pairs[i] for i in indices], step + 1, epoch, stop))
             due = training.eval_every and (step + 1) % training.eval_every == 0
             if due or step + 1 == steps:
                 record(self.evaluate(eval_pairs, step + 1, epoch))
         return outcome
 
     def _step(
-        self, optimizer: torch.optim.Optimizer, items: Sequence[ReferencedPair], step: int, epoch: float
+        self,
+        optimizer: torch.optim.Optimizer,
+        items: Sequence[ReferencedPair],
+        step: int,
+        epoch: float,
+        stop: StopRequest,
     ) -> TrainRow:
         start, sums, tokens = time.perf_counter(), PairSums(), 0
         seen: list[ReferencedPair] = []
@@ -160,7 +217,8 @@ class Trainer:
                 f"{', '.join(guilty[:10])}{' ...' if len(guilty) > 10 else ''}. The weights were not changed by this "
                 "step. Try a lower training.learning_rate, or model.precision float32; and look at the pairs."
             )
-        optimizer.step()
+        with stop.held():
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return TrainRow(
             step=step,
@@ -180,7 +238,7 @@ class Trainer:
         both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
         sums = PairSums()
         sums.add(both, self.objective(both, both))
-        return _eval_row(sums, 0, 0.0, 0.0)
+        return eval_row(sums, prompt_groups([item.pair for item in items]), 0, 0.0, 0.0)
 
     @torch.no_grad()
     def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
@@ -189,19 +247,7 @@ class Trainer:
         for group in self.micro_batches(items):
             policy, output, _ = self.score(group)
             sums.add(policy, output)
-        return _eval_row(sums, step, epoch, time.perf_counter() - start)
-
-
-def _eval_row(sums: PairSums, step: int, epoch: float, seconds: float) -> EvalRow:
-    means, _ = sums.means()
-    return EvalRow(
-        step=step,
-        epoch=epoch,
-        pairs=sums.pairs,
-        **dataclasses.asdict(means),
-        accuracy_interval=wilson_interval(means.accuracy * sums.pairs, sums.pairs),
-        seconds=seconds,
-    )
+        return eval_row(sums, prompt_groups([item.pair for item in items]), step, epoch, time.perf_counter() - start)
 
 
 def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tiltlm.records import LossOutput, PairLogps
 from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.statistics import effective_number, wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,23 @@ class PairSums:
     def non_finite(self) -> list[int]:
         """Which pairs, in the order they were added, have a loss that is NaN or infinite."""
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
+
+
+def eval_row(sums: PairSums, prompts: Sequence[int], step: int, epoch: float, seconds: float) -> EvalRow:
+    """The row of an evaluation whose pairs are summed up.
+
+    prompts: of each pair, the number of its prompt, which is the unit of the interval.
+    """
+    means, _ = sums.means()
+    trials = effective_number(prompts)
+    return EvalRow(
+        step=step,
+        epoch=epoch,
+        pairs=sums.pairs,
+        **dataclasses.asdict(means),
+        accuracy_interval=wilson_interval(means.accuracy * trials, trials),
+        seconds=seconds,
+    )
 
 
 class MetricsLog:

@@ -1,0 +1,75 @@
+"""Writes configs/example.toml: every option with its default and its text, read from the package's own settings.
+
+python scripts/make_example_config.py
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tiltlm import config
+
+TARGET = Path(__file__).parents[1] / "configs" / "example.toml"
+HEAD = """\
+# Every option there is, with its default. Copy what you change; what a file leaves out keeps its default, and flags
+# (--section.option value) win over the file. An option without a default stands behind a `#`.
+#
+#     tiltlm train settings.toml
+"""
+WIDTH = 116
+
+
+def example() -> str:
+    """The file's text."""
+    defaults = config.Config()
+    sections = [HEAD]
+    for section in dataclasses.fields(defaults):
+        kind = type(getattr(defaults, section.name))
+        hints, texts = get_type_hints(kind), _texts(kind)
+        lines = [*_comment((kind.__doc__ or "").strip()), f"[{section.name}]"]
+        for option in dataclasses.fields(kind):
+            value = getattr(getattr(defaults, section.name), option.name)
+            lines += ["", *_comment(_described(texts[option.name], hints[option.name]))]
+            lines.append(f"# {option.name} =" if value is None else f"{option.name} = {_toml(value)}")
+        sections.append("\n".join(lines) + "\n")
+    return "\n".join(sections)
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """The text below each option of a section."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(node, ast.ClassDef)
+    texts = {}
+    for option, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name):
+            assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), option.target.id
+            texts[option.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def _described(text: str, hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        text += f" One of: {', '.join(get_args(hint))}."
+    return text
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(example(), encoding="utf-8")

@@ -1,0 +1,166 @@
+"""What lies in the cache, in words, and how it is removed: `tiltlm cache`.
+
+Only what tiltlm wrote is ever listed or removed: files and folders of its own names, and in such a folder only files of
+names that belong there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from tiltlm.cache import EMBEDDED_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
+from tiltlm.errors import ConfigError, TiltlmError
+
+_REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
+_SIDECARS = ("-journal", "-wal", "-shm")
+"""Endings of the files that SQLite keeps beside its own while it writes."""
+_MODEL_NAME = re.compile(rf"{re.escape(EMBEDDED_PREFIX)}[0-9a-f]{{12}}[\w.-]*")
+_UNFINISHED_NAME = re.compile(rf"{re.escape(UNFINISHED_PREFIX)}[a-z0-9_]{{8}}")
+_MODEL_FILE = re.compile(
+    r"model.*\.safetensors(\.index\.json)?|(generation_|tokenizer_)?config\.json|chat_template\.jinja|"
+    r"tokenizer\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt"
+)
+_TITLES = {REFERENCE: "reference log-probabilities", MODELS: "the embedded model, converted"}
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One thing in the cache.
+
+    path: its file or folder. also: files that belong to it. size: in bytes. foreign: names in it that tiltlm did not
+    write, which keep it from being removed.
+    """
+
+    path: Path
+    also: tuple[Path, ...]
+    words: str
+    size: int
+    foreign: tuple[str, ...] = ()
+
+
+def describe_cache(root: Path) -> Iterator[str]:
+    """Where the cache is, what is in it and how large that is, line by line.
+
+    Raises:
+        ConfigError: the cache is a file, or cannot be read.
+    """
+    yield f"The cache is in {root} (TILTLM_CACHE names another place)."
+    total = 0
+    for part, title in _TITLES.items():
+        kept = cache_contents(root, part)
+        total += sum(one.size for one in kept)
+        yield f"{title}: {_size(sum(one.size for one in kept)) if kept else 'nothing'}"
+        yield from (f"  {one.words}, {_size(one.size)}" for one in kept)
+    if total:
+        yield f"{_size(total)} in all. Remove with: tiltlm cache --clear reference, models, or all."
+
+
+def clear_cache(root: Path, which: str) -> Iterator[str]:
+    """Removes a part, saying what before it does.
+
+    Args:
+        which: `reference`, `models` or `all`.
+
+    Raises:
+        ConfigError: the cache is a file, or cannot be read.
+        TiltlmError: something cannot be removed.
+    """
+    kept = [one for part in _TITLES if which in (part, "all") for one in cache_contents(root, part)]
+    ours = [one for one in kept if not one.foreign]
+    for one in kept:
+        if one.foreign:
+            yield f"kept {one.path}: tiltlm did not write {', '.join(one.foreign[:3])} there. Move that away first."
+    if not ours:
+        yield f"There is nothing to remove in {root}."
+        return
+    for one in ours:
+        yield f"removing {one.path} ({one.words}, {_size(one.size)})"
+        _remove(one)
+    yield f"{_size(sum(one.size for one in ours))} freed."
+
+
+def cache_contents(root: Path, part: str) -> list[Kept]:
+    """What tiltlm keeps in a sub-folder of the cache, `reference` or `models`, in the order of names.
+
+    Raises:
+        ConfigError: the cache is a file, or cannot be read.
+    """
+    folder = root / part
+    try:
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"the cache {root} is a file: name a folder with TILTLM_CACHE.")
+        # A link leads to what somebody else keeps, under whatever name.
+        paths = sorted(path for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
+        found = (_reference(path) if part == REFERENCE else _model(path) for path in paths)
+        return [one for one in found if one is not None]
+    except OSError as error:
+        raise ConfigError(f"the cache {folder} cannot be read ({error.strerror or error}).") from error
+
+
+def _reference(path: Path) -> Kept | None:
+    name = _REFERENCE_NAME.fullmatch(path.name)
+    if name is None or not path.is_file():
+        return None
+    also = tuple(side for ending in _SIDECARS if (side := path.with_name(path.name + ending)).is_file())
+    values = _values(path)
+    words = f"model {name['model'][:12]}, {name['how'].replace('-', ', ')}: "
+    words += "damaged" if values is None else "1 value" if values == 1 else f"{values:,} values"
+    return Kept(path, also, words, _bytes((path, *also)))
+
+
+def _values(path: Path) -> int | None:
+    """How many values a reference file holds; None where it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5)) as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM logps").fetchone()[0])
+    except sqlite3.Error:
+        return None
+
+
+def _model(path: Path) -> Kept | None:
+    if not path.is_dir():
+        return None
+    files = [file for file in path.rglob("*") if not file.is_dir() or file.is_symlink()]
+    if _UNFINISHED_NAME.fullmatch(path.name):
+        return Kept(path, (), f"{path.name}, a conversion that was cut short or is running", _bytes(files))
+    if not _MODEL_NAME.fullmatch(path.name):
+        return None
+    foreign = tuple(
+        sorted(
+            str(file.relative_to(path))
+            for file in path.rglob("*")
+            if file.parent != path or file.is_symlink() or file.is_dir() or not _MODEL_FILE.fullmatch(file.name)
+        )
+    )
+    return Kept(path, (), path.name, _bytes(files), foreign)
+
+
+def _remove(one: Kept) -> None:
+    try:
+        if one.path.is_dir():
+            shutil.rmtree(one.path)
+        for file in (one.path, *one.also):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise TiltlmError(f"{one.path} cannot be removed ({error.strerror or error}).") from error
+
+
+def _bytes(files: Sequence[Path]) -> int:
+    return sum(file.lstat().st_size for file in files)
+
+
+def _size(size: float) -> str:
+    """`816 bytes`, `16.4 kB`, `542 MB`, in powers of a thousand as disks are sold."""
+    unit = 0
+    while size >= 999.5 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    digits = 0 if unit == 0 or size >= 99.95 else 1
+    return f"{size:.{digits}f} {_UNITS[unit]}"

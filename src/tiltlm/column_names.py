@@ -1,0 +1,84 @@
+"""The names of columns that data formats know, and the option that maps other names to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+# The names of columns that formats know, to which `data.columns` maps other ones.
+COLUMNS = (
+    "prompt",
+    "chosen",
+    "rejected",
+    "system",
+    "history",
+    "tools",
+    "instruction",
+    "input",
+    "question",
+    "messages",
+    "conversations",
+    "context",
+    "contents",
+    "output",
+    "rejected_response",
+    "rejected_messages",
+    "preferred_output",
+    "non_preferred_output",
+    "completions",
+    "responses",
+    "answers",
+    "generations",
+    "candidates",
+    "outputs",
+    "samples",
+    "scores",
+    "ratings",
+    "rewards",
+    "ranks",
+    "best",
+    "best_index",
+    "human_ref_A",
+    "human_ref_B",
+    "labels",
+    "response_0",
+    "response_1",
+    "response_2",
+    "better_response_id",
+    "safer_response_id",
+    "response_j",
+    "response_k",
+    "response1",
+    "response2",
+    "overall_preference",
+    "preference_strength",
+    "conversation_a",
+    "conversation_b",
+    "response_a",
+    "response_b",
+    "winner",
+)
+
+
+def _named_columns(words: list[str]) -> dict[str, str]:
+    """The table of words such as `prompt=question`.
+
+    Raises:
+        ValueError: a word is not of this form.
+    """
+    if not all(0 < word.find("=") < len(word) - 1 for word in words):
+        raise ValueError("write OURS=THEIRS, for example prompt=question chosen=meta.best")
+    return {ours: theirs for ours, _, theirs in (word.partition("=") for word in words)}
+
+
+ColumnNames = Annotated[
+    dict[str, str],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="OURS=THEIRS ...",
+        instance_from_str=_named_columns,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda names: [f"{ours}={theirs}" for ours, theirs in names.items()],
+    ),
+]

@@ -1,0 +1,218 @@
+"""From the words of a command line to settings; mistakes in them are said in a line, with what was probably meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import tyro
+
+from tiltlm import demo
+from tiltlm.config import Config, config_from_dict, load_config, option_types
+from tiltlm.errors import ConfigError
+from tiltlm.runs.folder import MARKER
+from tiltlm.suggestions import nearest_options, nearest_value
+from tiltlm.validation import validate
+
+TRAIN_HELP = """\
+Train a language model on preference pairs with Direct Preference Optimization.
+
+usage: tiltlm train [CONFIG.toml] [--section.option value ...]
+
+CONFIG.toml holds sections and options of the same names as the flags; flags win over it. So does the config.json of
+an earlier run. Without a file and without --data.train the demo's settings are the starting point. Everything a run
+leaves behind lies in runs/NAME.
+"""
+
+_SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
+_HELP = frozenset({"-h", "--help"})
+_SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
+_NUMBER = re.compile(r"-[.\d]")
+_DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|xz|zst|bz2|zip))?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The settings of a command line; whether the run's name was the user's choice, by a flag or a file."""
+
+    config: Config
+    name_given: bool
+
+
+def parse_config(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tiltlm train") -> Config:
+    """The resolved and validated settings of a command line: a file of settings if one is named, then flags.
+
+    Raises:
+        ConfigError: a word is not understood, or a setting is out of range or without effect.
+        SystemExit: help was asked for, and shown.
+    """
+    return parse(words, description, prog).config
+
+
+def parse(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tiltlm train") -> Parsed:
+    """As `parse_config`, with what the file and the flags say of the run's name."""
+    rest = list(words)
+    named = flag_names(rest)
+    if rest and not rest[0].startswith("-"):
+        base, name_given = _read_settings(rest.pop(0))
+    else:
+        base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
+    if not _HELP & set(rest):
+        check_flags(rest, option_types(), prog)
+    config = tyro.cli(Config, args=rest, default=base, description=description, prog=prog)
+    directory = str(Path(config.run.directory).expanduser())
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
+    return Parsed(validate(config), name_given or "run.name" in named)
+
+
+def flag_names(words: Sequence[str]) -> set[str]:
+    """The options that flags in a command line set, as `section.option`."""
+    return {_option(word) for word in words if word.startswith("--")}
+
+
+def check_flags(words: Sequence[str], options: Mapping[str, Any], prog: str) -> None:
+    """Refuses flags that are unknown, lack a value or have an impossible one, and words that belong to no flag.
+
+    options: what may be set, with its type.
+
+    Raises:
+        ConfigError: naming the word and what was probably meant.
+    """
+    place = 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if not is_flag(word):
+            raise ConfigError(_stray(word, prog))
+        option = _option(word)
+        if option not in options:
+            raise ConfigError(_unknown(word.partition("=")[0], list(options), prog))
+        values = [word.partition("=")[2]] if "=" in word else []
+        while not values or _takes_many(options[option]):
+            if place == len(words) or is_flag(words[place]):
+                break
+            if options[option] is bool and words[place].lower() not in _SWITCHED:
+                break
+            values.append(words[place])
+            place += 1
+        _check_values(word.partition("=")[0], option, values, options[option], prog)
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word names an option: it begins with a dash and is no negative number."""
+    return word.startswith("-") and len(word) > 1 and not _NUMBER.match(word)
+
+
+def _option(flag: str) -> str:
+    """`training.learning_rate` for `--training.learning-rate=1`; also for the `no-` form of a switch."""
+    section, dot, name = flag.partition("=")[0].lstrip("-").replace("-", "_").rpartition(".")
+    option = f"{section}{dot}{name}"
+    positive = f"{section}{dot}{name.removeprefix('no_')}"
+    return positive if option_types().get(positive) is bool else option
+
+
+def _takes_many(hint: Any) -> bool:
+    return any(get_origin(kind) in (tuple, list, dict) for kind in (hint, *get_args(hint)))
+
+
+def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog: str) -> None:
+    if hint is bool:
+        if values:
+            raise ConfigError(f"{flag} is a switch: write it without a value (`{values[0]}`).")
+        return
+    if not values and not _takes_many(hint):
+        raise ConfigError(f"{flag} needs a value. `{prog} --help` says which.")
+    kinds = set(get_args(hint) or (hint,)) if get_origin(hint) is not Literal else set()
+    for value in values:
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            near = nearest_value(option, value, get_args(hint))
+            meant = f" Did you mean `{near}`?" if near else ""
+            choices = ", ".join(get_args(hint))
+            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {choices}.{meant}")
+        if type(None) in kinds and value == "None":
+            continue
+        for kind, words in ((int, "a whole number"), (float, "a number")):
+            if kind in kinds and not _reads_as(kind, value):
+                raise ConfigError(f"{flag} is {words}, not `{value}`.")
+
+
+def _reads_as(kind: type[int] | type[float], value: str) -> bool:
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _unknown(flag: str, options: Sequence[str], prog: str) -> str:
+    near = [f"`--{option.replace('_', '-')}`" for option in nearest_options(flag.lstrip("-"), options)]
+    hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"`{prog} --help` lists all."
+    return f"there is no option `{flag}`. {hint}"
+
+
+def _stray(word: str, prog: str) -> str:
+    if _DATA.search(word) and prog == "tiltlm train":
+        return f"`{word}` looks like data: tiltlm train --data.train {word}"
+    return f"`{word}` belongs to no option: a flag takes one value, and a text with spaces needs quotes."
+
+
+def _read_settings(word: str) -> tuple[Config, bool]:
+    """The settings in a file, and whether they name the run. Those of an earlier run do not: its name is taken."""
+    path = Path(word).expanduser()
+    if path.is_dir():
+        raise ConfigError(_not_settings_folder(word, path))
+    if path.suffix.lower() == ".json" and path.is_file():
+        settings = _settings_in_json(path)
+        if settings is not None:
+            return settings, False
+    if not path.is_file() and (word == "demo" or path.suffix.lower() != ".toml"):
+        looks = _DATA.search(word) or word == "demo" or "/" in word
+        raise ConfigError(_looks_like_data(word) if looks else f"there is no file of settings `{word}`.")
+    if _DATA.search(word) or (path.suffix.lower() != ".toml" and not _is_toml(path)):
+        raise ConfigError(_looks_like_data(word))
+    config = load_config(path)
+    return config, path != demo.CONFIG and "name" in tomllib.loads(path.read_text(encoding="utf-8")).get("run", {})
+
+
+def _is_toml(path: Path) -> bool:
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _settings_in_json(path: Path) -> Config | None:
+    """The settings of a run's `config.json`; None where the file holds something else."""
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(table, dict) or not table or not table.keys() <= _SECTIONS:
+        return None
+    if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
+        return None
+    try:
+        config = config_from_dict(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    # That run was told to replace another; nobody has told this one.
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
+
+
+def _looks_like_data(word: str) -> str:
+    return f"`{word}` looks like data, not like settings: tiltlm train --data.train {word}"
+
+
+def _not_settings_folder(word: str, path: Path) -> str:
+    if (path / MARKER).is_file():
+        return f"{path} is a run: to start from its settings, tiltlm train {path / 'config.json'}"
+    if (path / "config.json").is_file():
+        return f"{path} looks like a model, not like settings: tiltlm train --model.path {word}"
+    return _looks_like_data(word)

@@ -1,0 +1,57 @@
+"""Rows of Arrow's files: parquet, and IPC (.arrow, .feather)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tiltlm.data.rows import UNREADABLE, Row, Rows, without_nulls
+from tiltlm.records import DroppedPair
+
+
+def parquet_rows(stream: Any, name: str) -> Rows:
+    """The rows of a parquet file, named by their number (`pairs.parquet#4`)."""
+    return _rows(stream, name, _parquet_batches, "parquet")
+
+
+def ipc_rows(stream: Any, name: str) -> Rows:
+    """The rows of an Arrow file or stream, as Feather files are, named by their number."""
+    return _rows(stream, name, _ipc_batches, "Arrow")
+
+
+def _parquet_batches(stream: Any) -> Iterator[Any]:
+    from pyarrow.parquet import ParquetFile
+
+    yield from ParquetFile(stream).iter_batches(batch_size=1024)
+
+
+def _ipc_batches(stream: Any) -> Iterator[Any]:
+    from pyarrow import ipc
+
+    if stream.peek(8).startswith(b"ARROW1"):
+        reader = ipc.open_file(stream)
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        yield from ipc.open_stream(stream)
+
+
+def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind: str) -> Rows:
+    from pyarrow import ArrowException
+
+    number = 0
+    try:
+        for batch in batches(stream):
+            for at in range(len(batch)):
+                number += 1
+                yield _row(f"{name}#{number}", batch.slice(at, 1))
+    except (ArrowException, OSError) as error:
+        detail = f"damaged {kind} file, nothing is read from here on: {error}"
+        yield DroppedPair(f"{name}#{number + 1}", UNREADABLE, detail)
+
+
+def _row(place: str, record: Any) -> Row | DroppedPair:
+    try:
+        fields = record.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return DroppedPair(place, UNREADABLE, f"not UTF-8 text: {error}")
+    return Row(place, {column: without_nulls(value) for column, value in fields.items()})

@@ -1,0 +1,129 @@
+"""What a user should know of data that is used all the same: sentences with counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tiltlm.data.layouts import ASSISTANT_HEADER, USER_HEADER
+from tiltlm.data.notation import decoded
+from tiltlm.records import PreferencePair, Text
+
+# Rows named in a note; their number is always given.
+_NAMED = 3
+# Columns on which answers often depend.
+_CONTEXTS = ("system", "system_prompt", "history", "context", "tools", "functions", "documents", "passage", "images")
+# What programs write where there is no text.
+_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>", "nat", "undefined"})
+
+
+def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which columns went into no pair, and what is odd about rows.
+
+    unused: in how many rows each unused column holds something. remarks: what is odd, with the rows' ids.
+    """
+    notes = []
+    columns = {name: count for name, count in unused.items() if not name.startswith("message key ")}
+    keys = {name.removeprefix("message key "): count for name, count in unused.items() if name not in columns}
+    if columns:
+        listed = ", ".join(f"`{name or 'without a name'}` ({_rows(count)})" for name, count in columns.items())
+        notes.append(f"Columns not used: {listed}.")
+    if keys:
+        notes.append(
+            f"Keys of messages not used: {', '.join(f'{name} ({_rows(count)})' for name, count in keys.items())}."
+        )
+    notes += [_context_note(name, columns[name]) for name in _CONTEXTS if name in columns]
+    notes += [f"{_rows(len(ids))} ({_first(ids)}): {remark}" for remark, ids in remarks.items()]
+    return notes
+
+
+def _context_note(name: str, count: int) -> str:
+    ways = {
+        "system": "To make it a system turn: --data.format chat.",
+        "tools": "To give it to the chat template: --data.format chat.",
+        "history": "To make turns of it: --data.format chat.",
+        "images": "A model of text cannot be given it.",
+    }
+    other = f"If it is what a system turn says: --data.columns system={name}; else write it into the prompt."
+    return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
+
+
+def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
+    """What is unusual about pairs."""
+    seen: set[tuple[Text, Text, Text]] = set()
+    repeated = contradictory = 0
+    for pair in pairs:
+        contents = (pair.prompt, pair.chosen, pair.rejected)
+        repeated += contents in seen
+        contradictory += (pair.prompt, pair.rejected, pair.chosen) in seen
+        seen.add(contents)
+    counted = {
+        "repeat an earlier pair exactly. They are kept.": repeated,
+        "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,
+    }
+    notes = [f"{count} of {len(pairs)} pairs {what}" for what, count in counted.items() if count]
+    for what, holds in _NOTED.items():
+        ids = [pair.id for pair in pairs if holds(pair)]
+        if ids:
+            notes.append(f"{len(ids)} of {len(pairs)} pairs {what} First: {_first(ids)}.")
+    return notes
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count > 1 else ''}"
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
+
+
+def _has_later_turns(pair: PreferencePair) -> bool:
+    return any(map(_goes_on, (pair.chosen, pair.rejected)))
+
+
+def _goes_on(completion: Text) -> bool:
+    if isinstance(completion, str):
+        return USER_HEADER in completion or ASSISTANT_HEADER in completion
+    return any(message.role == "user" for message in completion)
+
+
+def _repeats_prompt(pair: PreferencePair) -> tuple[bool, bool]:
+    """Whether the chosen and the rejected completion begin with the prompt, or with what its last turn says."""
+    prompt = _last_words(pair.prompt).strip()
+    chosen, rejected = (_first_words(text).lstrip().startswith(prompt) for text in (pair.chosen, pair.rejected))
+    return bool(prompt) and chosen, bool(prompt) and rejected
+
+
+def _first_words(text: Text) -> str:
+    return text if isinstance(text, str) else text[0].content if text else ""
+
+
+def _last_words(text: Text) -> str:
+    return text if isinstance(text, str) else text[-1].content if text else ""
+
+
+def _is_nothing(pair: PreferencePair) -> bool:
+    return any(_first_words(text).strip().lower() in _NOTHING for text in (pair.chosen, pair.rejected))
+
+
+def _is_listed(pair: PreferencePair) -> bool:
+    """Whether an answer is the JSON text of a list of texts."""
+    texts = (_first_words(text).lstrip() for text in (pair.chosen, pair.rejected))
+    lists = (decoded(text) for text in texts if text.startswith('["'))
+    return any(isinstance(items, list) and all(isinstance(item, str) for item in items) for items in lists)
+
+
+_NOTED: dict[str, Callable[[PreferencePair], bool]] = {
+    "have further turns within a completion, as the dialogues part earlier. Those are scored, too.": _has_later_turns,
+    "have completions that begin with the prompt, which then stands there twice.": (
+        lambda pair: _repeats_prompt(pair) == (True, True)
+    ),
+    "have a chosen completion that begins with the prompt, where the rejected one does not: repeating the prompt is "
+    "learnt.": lambda pair: _repeats_prompt(pair) == (True, False),
+    "have a rejected completion that begins with the prompt, where the chosen one does not: not repeating the prompt "
+    "is learnt.": lambda pair: _repeats_prompt(pair) == (False, True),
+    "have `nan`, `None`, `null` or such as a whole answer: a program may have written it where there was none.": (
+        _is_nothing
+    ),
+    "have the JSON text of a list as a whole answer, trained on as it stands. If it holds several, save a list, not "
+    "its text.": _is_listed,
+}

@@ -1,0 +1,72 @@
+"""From prompts and answers to pairs, which share their beginning."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tiltlm.data.fields import RowError
+from tiltlm.data.messages import Chat
+from tiltlm.records import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A pair without its name. suffix: what tells it from the other pairs of its row."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    tools: str | None = None
+    suffix: str = ""
+
+
+Answer = TypeVar("Answer", str, Chat)
+
+
+def each(chosen: Sequence[Answer], rejected: Sequence[Answer]) -> list[tuple[Answer, Answer, str]]:
+    """Each chosen answer with each rejected one, and what tells the pair from the others."""
+    alone = len(chosen) == len(rejected) == 1
+    return [
+        (better, worse, "" if alone else f"#{i}>{j}")
+        for i, better in enumerate(chosen, start=1)
+        for j, worse in enumerate(rejected, start=1)
+    ]
+
+
+def after(prompt: Chat, chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
+    """The pair of a prompt and answers, which may be whole chats that begin with the prompt."""
+    bare = tuple(message for message in prompt if message.role != "system")
+    chosen, rejected = (
+        messages[len(start) :]
+        for messages in (chosen, rejected)
+        for start in [next((start for start in (prompt, bare) if start and messages[: len(start)] == start), ())]
+    )
+    if prompt and prompt[-1].role == "assistant":
+        raise RowError("turns out of order", "the prompt ends with an assistant turn")
+    for column, messages in (("chosen", chosen), ("rejected", rejected)):
+        if messages and messages[0].role != "assistant":
+            raise RowError("turns out of order", f"`{column}` begins with a `{messages[0].role}` turn")
+    return Parts(prompt, chosen, rejected, tools, suffix)
+
+
+def parted(chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
+    """The pair of two whole chats: the prompt ends before the last assistant turn up to which they are the same."""
+    for cut in range(min(shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1), 0, -1):
+        both_answer = chosen[cut].role == rejected[cut].role == "assistant"
+        if both_answer and chosen[cut - 1].role != "assistant":
+            return Parts(chosen[:cut], chosen[cut:], rejected[cut:], tools, suffix)
+    roles = list(dict.fromkeys(message.role for message in (*chosen, *rejected)))
+    if "assistant" not in roles:
+        raise RowError("role not known", f"no turn is the assistant's; the roles are {', '.join(roles) or 'none'}")
+    if chosen and rejected and chosen[0].role == rejected[0].role == "assistant":
+        raise RowError("dialogues share no prompt", "both begin with the assistant's answer, and there is no prompt")
+    raise RowError("dialogues share no prompt", "the chats differ before any assistant turn")
+
+
+def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many first items two sequences share."""
+    lengths = range(1, min(len(a), len(b)) + 1)
+    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])

@@ -1,0 +1,138 @@
+"""Which format rows have, and the conversion of a row by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tiltlm.data import layouts
+from tiltlm.data.fields import Fields, RowError, is_empty
+from tiltlm.data.formats import FORMATS
+from tiltlm.data.notation import is_list_notation
+from tiltlm.data.ranking import OrderError, RankedPairs
+from tiltlm.data.ratings import compare_ratings
+from tiltlm.data.refusals import refusal
+from tiltlm.data.rows import UNREADABLE, Row, kind_of
+from tiltlm.errors import ConfigError, DataError
+from tiltlm.records import PreferencePair, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a row gave. unused: columns with a value, and keys within columns, that went into no pair."""
+
+    pairs: list[PreferencePair]
+    unused: list[str]
+    remarks: list[str]
+
+
+Convert = Callable[[Row], Converted]
+
+
+def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
+    """The format that most of these rows have, and why in words.
+
+    Raises:
+        DataError: no format or more than one fits; it lists the columns found and those expected.
+    """
+    votes = {name: sum(format.recognise(row.fields) for row in rows) for name, format in FORMATS.items()}
+    votes |= {name: votes[name] + votes[f.takes] for name, f in FORMATS.items() if f.takes and votes[name]}
+    most = max(votes.values())
+    winners = [name for name, count in votes.items() if count == most]
+    if most and len(winners) == 1:
+        format = FORMATS[winners[0]]
+        like = next(row.fields for row in rows if format.recognise(row.fields))
+        _require_no_notation(rows)
+        return winners[0], f"recognised in {most} of the first {len(rows)} rows: {format.expects(like)}"
+    columns = dict.fromkeys(column for row in rows for column in row.fields)
+    found = f"Columns found: {', '.join(f'`{column}`' for column in columns) or 'none'}."
+    if most:
+        raise DataError(f"the rows fit several formats: {', '.join(winners)}. {found} Set data.format to one of them.")
+    for row in rows:
+        if reason := refusal(row.fields):
+            raise DataError(f"{reason} {found}")
+    raise DataError(f"the rows fit no format. {found} {_nearest(rows[0].fields)}\nFormats:\n{_listed()}")
+
+
+def _require_no_notation(rows: Sequence[Row]) -> None:
+    """Raises a DataError where every text of a column is a program's notation of a list of texts."""
+    for column in ("prompt", "chosen", "rejected"):
+        values = [value for row in rows if not is_empty(value := row.fields.get(column))]
+        if values and all(isinstance(value, str) and is_list_notation(value) for value in values):
+            raise DataError(
+                f"every `{column}` is Python's or numpy's text of a list, e.g. {values[0]!s:.60}: save lists as JSON "
+                "lines or parquet. If these are the words themselves, set data.format."
+            )
+
+
+def _nearest(fields: Mapping[str, object]) -> str:
+    """The format of which a row has most, what it lacks, and how it may be given that."""
+    lacks: list[tuple[float, str, list[str]]] = []
+    for name, format in FORMATS.items():
+        for needs in format.needs:
+            missing = [column for column, kind in needs.items() if not kind.holds(fields.get(column))]
+            if missing and len(missing) < len(needs) and format.takes is None:
+                absent = sum(0.5 if fields.get(column) is not None else 1.0 for column in missing)
+                lacks.append((absent / len(needs), name, missing))
+    if not lacks:
+        return f"Other names are mapped to ours by {_mapping(['prompt', 'chosen', 'rejected'])}."
+    _, name, missing = min(lacks, key=lambda lack: lack[0])
+    kinds = next(needs for needs in FORMATS[name].needs if set(missing) <= needs.keys())
+    wanted = [
+        f"`{column}` ({kinds[column].words}"
+        + (f", and it is {kind_of(fields[column])})" if fields.get(column) is not None else ")")
+        for column in missing
+    ]
+    return f"Nearest is `{name}`, which lacks {', '.join(wanted)}. If another column holds it: {_mapping(missing)}."
+
+
+def _mapping(columns: Sequence[str]) -> str:
+    return f"--data.columns {' '.join(f'{column}=THEIRS' for column in columns)} (dotted paths lead into objects)"
+
+
+def _listed() -> str:
+    return "\n".join(f"  {name}: {format.expects()}" for name, format in FORMATS.items())
+
+
+def conversion(name: str, ranked_pairs: RankedPairs) -> Convert:
+    """The function that makes a row of this format into pairs.
+
+    Raises:
+        ConfigError: `ranked_pairs` is set, and has no effect on this format.
+    """
+    format = FORMATS[name]
+    if ranked_pairs != "all" and not format.ranks:
+        raise ConfigError(f"data.ranked_pairs has no effect on the format `{name}`: remove it.")
+    layout: layouts.Layout = partial(format.layout, choose=ranked_pairs) if format.ranks else format.layout
+    return partial(_convert, layout=layout)
+
+
+def _convert(row: Row, layout: layouts.Layout) -> Converted:
+    fields = Fields(row.fields)
+    try:
+        parts = layout(fields)
+    except OrderError as error:
+        raise DataError(f"{row.id}: {error}") from error
+    compare_ratings(fields)
+    pairs = [PreferencePair(f"{row.id}{p.suffix}", p.prompt, p.chosen, p.rejected, p.tools) for p in parts]
+    return Converted(pairs, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)
+
+
+def require_usable(pair: PreferencePair) -> None:
+    """Raises a RowError for a pair that nothing can be learnt from."""
+    for part, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+        try:
+            joined_text(text).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RowError(UNREADABLE, f"`{part}` holds half a character: {error.reason}") from error
+        says_more = not isinstance(text, str) and any(message.further for message in text)
+        if not joined_text(text).strip() and not says_more:
+            raise RowError("empty prompt" if part == "prompt" else "empty completion", f"`{part}` holds no text")
+    if pair.chosen == pair.rejected:
+        raise RowError("identical completions", "`chosen` and `rejected` are the same")
+
+
+def joined_text(text: Text) -> str:
+    """The words of a text or of all its messages, without roles."""
+    return text if isinstance(text, str) else "".join(message.content for message in text)

@@ -1,0 +1,48 @@
+"""A row as it stands in the data, and how what it holds is called in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tiltlm.records import DroppedPair
+
+UNREADABLE = "unreadable row"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it stands in the data: its name, and its fields by column."""
+
+    id: str
+    fields: Mapping[str, object]
+
+
+Rows = Iterator[Row | DroppedPair]
+# Takes a sentence about a file that a user should know.
+Tell = Callable[[str], None]
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words for a message."""
+    if value is None or value != value:
+        return "null" if value is None else "NaN"
+    words: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    return words.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def as_row(place: str, value: object) -> Row | DroppedPair:
+    """The row of a value, which must be an object."""
+    if isinstance(value, dict):
+        return Row(place, value)
+    return DroppedPair(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
+
+
+def without_nulls(value: object) -> object:
+    """The value without the keys that are null within its objects.
+
+    In Arrow's tables all objects of a column have the same keys: one that a row did not give is null there.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value

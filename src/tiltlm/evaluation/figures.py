@@ -1,0 +1,103 @@
+"""The figures drawn from answers before and after training. Knows no torch: a run's files are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltlm.runs.records import Answer, AnswerStatistics, Comparison, Divergence, Estimate
+from tiltlm.statistics import bootstrap_mean, standard_error
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the sampled answers to the counted prompts show. None where there was nothing to take it from.
+
+    Intervals cover 95% and treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
+    `kl_at_temperature` at the sampling temperature where that is another.
+    """
+
+    counted_prompts: int
+    reward_before: Estimate | None = None
+    reward_after: Estimate | None = None
+    reward_difference: Estimate | None = None
+    win_rate: float | None = None
+    win_rate_interval: tuple[float, float] | None = None
+    kl: Divergence | None = None
+    kl_at_temperature: Divergence | None = None
+    answers_before: AnswerStatistics | None = None
+    answers_after: AnswerStatistics | None = None
+
+
+def figures(comparison: Comparison) -> Figures:
+    """Draws the figures from a comparison's sampled answers."""
+    counted = [prompt for prompt in comparison.prompts if prompt.counted and prompt.before.samples]
+    if not counted:
+        return Figures(counted_prompts=0)
+    befores, afters = [prompt.before.samples for prompt in counted], [prompt.after.samples for prompt in counted]
+    temperature = comparison.settings.temperature
+    ratios = [[answer.log_ratio for answer in drawn if answer.log_ratio is not None] for drawn in afters]
+    plain = [list(prompt.plain_log_ratios or ()) for prompt in counted]
+    common = Figures(
+        counted_prompts=len(counted),
+        kl=_divergence(ratios if temperature == 1 else plain, 1.0),
+        kl_at_temperature=None if temperature == 1 else _divergence(ratios, temperature),
+        answers_before=_statistics([answer for drawn in befores for answer in drawn]),
+        answers_after=_statistics([answer for drawn in afters for answer in drawn]),
+    )
+    if comparison.settings.reward == "none":
+        return common
+    before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
+    wins = [
+        float(np.mean([(_reward(new) > _reward(old)) + 0.5 * (_reward(new) == _reward(old)) for old, new in pairs]))
+        for pairs in (list(zip(old, new, strict=True)) for old, new in zip(befores, afters, strict=True))
+    ]
+    win_rate = bootstrap_mean(wins)
+    return Figures(
+        counted_prompts=common.counted_prompts,
+        reward_before=bootstrap_mean(before),
+        reward_after=bootstrap_mean(after),
+        reward_difference=bootstrap_mean([new - old for old, new in zip(before, after, strict=True)]),
+        win_rate=win_rate.mean,
+        win_rate_interval=win_rate.interval,
+        kl=common.kl,
+        kl_at_temperature=common.kl_at_temperature,
+        answers_before=common.answers_before,
+        answers_after=common.answers_after,
+    )
+
+
+def _divergence(ratios: Sequence[Sequence[float]], temperature: float) -> Divergence | None:
+    """The mean over prompts of the mean log-ratio of a prompt's samples; None where one has none."""
+    if not all(ratios):
+        return None
+    means = [float(np.mean(drawn)) for drawn in ratios]
+    return Divergence(float(np.mean(means)), standard_error(means), sum(len(drawn) for drawn in ratios), temperature)
+
+
+def _reward(answer: Answer) -> float:
+    assert answer.reward is not None
+    return answer.reward
+
+
+def _mean_reward(answers: Sequence[Answer]) -> float:
+    return float(np.mean([_reward(answer) for answer in answers]))
+
+
+def _statistics(answers: Sequence[Answer]) -> AnswerStatistics:
+    tokens = sum(answer.tokens for answer in answers)
+    surprise = -sum(answer.reference_logp or 0.0 for answer in answers)
+    return AnswerStatistics(
+        tokens=tokens / len(answers),
+        repetition=float(np.mean([repetition(answer.text) for answer in answers])),
+        surprise=surprise / max(1, tokens),
+    )
+
+
+def repetition(text: str) -> float:
+    """Share of a text's word trigrams that occurred in it before; 0 for fewer than three words."""
+    words = text.lower().split()
+    trigrams = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0

@@ -1,0 +1,70 @@
+"""What is looked at before a run does any work: that nothing of the user's is in its way, and that it will fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiltlm.cache import cache_folder, writable_cache_folder
+from tiltlm.config import Config
+from tiltlm.console import Reporter
+from tiltlm.model.embedded import embedded_model
+from tiltlm.model.finding import EMBEDDED
+from tiltlm.runs.folder import RunFolder, is_run, require_apart
+from tiltlm.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
+from tiltlm.validation import places_read
+
+BESIDES_THE_MODEL = 5_000_000
+"""Bytes of a run's other files: tokenizer, pictures, records."""
+
+
+def before_work(config: Config, reporter: Reporter) -> None:
+    """Refuses a run that would destroy, overwrite or not fit; makes the embedded model if it is asked for.
+
+    Raises:
+        RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
+        ConfigError: the cache folder cannot be used.
+        ModelError: the embedded model cannot be had.
+    """
+    directory = Path(config.run.directory)
+    folder = directory / config.run.name
+    require_apart(folder, places_read(config))
+    RunFolder.require_free(directory, config.run.name, config.run.overwrite)
+    writable_cache_folder()
+    _require_cache_outside(folder)
+    source = prepare_model(config, reporter)
+    # What an earlier run leaves free counts too: it is removed before anything large is written.
+    given_back = folder_bytes(folder) if config.run.overwrite and is_run(folder) else 0
+    weights = weight_bytes(source)
+    require_space(folder, weights + BESIDES_THE_MODEL - given_back, "the run with its model", "--run.directory")
+
+
+def require_fit(weights: int, folder: Path, reporter: Reporter) -> None:
+    """The same once the model is loaded, which tells of models of the hub too.
+
+    weights: how many there are; 2 to 4 bytes of each are saved.
+
+    Raises:
+        RunError: not even 2 bytes of each fit. Where 4 might not, a line says so.
+    """
+    require_space(folder, 2 * weights, "the trained model", "--run.directory")
+    free = free_bytes(folder)
+    if free < 4 * weights:
+        reporter.say(f"  the disk may be too full for the trained model: {in_words(free)} are free in {folder}")
+
+
+def prepare_model(config: Config, reporter: Reporter) -> Path:
+    """Where the model's files are, if they are on this machine; the embedded model is made on first use."""
+    if EMBEDDED in (config.model.path, config.model.reference):
+        made = embedded_model(reporter.say)
+        if config.model.path == EMBEDDED:
+            return made
+    path = Path(config.model.path).expanduser()
+    if not path.is_dir() and config.hub.folder is not None:
+        return Path(config.hub.folder).expanduser() / config.model.path
+    return path
+
+
+def _require_cache_outside(folder: Path) -> None:
+    cache, own = cache_folder().resolve(), folder.resolve()
+    if cache == own or own in cache.parents:
+        require_apart(folder, {"TILTLM_CACHE": cache})

@@ -1,0 +1,71 @@
+"""How a run goes, kept in its folder as it goes: whatever ends it, what it did can be told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tiltlm.console import Reporter
+from tiltlm.model_card import model_card
+from tiltlm.runs.environment import peak_memory_gib
+from tiltlm.runs.folder import RunFolder
+from tiltlm.runs.reading import read_run
+from tiltlm.runs.records import Check, Outcome, Summary
+from tiltlm.summary import summarise
+
+
+class RunRecord:
+    """Keeps `outcome.json` current from the run's first moment, and draws `summary.json` from the run's files.
+
+    Attributes:
+        checks: the start-up checks, once they are made.
+    """
+
+    def __init__(self, folder: RunFolder, device: torch.device, reporter: Reporter) -> None:
+        self.checks: tuple[Check, ...] = ()
+        self._folder = folder
+        self._device = device
+        self._reporter = reporter
+        self._stage: str | None = None
+        # The stages before the folder was there count too.
+        self._start = time.perf_counter() - sum(reporter.stages.values())
+        self._write("running", None)
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """A stage of the work, announced and timed."""
+        self._stage = name
+        self._write("running", None)
+        with self._reporter.stage(name, title):
+            yield
+
+    def end(self, status: str, message: str | None) -> Summary:
+        """Writes how the run ended, the summary, and the card of the model where one was saved."""
+        self._write(status, message)
+        run = read_run(self._folder.path)
+        summary = summarise(run)
+        self._folder.write_json("summary.json", summary)
+        if self._folder.model.is_dir():
+            card = model_card(run, summary)
+            (self._folder.model / "README.md").write_text(card, encoding="utf-8")
+        return summary
+
+    def _write(self, status: str, message: str | None) -> None:
+        outcome = Outcome(
+            status=status,
+            stage=self._stage,
+            message=message,
+            checks=self.checks,
+            seconds=time.perf_counter() - self._start,
+            stages=dict(self._reporter.stages),
+            peak_memory_gib=self._peak_memory(),
+        )
+        self._folder.write_json("outcome.json", outcome)
+
+    def _peak_memory(self) -> float | None:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**30
+        return peak_memory_gib()

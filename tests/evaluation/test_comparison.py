@@ -1,0 +1,84 @@
+"""A comparison of tiny models: what is drawn, what is scored, and at which temperature."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+import torch
+from tiny_runs import tiny_model
+from tiny_tokenizers import byte_level
+
+from tiltlm.config import ComparisonConfig
+from tiltlm.errors import ModelError
+from tiltlm.evaluation.comparison import Comparer, Models, Prompt
+from tiltlm.evaluation.figures import figures
+from tiltlm.model.scorer import PairScorer
+from tiltlm.runs.records import Comparison, Divergence
+
+PROMPTS = [Prompt("a", "A", (1, 5, 9), True), Prompt("b", "B", (1, 7, 30, 31), True), Prompt("c", "C", (1, 8), False)]
+
+
+def models(step: float = 0.05) -> Models:
+    before, after = PairScorer(tiny_model()), PairScorer(tiny_model())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter += step * torch.randn_like(parameter)
+    return Models(before, after, before)
+
+
+def compare(
+    given: Models, prompts: Sequence[Prompt] = PROMPTS, advanced: list[int] | None = None, **settings: float
+) -> Comparison:
+    config = ComparisonConfig(**{"max_new_tokens": 6, "samples": 4, **settings})  # type: ignore[arg-type]
+    comparer = Comparer(byte_level(), config, 0, frozenset({2}), torch.float32, 4096)
+    done: list[int] = []
+    comparison = comparer.compare(given, prompts, done.append)
+    assert sum(done) == comparer.total(prompts)
+    return comparison
+
+
+def kl_of_one_token(given: Models, ids: Sequence[int], temperature: float) -> float:
+    """KL of the next token's distributions, summed over the vocabulary."""
+    with torch.no_grad():
+        new, old = (
+            (scorer.model(input_ids=torch.tensor([ids])).logits[0, -1].double() / temperature).log_softmax(-1)
+            for scorer in (given.after, given.before)
+        )
+    return float((new.exp() * (new - old)).sum())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.6])
+def test_the_kl_is_at_temperature_one_whatever_the_answers_are_drawn_at(temperature: float) -> None:
+    """Answers of one token, so that both divergences are known exactly."""
+    given = models(0.1)
+    shown = figures(compare(given, PROMPTS[:1], max_new_tokens=1, samples=3000, temperature=temperature))
+    found = {1.0: shown.kl, **({} if temperature == 1 else {temperature: shown.kl_at_temperature})}
+    assert (shown.kl_at_temperature is None) == (temperature == 1)
+    for asked, kl in found.items():
+        assert isinstance(kl, Divergence) and kl.temperature == asked and kl.samples == 3000
+        assert kl.mean == pytest.approx(kl_of_one_token(given, PROMPTS[0].ids, asked), rel=0.15)
+    apart = kl_of_one_token(given, PROMPTS[0].ids, 1.0) / kl_of_one_token(given, PROMPTS[0].ids, 0.5)
+    assert not 0.7 < apart < 1.4  # otherwise the temperature could not be told
+
+
+def test_only_counted_prompts_are_asked_once_more() -> None:
+    comparison = compare(models(), temperature=0.8)
+    assert [len(prompt.plain_log_ratios or ()) for prompt in comparison.prompts] == [4, 4, 0]
+    assert all(prompt.plain_log_ratios is None for prompt in compare(models(), temperature=1.0).prompts)
+    assert all(prompt.plain_log_ratios is None for prompt in compare(models(), temperature=0.8, samples=0).prompts)
+
+
+def test_a_model_that_is_the_reference_has_no_divergence_at_any_temperature() -> None:
+    before = PairScorer(tiny_model())
+    shown = figures(compare(Models(before, before, before), temperature=0.7))
+    for kl in (shown.kl, shown.kl_at_temperature):
+        assert kl is not None and kl.mean == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_token_that_the_model_does_not_know_is_named_with_its_prompt() -> None:
+    strange = dataclasses.replace(PROMPTS[2], id="prompt 1", ids=(1, 64))
+    with pytest.raises(ModelError, match="prompt 1 has token 64"):
+        compare(models(), [*PROMPTS, strange])

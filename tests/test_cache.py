@@ -1,0 +1,122 @@
+"""`tiltlm cache` shows what is kept and removes nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tiltlm.cli import main
+
+FINGERPRINT = "0123456789abcdef" * 2
+REFERENCE = f"{FINGERPRINT}-bfloat16-cuda-trees-sdpa-r1.sqlite"
+OLDER = f"{FINGERPRINT}-float32.sqlite"
+MODEL = "smollm2-135m-instruct-b179c9523d0e"
+
+
+def reference_file(path: Path, values: int) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
+        connection.executemany("INSERT INTO logps VALUES (?, ?)", [(bytes([n]), 0.0) for n in range(values)])
+    connection.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with two references, a model, half a model, and things of somebody else."""
+    root = tmp_path / "cache"
+    (root / "reference").mkdir(parents=True)
+    reference_file(root / "reference" / REFERENCE, 7)
+    reference_file(root / "reference" / OLDER, 1)
+    for name in (MODEL, "unfinished-ab12_cd3"):
+        (root / "models" / name).mkdir(parents=True)
+        (root / "models" / name / "config.json").write_text("{}")
+        (root / "models" / name / "model.safetensors").write_bytes(bytes(2_500_000))
+    (root / "thesis.txt").write_text("mine")
+    (root / "reference" / "notes.sqlite").write_text("mine")
+    (root / "models" / "my-model").mkdir()
+    (root / "models" / "my-model" / "model.safetensors").write_text("mine")
+    monkeypatch.setenv("TILTLM_CACHE", str(root))
+    return root
+
+
+MINE = {"thesis.txt", "reference/notes.sqlite", "models/my-model/model.safetensors"}
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_it_shows_place_contents_and_sizes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(root)
+    assert main(["cache"]) == 0
+    shown = capsys.readouterr().out
+    assert str(root) in shown
+    assert "model 0123456789ab, bfloat16, cuda, trees, sdpa, r1: 7 values, 8.2 kB" in shown
+    assert "model 0123456789ab, float32: 1 value, 8.2 kB" in shown
+    assert f"{MODEL}, 2.5 MB" in shown and "cut short" in shown and "5.0 MB in all" in shown
+    assert "my-model" not in shown and "notes" not in shown
+    assert files(root) == before
+
+
+@pytest.mark.parametrize(("part", "left"), [("reference", "models/"), ("models", "reference/"), ("all", None)])
+def test_it_removes_what_is_ours_and_says_so(
+    root: Path, part: str, left: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(root)
+    assert main(["cache", "--clear", part]) == 0
+    shown = capsys.readouterr().out
+    assert files(root) == MINE | {name for name in before if left is not None and name.startswith(left)}
+    assert "freed" in shown
+    assert (REFERENCE in shown) == (part != "models") and (MODEL in shown) == (part != "reference")
+    assert main(["cache", "--clear", part]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+
+
+def test_a_model_folder_with_something_of_a_persons_stays(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "models" / MODEL / "results").mkdir()
+    (root / "models" / MODEL / "results" / "table.csv").write_text("mine")
+    before = {name for name in files(root) if MODEL in name}
+    assert main(["cache", "--clear", "all"]) == 0
+    shown = capsys.readouterr().out
+    assert f"kept {root / 'models' / MODEL}: tiltlm did not write results" in shown
+    assert files(root) == MINE | before
+
+
+def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (root / "models" / MODEL).rename(elsewhere)
+    (root / "models" / MODEL).symlink_to(elsewhere)
+    assert main(["cache", "--clear", "all"]) == 0
+    assert (elsewhere / "model.safetensors").is_file() and (root / "models" / MODEL).is_symlink()
+
+
+def test_a_damaged_reference_is_shown_and_removed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "reference" / OLDER).write_text("no database" * 100)
+    assert main(["cache"]) == 0
+    assert "float32: damaged" in capsys.readouterr().out
+    assert main(["cache", "--clear", "reference"]) == 0
+    assert not (root / "reference" / OLDER).exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--clear", "all"]])
+def test_no_cache_is_nothing_and_makes_none(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "none"))
+    assert main(["cache", *words]) == 0
+    assert "nothing" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--clear", "all"]])
+def test_a_cache_that_is_a_file_is_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "file"))
+    assert main(["cache", *words]) == 2
+    assert "is a file: name a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
