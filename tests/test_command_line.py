@@ -13,7 +13,7 @@ from tiltlm.command_line import parse, parse_config
 from tiltlm.config import Config, RunConfig, config_from_dict, option_names
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import RunFolder
-from tiltlm.suggestions import OPTIONS, VALUES, nearest_options
+from tiltlm.suggestions import NOTES, OPTIONS, VALUES, nearest_options
 from tiltlm.validation import validate
 
 
@@ -166,9 +166,22 @@ def test_a_model_and_a_run_are_told_from_settings(tmp_path: Path, capsys: pytest
     assert f"tiltlm train {run.path / 'config.json'}" in said(["train", str(run.path)], capsys)
 
 
+@pytest.mark.parametrize("flag", ["--use_peft", "--resume", "--report_to", "--config", "-c"])
+def test_what_is_done_otherwise_is_said(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert NOTES[flag.lstrip("-")] in said(["train", flag, "x"], capsys)
+
+
+@pytest.mark.parametrize("option", ["data.train", "data.eval", "model.path", "run.directory", "hub.folder"])
+def test_an_empty_place_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} is empty"):
+        parse_config([f"--{option}="])
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot read the configuration" in said(["train", str(tmp_path / "none.toml")], capsys)
     assert "there is no file of settings `nothing`" in said(["train", "nothing"], capsys)
+    assert "settings are TOML, not YAML" in said(["train", "nothing.yaml"], capsys)
+    assert "Did you mean `--help`?" in said(["train", "--hlep"], capsys)
 
 
 def test_the_settings_of_a_run_are_a_starting_point(tmp_path: Path) -> None:

@@ -114,7 +114,6 @@ def test_every_stage_may_end_it(
     evaluated: bool,
     error: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def ending(*arguments: object, **named: object) -> None:
         raise error("out of luck")
@@ -125,7 +124,6 @@ def test_every_stage_may_end_it(
     else:
         with pytest.raises(RuntimeError, match="out of luck"):
             main(["train", *OPTIONS])
-    monkeypatch.undo()
     outcome = read_run(RUN).outcome
     assert outcome is not None
     assert outcome.stage == stage

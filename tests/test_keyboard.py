@@ -154,6 +154,8 @@ def test_every_prompt_that_is_given_is_answered(here: Path, capsys: pytest.Captu
     assert [shown.count(prompt) for prompt in ("First?", "Second?", "Third?")] == [1, 1, 1]
     assert main(["compare", "--prompt", "First?", "runs/run"]) == 2
     assert "name the run before --prompt" in one_line(capsys.readouterr().err)
+    assert main(["report", "models/m"]) == 1
+    assert "models/m is no run, but perhaps a model" in one_line(capsys.readouterr().err)
     assert main(["compare", "run"]) == 1
     assert "Did you mean runs/run?" in one_line(capsys.readouterr().err)
 

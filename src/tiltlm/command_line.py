@@ -17,7 +17,7 @@ from tiltlm import demo
 from tiltlm.config import Config, config_from_dict, load_config, option_types
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
-from tiltlm.suggestions import nearest_options, nearest_value
+from tiltlm.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.validation import validate
 
 TRAIN_HELP = """\
@@ -66,8 +66,9 @@ def parse(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tilt
     if not _HELP & set(rest):
         check_flags(rest, option_types(), prog)
     config = tyro.cli(Config, args=rest, default=base, description=description, prog=prog)
-    directory = str(Path(config.run.directory).expanduser())
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
+    if config.run.directory.startswith("~"):  # in a file no shell has replaced it
+        directory = str(Path(config.run.directory).expanduser())
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
     return Parsed(validate(config), name_given or "run.name" in named)
 
 
@@ -151,7 +152,10 @@ def _reads_as(kind: type[int] | type[float], value: str) -> bool:
 
 
 def _unknown(flag: str, options: Sequence[str], prog: str) -> str:
-    near = [f"`--{option.replace('_', '-')}`" for option in nearest_options(flag.lstrip("-"), options)]
+    note = note_on(flag.lstrip("-"))
+    if note is not None:
+        return f"there is no option `{flag}`. {note}"
+    near = [f"`--{option.replace('_', '-')}`" for option in nearest_options(flag.lstrip("-"), [*options, "help"])]
     hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"`{prog} --help` lists all."
     return f"there is no option `{flag}`. {hint}"
 
@@ -167,6 +171,8 @@ def _read_settings(word: str) -> tuple[Config, bool]:
     path = Path(word).expanduser()
     if path.is_dir():
         raise ConfigError(_not_settings_folder(word, path))
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise ConfigError(f"`{word}`: settings are TOML, not YAML; configs/example.toml shows every option.")
     if path.suffix.lower() == ".json" and path.is_file():
         settings = _settings_in_json(path)
         if settings is not None:

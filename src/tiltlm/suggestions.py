@@ -99,6 +99,31 @@ OPTIONS = {
     "num_samples": "comparison.samples",
 }
 
+_NO_ADAPTERS = "There are no adapters and no quantised training: all weights are trained."
+_NO_RESUMING = "A run is not resumed; Ctrl-C keeps its weights, and --model.path can start from them."
+_NO_TRACKERS = "Nothing is sent anywhere: metrics.jsonl and report.html in the run's folder hold it all."
+_FILE = "A file of settings is named without a flag: tiltlm train FILE.toml."
+# What others have an option for, and tiltlm does otherwise.
+NOTES = {
+    "c": _FILE,
+    "config": _FILE,
+    "config_file": _FILE,
+    "use_peft": _NO_ADAPTERS,
+    "use_lora": _NO_ADAPTERS,
+    "lora": _NO_ADAPTERS,
+    "lora_r": _NO_ADAPTERS,
+    "lora_rank": _NO_ADAPTERS,
+    "lora_alpha": _NO_ADAPTERS,
+    "load_in_4bit": _NO_ADAPTERS,
+    "load_in_8bit": _NO_ADAPTERS,
+    "resume": _NO_RESUMING,
+    "resume_from_checkpoint": _NO_RESUMING,
+    "save_steps": _NO_RESUMING,
+    "report_to": _NO_TRACKERS,
+    "wandb": _NO_TRACKERS,
+    "wandb_project": _NO_TRACKERS,
+}
+
 # Values of an option as others call them.
 VALUES = {
     "loss.name": {"dpo": "sigmoid", "logistic": "sigmoid", "cdpo": "sigmoid", "robust": "sigmoid"},
@@ -135,6 +160,11 @@ def nearest_options(name: str, options: Sequence[str]) -> list[str]:
         return [whole]
     part = _close(last, [option.rpartition(".")[2] for option in options])
     return [option for option in options if option.rpartition(".")[2] == part] if part else []
+
+
+def note_on(name: str) -> str | None:
+    """What to say to an option that other trainers have and this one does otherwise; None where there is nothing."""
+    return NOTES.get(name.lower().replace("-", "_").rpartition(".")[2])
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -60,6 +60,16 @@ def _require_ranges(config: Config) -> None:
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )
     _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
+    places = {
+        "run.directory": config.run.directory,
+        "model.path": config.model.path,
+        "model.reference": config.model.reference,
+        "data.train": data.train,
+        "data.eval": data.eval,
+        "hub.folder": config.hub.folder,
+    }
+    for name, place in places.items():
+        _require(place is None or bool(place.strip()), f"{name} is empty: name something, or leave it out.")
     for ours in data.columns:
         near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
         hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiltlm.column_names import COLUMNS
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.fields import RowError
 from tiltlm.data.formats import FORMATS
@@ -200,7 +201,7 @@ def test_each_example_is_recognised_by_its_format_alone(format_name: str) -> Non
 
 
 def test_unknown_columns_are_listed_beside_what_is_expected() -> None:
-    with pytest.raises(DataError, match=r"(?s)no format.*`question`, `best`.*preference: `prompt`.*ranked: "):
+    with pytest.raises(DataError, match=r"(?s)no format.*`question`, `best`.*preference \(`prompt`, .*ranked \("):
         recognise_format([Row("f:1", {"question": "x", "best": "y"})])
 
 
@@ -428,20 +429,23 @@ def test_unusable_rankings(fields: dict[str, Any], expected: str) -> None:
 
 # Malformed rows
 
+keys = ["role", "content", "from", "value", "text", "score", "rank", "messages", "tool_calls", "parts", "type", "tools"]
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400) | st.just("\ud800"),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "text", "score"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(keys), inner, max_size=3)
         | inner.map(lambda value: json.dumps(value))
+        | inner.map(repr)
     ),
     max_leaves=8,
 )
-columns = ["prompt", "chosen", "rejected", "instruction", "input", "conversations", "completions", "scores", "ranks"]
 
 
-@settings(max_examples=150, deadline=None)
-@given(format_name=st.sampled_from(sorted(FORMATS)), fields=st.dictionaries(st.sampled_from(columns), values))
+@settings(max_examples=200, deadline=None)
+@given(
+    format_name=st.sampled_from(sorted(FORMATS)), fields=st.dictionaries(st.sampled_from(COLUMNS), values, max_size=5)
+)
 def test_malformed_rows_give_usable_pairs_or_a_row_problem(format_name: str, fields: dict[str, Any]) -> None:
     for values_of in (fields, EXAMPLES[format_name][0] | fields):
         row = Row("f:1", values_of)
@@ -453,5 +457,7 @@ def test_malformed_rows_give_usable_pairs_or_a_row_problem(format_name: str, fie
                 require_usable(pair)
         except RowError as problem:
             assert problem.reason and problem.detail
+        except DataError as problem:
+            assert "counted from 0" in str(problem)
         else:
             assert pairs

@@ -130,6 +130,14 @@ def test_answers_that_differ_only_beside_their_text_are_not_identical(key: str) 
     assert found.chosen == (Message("assistant", "x", ((key, '"chosen"'),)),)
 
 
+def test_half_a_character_beside_the_text_is_told() -> None:
+    prompt = [{"role": "user", "content": "q"}]
+    with pytest.raises(RowError, match="`chosen` holds half a character"):
+        pair(prompt=prompt, chosen=[{"role": "assistant", "content": "x", "name": "\ud800"}], rejected="b")
+    with pytest.raises(RowError, match="`tools` holds half a character"):
+        pair(prompt=prompt, chosen="a", rejected="b", tools=[{"name": "\ud800"}])
+
+
 def test_further_keys_are_in_alphabetical_order() -> None:
     message = {"role": "tool", "content": "5", "tool_call_id": "c1", "name": "clock"}
     assert chat(message)[0].further == (("name", '"clock"'), ("tool_call_id", '"c1"'))

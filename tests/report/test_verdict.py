@@ -165,9 +165,9 @@ def test_time_and_memory() -> None:
 
 def test_an_interruption_and_a_failed_check_come_first() -> None:
     failed = [{"name": "first loss is ln 2", "passed": False, "detail": "0.9 against 0.693147"}]
-    summary = decode(Summary, example_run.summary() | {"completed": False, "checks": failed})
+    summary = decode(Summary, example_run.summary() | {"completed": False, "status": "interrupted", "checks": failed})
     assert verdict(summary)[:2] == [
-        "The run ended after 40 steps; what figures there are, are those of the model that was saved.",
+        "The run was interrupted after 40 steps; what figures there are, are those of the model that was saved.",
         "The start-up check `first loss is ln 2` failed: 0.9 against 0.693147.",
     ]
 

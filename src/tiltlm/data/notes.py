@@ -40,7 +40,7 @@ def _context_note(name: str, count: int) -> str:
     ways = {
         "system": "To make it a system turn: --data.format chat.",
         "tools": "To give it to the chat template: --data.format chat.",
-        "history": "To make turns of it: --data.format chat.",
+        "history": "A list of pairs or of messages becomes turns in a chat: --data.format chat.",
         "images": "A model of text cannot be given it.",
     }
     other = f"If it is what a system turn says: --data.columns system={name}; else write it into the prompt."

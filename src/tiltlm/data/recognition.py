@@ -52,7 +52,7 @@ def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
     for row in rows:
         if reason := refusal(row.fields):
             raise DataError(f"{reason} {found}")
-    raise DataError(f"the rows fit no format. {found} {_nearest(rows[0].fields)}\nFormats:\n{_listed()}")
+    raise DataError(f"the rows fit no format. {found} {_nearest(rows[0].fields)}\nFormats: {_listed()}.")
 
 
 def _require_no_notation(rows: Sequence[Row]) -> None:
@@ -92,7 +92,10 @@ def _mapping(columns: Sequence[str]) -> str:
 
 
 def _listed() -> str:
-    return "\n".join(f"  {name}: {format.expects()}" for name, format in FORMATS.items())
+    """Every format with the columns of its first set."""
+    return "; ".join(
+        f"{name} ({', '.join(f'`{column}`' for column in format.needs[0])})" for name, format in FORMATS.items()
+    )
 
 
 def conversion(name: str, ranked_pairs: RankedPairs) -> Convert:
@@ -122,15 +125,20 @@ def _convert(row: Row, layout: layouts.Layout) -> Converted:
 def require_usable(pair: PreferencePair) -> None:
     """Raises a RowError for a pair that nothing can be learnt from."""
     for part, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
-        try:
-            joined_text(text).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise RowError(UNREADABLE, f"`{part}` holds half a character: {error.reason}") from error
-        says_more = not isinstance(text, str) and any(message.further for message in text)
-        if not joined_text(text).strip() and not says_more:
+        further = "" if isinstance(text, str) else "".join(value for message in text for _, value in message.further)
+        _require_characters(joined_text(text) + further, part)
+        if not joined_text(text).strip() and not further:
             raise RowError("empty prompt" if part == "prompt" else "empty completion", f"`{part}` holds no text")
+    _require_characters(pair.tools or "", "tools")
     if pair.chosen == pair.rejected:
         raise RowError("identical completions", "`chosen` and `rejected` are the same")
+
+
+def _require_characters(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(UNREADABLE, f"`{where}` holds half a character: {error.reason}") from error
 
 
 def joined_text(text: Text) -> str:

@@ -160,6 +160,15 @@ def free_name(directory: Path, name: str) -> str:
             return taken
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether the folder is told by its `config.json` to be something else than a run, such as a model."""
+    try:
+        content = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not is_run(path) and not (isinstance(content, dict) and content.keys() & _SETTINGS_SECTIONS)
+
+
 def runs_in(directory: Path) -> list[Path]:
     """The runs in a folder, newest first; also those of earlier versions, which have no marker."""
     runs = [path for path in directory.iterdir() if _looks_like_a_run(path)] if directory.is_dir() else []

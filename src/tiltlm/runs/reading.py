@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tiltlm.errors import RunError
 from tiltlm.runs.decoding import MalformedError, decode
-from tiltlm.runs.folder import runs_in
+from tiltlm.runs.folder import is_foreign, runs_in
 from tiltlm.runs.records import (
     Comparison,
     DataReport,
@@ -50,6 +50,8 @@ def read_run(folder: Path) -> RunFiles:
     """
     if not folder.is_dir():
         raise RunError(f"there is no run in {folder}: give the folder of a run that `tiltlm train` has written.")
+    if is_foreign(folder):
+        raise RunError(f"{folder} is no run, but perhaps a model: give the folder of a run, such as runs/NAME.")
     return RunFiles(
         settings=_read_json(folder / "config.json", Settings),
         environment=_read_json(folder / "environment.json", Environment),
