@@ -174,7 +174,7 @@ def test_no_preference_is_no_pair(tmp_path: Path, fields: dict[str, object]) -> 
 
 def test_unused_columns_are_in_the_data_report(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, row() | {"source": "x"}, row("Q") | {"source": "y"}))
-    report = data_report([loaded], Tokenized([], [], []), None, [], [], [], str)
+    report = data_report([loaded], Tokenized(), None, [], [], [], str)
     assert report.sources[0].unused_columns == {"source": 2}
     assert "Columns not used: `source` (2 rows)." in report.notes
 

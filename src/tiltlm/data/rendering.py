@@ -192,7 +192,8 @@ class Renderer:
             for loss in losses:
                 number = loss.message
                 if number is not None and number > max(last_question, len(prompt) - 1) and is_of_an_answer(loss):
-                    raise RowError(LOST, f"{name}: the {self.template.name} leaves out {loss.what}")
+                    mend = "take it out of the data, or name a template that writes it with model.chat_template"
+                    raise RowError(LOST, f"{name}: the {self.template.name} leaves out {loss.what}; {mend}")
             harmless += losses
         return harmless
 

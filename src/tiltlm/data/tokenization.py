@@ -1,4 +1,4 @@
-"""Pairs to tokens: one tokenization of the full text, BOS, EOS, and what is cut when it is too long."""
+"""Pairs to tokens that fit: rendered, tokenized, and cut where they are too long."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.cutting import fewer_turns, last_question, last_turn, with_question
+from tiltlm.data.encoding import Encoder, Sides, both_texts
 from tiltlm.data.fields import RowError
 from tiltlm.data.rendering import RenderedPair, Renderer
 from tiltlm.data.templates import ChatTemplate, TemplateRefusalError
-from tiltlm.errors import ConfigError, ModelError
+from tiltlm.errors import ConfigError
 from tiltlm.records import DroppedPair, Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 
 PAIRS_AT_ONCE = 512
@@ -22,7 +23,6 @@ PAIRS_AT_ONCE = 512
 
 # Shortening a text by as many tokens as are too many can leave some, as what remains is tokenized anew.
 _ATTEMPTS = 8
-_Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,6 @@ class Tokenized:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """Both sequences of a pair before anything is cut.
-
-    starts: where scoring starts. headers: tokens of the prompt's header. bos: 1 where the sequences begin with BOS.
-    """
-
-    ids: tuple[list[int], list[int]]
-    starts: tuple[int, int]
-    headers: tuple[int, int]
-    bos: int
-
-    def longest(self) -> int:
-        return max(map(len, self.ids))
-
-    def longest_completion(self) -> int:
-        return max(len(ids) - start for ids, start in zip(self.ids, self.starts, strict=True))
-
-
 class PairTokenizer:
     """Turns pairs into token sequences for one tokenizer and one set of limits.
 
@@ -84,14 +65,11 @@ class PairTokenizer:
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, config: DataConfig, terminators: frozenset[int] = frozenset()
     ) -> None:
-        if config.eos == "append" and tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer has no end-of-sequence token: set data.eos to `as-is`.")
         self.tokenizer = tokenizer
         self.config = config
-        self.eos = tokenizer.eos_token_id
-        self.terminators = terminators | ({self.eos} if self.eos is not None else set())
-        with_specials = tokenizer("a").input_ids
-        self.adds_bos = tokenizer.bos_token_id is not None and with_specials[:1] == [tokenizer.bos_token_id]
+        self.encoder = Encoder(tokenizer, config.eos == "append", terminators)
+        self.terminators = self.encoder.terminators
+        self.adds_bos = self.encoder.adds_bos
         self.template = ChatTemplate(tokenizer)
         self.renderer = Renderer(self.template)
 
@@ -120,13 +98,13 @@ class PairTokenizer:
         """What becomes of each pair; all are tokenized in one call, which is much faster than one by one."""
         rendered = [self._rendered(pair) for pair in pairs]
         usable = [pair for pair in rendered if isinstance(pair, RenderedPair)]
-        encoded = iter(self._encode([text for pair in usable for text in _texts(pair)]) if usable else [])
+        encoded = iter(self.encoder.encode([text for pair in usable for text in both_texts(pair)]) if usable else [])
         for pair in rendered:
             if isinstance(pair, DroppedPair):
                 yield pair
                 continue
             try:
-                yield self._fit(pair, self._sides(pair, (next(encoded), next(encoded))))
+                yield self._fit(pair, self.encoder.sides(pair, (next(encoded), next(encoded))))
             except RowError as problem:
                 yield DroppedPair(pair.id, problem.reason, problem.detail)
 
@@ -149,9 +127,9 @@ class PairTokenizer:
 
         room: most tokens the model has for a prompt, besides the limits of the settings.
         """
-        ids = self._with_bos(self.tokenizer(text, add_special_tokens=False).input_ids)
+        ids = self.encoder.prompt(text)
         excess = len(ids) - self._prompt_limit(room)
-        keep = 1 if self._starts_with_bos(ids) else 0
+        keep = 1 if self.encoder.starts_with_bos(ids) else 0
         return ids[:keep] + ids[keep + excess :] if excess > 0 else ids
 
     def ask(self, prompt: Text, tools: str | None = None, room: int | None = None) -> tuple[str, list[int]]:
@@ -170,7 +148,7 @@ class PairTokenizer:
                 shorter, _ = self.render_prompt(chat, tools)
             except TemplateRefusalError:
                 return None
-            return len(self._with_bos(self.tokenizer(shorter, add_special_tokens=False).input_ids)) - limit
+            return len(self.encoder.prompt(shorter)) - limit
 
         fitting = self._shortened(prompt, excess)
         text = self.render_prompt(fitting, tools)[0] if fitting is not None else text
@@ -180,30 +158,7 @@ class PairTokenizer:
         limits = (self.config.max_prompt_length or self.config.max_length, room)
         return min(limit for limit in limits if limit is not None)
 
-    def _encode(self, texts: list[str]) -> list[_Encoded]:
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
-
-    def _sides(self, pair: RenderedPair, encoded: tuple[_Encoded, _Encoded]) -> _Sides:
-        """Finds where scoring starts, and ends each side."""
-        ids_of, starts, headers = [], [], []
-        for ids, offsets in encoded:
-            # A token that reaches across the border holds text of the completion, so it is scored.
-            start = next((i for i, (_, end) in enumerate(offsets) if end > len(pair.prompt)), len(ids))
-            headers.append(sum(end > len(pair.prompt) - len(pair.header) for _, end in offsets[:start]))
-            complete = self._with_bos(ids)
-            starts.append(start + len(complete) - len(ids))
-            ids_of.append(self._terminated(complete, starts[-1]))
-        if any(len(ids) <= start for ids, start in zip(ids_of, starts, strict=True)):
-            raise RowError("empty completion", "no token of the completion is left after tokenization")
-        if ids_of[0] == ids_of[1]:
-            raise RowError("identical completions", "both sides are the same tokens")
-        if min(starts) == 0:
-            raise RowError("empty prompt", "the model has no BOS token, so nothing predicts the first token")
-        bos = 1 if self._starts_with_bos(ids_of[0]) else 0
-        return _Sides((ids_of[0], ids_of[1]), (starts[0], starts[1]), (headers[0], headers[1]), bos)
-
-    def _too_many(self, sides: _Sides) -> int:
+    def _too_many(self, sides: Sides) -> int:
         """How many tokens the prompt must lose; 0 where all fits."""
         over = sides.longest() - self.config.max_length
         if self.config.long_completions == "truncate":
@@ -212,7 +167,7 @@ class PairTokenizer:
         limit = self.config.max_prompt_length or max(sides.starts)
         return max(0, over, max(sides.starts) - limit)
 
-    def _fit(self, pair: RenderedPair, sides: _Sides) -> tuple[TokenizedPair, RenderedPair]:
+    def _fit(self, pair: RenderedPair, sides: Sides) -> tuple[TokenizedPair, RenderedPair]:
         """Cuts both sides alike until they fit.
 
         Raises:
@@ -236,9 +191,9 @@ class PairTokenizer:
         except RowError:
             return None
 
-    def _encoded_sides(self, pair: RenderedPair) -> _Sides:
-        chosen, rejected = self._encode(_texts(pair))
-        return self._sides(pair, (chosen, rejected))
+    def _encoded_sides(self, pair: RenderedPair) -> Sides:
+        chosen, rejected = self.encoder.encode(both_texts(pair))
+        return self.encoder.sides(pair, (chosen, rejected))
 
     def _shortened(
         self, prompt: tuple[Message, ...], excess: Callable[[tuple[Message, ...]], int | None]
@@ -268,14 +223,14 @@ class PairTokenizer:
                 return None
             if over <= 0:
                 return least
-            ((_, offsets),) = self._encode([least[number].content])
+            ((_, offsets),) = self.encoder.encode([least[number].content])
             if over >= len(offsets):
                 return None
             least = with_question(least, least[number].content[offsets[over][0] :])
             over = excess(least)
         return None
 
-    def _refuse_chat(self, sides: _Sides) -> NoReturn:
+    def _refuse_chat(self, sides: Sides) -> NoReturn:
         longest, limit = sides.longest_completion(), self.config.max_length
         if longest > limit // 2 and self.config.long_completions == "drop":
             raise RowError(
@@ -289,7 +244,7 @@ class PairTokenizer:
             "allow, even without the question's text",
         )
 
-    def _cut_from_the_left(self, pair: RenderedPair, sides: _Sides, too_many: int) -> TokenizedPair:
+    def _cut_from_the_left(self, pair: RenderedPair, sides: Sides, too_many: int) -> TokenizedPair:
         """Verbatim text: all may go but BOS, its last header, and one token to predict the first scored one."""
         room = min(
             start - sides.bos - max(header, 1 - sides.bos)
@@ -312,7 +267,7 @@ class PairTokenizer:
         cut = min(too_many, room)
         return self._pair(pair, sides, cut, cut)
 
-    def _pair(self, pair: RenderedPair, sides: _Sides, cut: int, prompt_tokens_cut: int) -> TokenizedPair:
+    def _pair(self, pair: RenderedPair, sides: Sides, cut: int, prompt_tokens_cut: int) -> TokenizedPair:
         """The pair without `cut` tokens after BOS; what is too long then is cut at the end, without an EOS."""
         whole = [ids[: sides.bos] + ids[sides.bos + cut :] for ids in sides.ids]
         left = [ids[: self.config.max_length] for ids in whole]
@@ -326,35 +281,6 @@ class PairTokenizer:
             for ids, start, all_ids in zip(left, starts, whole, strict=True)
         )
         return TokenizedPair(pair.id, chosen, rejected, prompt_tokens_cut)
-
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        if self.adds_bos and not self._starts_with_bos(ids):
-            return [self.tokenizer.bos_token_id, *ids]
-        return list(ids)
-
-    def _starts_with_bos(self, ids: list[int]) -> bool:
-        bos = self.tokenizer.bos_token_id
-        return bos is not None and bool(ids) and ids[0] == bos
-
-    def _is_space(self, token: int) -> bool:
-        return not str(self.tokenizer.decode([token])).strip()
-
-    def _terminated(self, ids: list[int], start: int) -> list[int]:
-        """Ends a sequence with exactly one end-of-sequence token, as the policy says."""
-        if self.config.eos == "as-is":
-            return ids
-        # Chat templates put white space after the end-of-turn token; nothing is generated after that token.
-        end = len(ids)
-        while end > start and (ids[end - 1] in self.terminators or self._is_space(ids[end - 1])):
-            end -= 1
-        first = next((i for i in range(end, len(ids)) if ids[i] in self.terminators), None)
-        if first is not None:
-            return ids[: first + 1]
-        return [*ids, self.eos] if len(ids) > start else ids
-
-
-def _texts(pair: RenderedPair) -> list[str]:
-    return [pair.prompt + completion for completion in (pair.chosen, pair.rejected)]
 
 
 def check_limits(data: DataConfig, comparison: ComparisonConfig, positions: int | None) -> None:
