@@ -31,9 +31,9 @@ from tiltlm import demo
 from tiltlm.config import Config, DataConfig, Format, HubConfig, ModelConfig, RunConfig
 from tiltlm.console import Reporter
 from tiltlm.data.loading import load_pairs
-from tiltlm.data.packing import pack_sequences
 from tiltlm.data.preparation import DEMO
 from tiltlm.data.splitting import prompt_key, subsample
+from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer

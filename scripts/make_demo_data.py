@@ -14,7 +14,7 @@ import time
 import torch
 
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.demo import EVAL, FOLDER, TRAIN
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import vader

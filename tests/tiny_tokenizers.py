@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import DataConfig
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import PairTokenizer
 
 GPT2_FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "gpt2-bpe"
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"

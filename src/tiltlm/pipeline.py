@@ -16,8 +16,8 @@ from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
-from tiltlm.data.templates import choose_template
-from tiltlm.data.tokenization import PairTokenizer, check_limits
+from tiltlm.data.tokens.templates import choose_template
+from tiltlm.data.tokens.tokenization import PairTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import Comparer, Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts

@@ -12,8 +12,8 @@ import pytest
 from tiltlm.cli import main, parse_config
 from tiltlm.column_names import COLUMNS
 from tiltlm.config import Config, DataConfig, HubConfig, config_from_dict, load_config
-from tiltlm.data.columns import _SIDES, value_at
-from tiltlm.data.formats import FORMATS
+from tiltlm.data.formats.columns import _SIDES, value_at
+from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.loading import LoadedPairs, load_pairs
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import Message

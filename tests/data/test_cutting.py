@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, byte_level, pair_tokenizer
 
-from tiltlm.data.cutting import fewer_turns, last_turn
-from tiltlm.data.tokenization import PairTokenizer, Tokenized
+from tiltlm.data.tokens.cutting import fewer_turns, last_turn
+from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
 from tiltlm.records import Message, PreferencePair, TokenizedPair, TokenizedSequence
 
 S, U, A, T = (lambda text, role=role: Message(role, text) for role in ("system", "user", "assistant", "tool"))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tiltlm.data import columns, ranking
-from tiltlm.data.formats import FORMATS
-from tiltlm.data.messages import _FURTHER
-from tiltlm.data.reading import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
-from tiltlm.data.recognition import conversion, recognise_format, require_usable
-from tiltlm.data.rows import Row
+from tiltlm.data.files.reading import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
+from tiltlm.data.files.rows import Row
+from tiltlm.data.formats import columns, ranking
+from tiltlm.data.formats.messages import _FURTHER
+from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
+from tiltlm.data.formats.table import FORMATS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 DOCUMENTED = dict(re.findall(r"^\| `([\w-]+)` \| `(\{.*\})` \|", PAGE, flags=re.MULTILINE))

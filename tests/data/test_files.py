@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, ipc
 
-from tiltlm.data import encodings
-from tiltlm.data.reading import data_suffix, read_rows
-from tiltlm.data.rows import Row
+from tiltlm.data.files import encodings
+from tiltlm.data.files.reading import data_suffix, read_rows
+from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 

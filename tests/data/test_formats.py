@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from tiltlm.column_names import COLUMNS
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data.fields import RowError
-from tiltlm.data.formats import FORMATS
+from tiltlm.data.files.rows import Row
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.ranking import RankedPairs
+from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
+from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.loading import load_pairs
-from tiltlm.data.ranking import RankedPairs
-from tiltlm.data.recognition import conversion, recognise_format, require_usable
-from tiltlm.data.rows import Row
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import Message, PreferencePair, Text
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltlm.data.grouping import TELLING, prompt_groups
+from tiltlm.data.tokens.grouping import TELLING, prompt_groups
 from tiltlm.records import TokenizedPair, TokenizedSequence
 
 

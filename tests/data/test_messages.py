@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tiltlm.data.fields import Fields, RowError
-from tiltlm.data.messages import as_chat
-from tiltlm.data.notation import decoded, holds_messages
-from tiltlm.data.recognition import conversion, recognise_format, require_usable
-from tiltlm.data.rows import Row
+from tiltlm.data.files.rows import Row
+from tiltlm.data.formats.fields import Fields, RowError
+from tiltlm.data.formats.messages import as_chat
+from tiltlm.data.formats.notation import decoded, holds_messages
+from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.errors import DataError
 from tiltlm.records import Message, PreferencePair
 

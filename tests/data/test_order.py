@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.formats.ranking import BEST_COLUMNS, LIST_COLUMNS, SIGNS, all_pairs
 from tiltlm.data.loading import LoadedPairs, load_pairs
-from tiltlm.data.ranking import BEST_COLUMNS, LIST_COLUMNS, SIGNS, all_pairs
 from tiltlm.errors import DataError
 from tiltlm.records import Message
 

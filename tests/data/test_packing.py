@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.data import packing
-from tiltlm.data.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
+from tiltlm.data.tokens import packing
+from tiltlm.data.tokens.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
 from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
 
 many, few = settings(max_examples=60, deadline=None), settings(max_examples=20, deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, load_pairs
-from tiltlm.data.tokenization import Tokenized
+from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError, DataError
 
 REAL_DATA = Path(__file__).parents[2].parent / "shared" / "data"

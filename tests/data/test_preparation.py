@@ -10,10 +10,10 @@ import pytest
 from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
-from tiltlm.data.packing import tree_size
 from tiltlm.data.preparation import PreparedData, ReadPairs, examine_data, prepare_data, read_data
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.packing import tree_size
+from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.errors import DataError
 from tiltlm.records import PreferencePair
 from tiltlm.runs.records import DataReport

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.data import encodings, json_rows
-from tiltlm.data.reading import read_rows
-from tiltlm.data.rows import Row
+from tiltlm.data.files import encodings, json_rows
+from tiltlm.data.files.reading import read_rows
+from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 

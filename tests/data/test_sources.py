@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data import hub
+from tiltlm.data.files import hub
+from tiltlm.data.files.rows import Row
+from tiltlm.data.files.sources import split_files
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.rows import Row
-from tiltlm.data.sources import split_files
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.hub import hub_is_reachable
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, byte_level, pair_tokenizer
 
-from tiltlm.data.rendering import RenderedPair
-from tiltlm.data.templates import ChatTemplate, TemplateRefusalError, choose_template
-from tiltlm.data.tokenization import Tokenized
+from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError, choose_template
+from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError
 from tiltlm.records import Message, PreferencePair
 

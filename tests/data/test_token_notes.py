@@ -6,8 +6,8 @@ import pytest
 import tiny_templates
 from tiny_tokenizers import BOS, EOS, byte_level, pair_tokenizer
 
-from tiltlm.data.token_notes import notes_on_tokens
-from tiltlm.data.tokenization import Tokenized
+from tiltlm.data.tokens.notes import notes_on_tokens
+from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.records import Message, PreferencePair, Text
 from tiltlm.runs.records import Remark
 

@@ -13,8 +13,8 @@ from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, GPT2_FOLDER, byte_level, pa
 from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
-from tiltlm.data import tokenization
-from tiltlm.data.tokenization import PairTokenizer, Tokenized, check_limits
+from tiltlm.data.tokens import tokenization
+from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized, check_limits
 from tiltlm.errors import ConfigError, ModelError
 from tiltlm.records import Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import SHAREABLE, UNSHAREABLE, build, family, one_at_a_time
 
-from tiltlm.data.packing import pack_sequences
+from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.model.scorer import PairScorer, sequence_logps
 
 ARCHITECTURES = {**SHAREABLE, **{name: config for name, (config, _) in UNSHAREABLE.items()}}

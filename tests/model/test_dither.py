@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import SHAREABLE, build
 from torch import Tensor
 
-from tiltlm.data.packing import pack_sequences
+from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.model import dither
 from tiltlm.model.dither import add_dither, move, noise, remove_dither, rounded_parameters
 from tiltlm.model.embedded import embedded_model

@@ -12,7 +12,7 @@ from tiny_runs import pairs, referenced, tiny_model, trainer
 from tiny_tokenizers import byte_level
 
 from tiltlm.config import DataConfig, LossConfig, TrainingConfig
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import PairScorer

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tiltlm.data.loading import LoadedPairs
-from tiltlm.data.packing import tree_size
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokenization import Tokenized
+from tiltlm.data.tokens.packing import tree_size
+from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.records import DroppedPair, TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Example, Lengths, Remark, Source, Split
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data.columns import Renaming, renaming, require_found
-from tiltlm.data.fields import RowError
-from tiltlm.data.formats import FORMATS
+from tiltlm.data.files.rows import Row
+from tiltlm.data.files.sources import open_source
+from tiltlm.data.formats.columns import Renaming, renaming, require_found
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
+from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.notes import notes_on, notes_on_rows
-from tiltlm.data.recognition import Convert, conversion, recognise_format, require_usable
-from tiltlm.data.rows import Row
-from tiltlm.data.sources import open_source
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import DroppedPair, PreferencePair
 

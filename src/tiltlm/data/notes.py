@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tiltlm.data.layouts import ASSISTANT_HEADER, USER_HEADER
-from tiltlm.data.notation import decoded
+from tiltlm.data.formats.layouts import ASSISTANT_HEADER, USER_HEADER
+from tiltlm.data.formats.notation import decoded
 from tiltlm.records import PreferencePair, Text
 
 # Rows named in a note; their number is always given.

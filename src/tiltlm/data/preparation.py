@@ -9,10 +9,10 @@ from tiltlm import demo
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.rendering import RenderedPair
 from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, without_leaks
-from tiltlm.data.token_notes import notes_on_tokens
-from tiltlm.data.tokenization import PairTokenizer, Tokenized
+from tiltlm.data.tokens.notes import notes_on_tokens
+from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair, PreferencePair, TokenizedPair
 from tiltlm.runs.records import DataReport

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
-from tiltlm.data.packing import pack_sequences
+from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.evaluation.generation import Answer as Generated
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS

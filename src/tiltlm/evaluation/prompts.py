@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tiltlm.data.rendering import RenderedPair
-from tiltlm.data.templates import TemplateRefusalError
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.tokens.templates import TemplateRefusalError
+from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.comparison import Prompt
 from tiltlm.records import Message, Text

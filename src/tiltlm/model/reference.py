@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tiltlm.cache import REFERENCE_SUFFIX
-from tiltlm.data.packing import micro_batches, pack_pairs
+from tiltlm.data.tokens.packing import micro_batches, pack_pairs
 from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import SCORER_REVISION, PairScorer, sequence_logps

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tiltlm.data.packing import pack_pairs
-from tiltlm.data.tokenization import PairTokenizer
+from tiltlm.data.tokens.packing import pack_pairs
+from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tiltlm.config import LossConfig
-from tiltlm.data.grouping import prompt_groups
+from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.model.reference import scored
 from tiltlm.model.scorer import PairScorer

@@ -16,9 +16,9 @@ from typing import Any, Self
 import torch
 
 from tiltlm.config import Config
-from tiltlm.data.grouping import prompt_groups
 from tiltlm.data.ordering import batches, steps_per_epoch
-from tiltlm.data.packing import micro_batches, pack_pairs
+from tiltlm.data.tokens.grouping import prompt_groups
+from tiltlm.data.tokens.packing import micro_batches, pack_pairs
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import arithmetic

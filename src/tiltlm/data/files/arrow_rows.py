@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tiltlm.data.rows import UNREADABLE, Row, Rows, without_nulls
+from tiltlm.data.files.rows import UNREADABLE, Row, Rows, without_nulls
 from tiltlm.records import DroppedPair
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tiltlm.data.fields import RowError
-from tiltlm.data.templates import PROBE, ChatTemplate, TemplateRefusalError, shared_start
-from tiltlm.data.traces import REASONING, Loss, TraceFinder, is_of_an_answer, missing_of_text
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.tokens.templates import PROBE, ChatTemplate, TemplateRefusalError, shared_start
+from tiltlm.data.tokens.traces import REASONING, Loss, TraceFinder, is_of_an_answer, missing_of_text
 from tiltlm.records import Message, PreferencePair, Text
 
 LOST = "lost in the chat template"

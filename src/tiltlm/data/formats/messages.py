@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tiltlm.data.fields import Fields, RowError, as_text, field, is_empty
-from tiltlm.data.notation import decoded, holds_messages, unwrapped
-from tiltlm.data.rows import UNREADABLE, kind_of
+from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty
+from tiltlm.data.formats.notation import decoded, holds_messages, unwrapped
 from tiltlm.records import Message
 
 # Who speaks, by other names than those that chat templates know.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from tiltlm.data.encodings import UNDECODABLE, TextFile
-from tiltlm.data.notation import holds_messages
-from tiltlm.data.rows import UNREADABLE, Row, Rows, as_row
+from tiltlm.data.files.encodings import UNDECODABLE, TextFile
+from tiltlm.data.files.rows import UNREADABLE, Row, Rows, as_row
+from tiltlm.data.formats.notation import holds_messages
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from tiltlm.data.encodings import UNDECODABLE, TextFile
-from tiltlm.data.rows import UNREADABLE, Row, Rows, Tell
+from tiltlm.data.files.encodings import UNDECODABLE, TextFile
+from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 

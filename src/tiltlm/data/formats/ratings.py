@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from tiltlm.data.fields import Fields, RowError
-from tiltlm.data.notation import decoded
-from tiltlm.data.ranking import SIGNS, canonical, number
+from tiltlm.data.formats.fields import Fields, RowError
+from tiltlm.data.formats.notation import decoded
+from tiltlm.data.formats.ranking import SIGNS, canonical, number
 
 # Words by which a rating says whose it is.
 _SIDES = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tiltlm.data.fields import RowError
-from tiltlm.data.notation import decoded, holds_messages
-from tiltlm.data.ranking import list_column, number
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.notation import decoded, holds_messages
+from tiltlm.data.formats.ranking import list_column, number
 
 _ANSWERS = ("completion", "response", "answer", "output", "messages", "conversations")
 _LABELS = ("label", "labels", "desirable", "is_desirable", "kto_tag", "thumbs_up")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiltlm.column_names import COLUMNS
-from tiltlm.data.notation import decoded
-from tiltlm.data.rows import Row
+from tiltlm.data.files.rows import Row
+from tiltlm.data.formats.notation import decoded
 from tiltlm.errors import DataError
 
 # Names of a better and a worse answer, where there is no `chosen` and `rejected`.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tiltlm.data import layouts
-from tiltlm.data.fields import Fields, RowError, is_empty
-from tiltlm.data.formats import FORMATS
-from tiltlm.data.notation import is_list_notation
-from tiltlm.data.ranking import OrderError, RankedPairs
-from tiltlm.data.ratings import compare_ratings
-from tiltlm.data.refusals import refusal
-from tiltlm.data.rows import UNREADABLE, Row, kind_of
+from tiltlm.data.files.rows import UNREADABLE, Row, kind_of
+from tiltlm.data.formats import layouts
+from tiltlm.data.formats.fields import Fields, RowError, is_empty
+from tiltlm.data.formats.notation import is_list_notation
+from tiltlm.data.formats.ranking import OrderError, RankedPairs
+from tiltlm.data.formats.ratings import compare_ratings
+from tiltlm.data.formats.refusals import refusal
+from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import PreferencePair, Text
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from tiltlm.data import layouts
-from tiltlm.data.fields import is_empty
-from tiltlm.data.kinds import (
+from tiltlm.data.formats import layouts
+from tiltlm.data.formats.fields import is_empty
+from tiltlm.data.formats.kinds import (
     ANSWER,
     DIALOGUE,
     LIST,
@@ -23,8 +23,8 @@ from tiltlm.data.kinds import (
     VERDICT,
     Kind,
 )
-from tiltlm.data.pairing import Parts
-from tiltlm.data.ranking import LIST_COLUMNS, order_in_words, orders
+from tiltlm.data.formats.pairing import Parts
+from tiltlm.data.formats.ranking import LIST_COLUMNS, order_in_words, orders
 
 Needs = Mapping[str, Kind]
 _SIDES = {"chosen": TEXTS, "rejected": TEXTS}

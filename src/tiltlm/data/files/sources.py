@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 
 from tiltlm.config import DataConfig
-from tiltlm.data import hub
-from tiltlm.data.reading import data_suffix, holds_rows, known_kinds, read_rows
-from tiltlm.data.rows import Rows
+from tiltlm.data.files import hub
+from tiltlm.data.files.reading import data_suffix, holds_rows, known_kinds, read_rows
+from tiltlm.data.files.rows import Rows
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.

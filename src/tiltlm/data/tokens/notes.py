@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tiltlm.data.rendering import RenderedPair
-from tiltlm.data.templates import generation_header
-from tiltlm.data.tokenization import PairTokenizer, Tokenized
+from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.tokens.templates import generation_header
+from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
 from tiltlm.records import PreferencePair, Text, TokenizedPair
 from tiltlm.runs.records import Remark
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from tiltlm.data.templates import ChatTemplate, TemplateRefusalError
+from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.records import Message
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tiltlm.data.fields import RowError
-from tiltlm.data.messages import Chat
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.messages import Chat
 from tiltlm.records import Text
 
 

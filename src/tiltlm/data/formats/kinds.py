@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tiltlm.data.fields import is_empty
-from tiltlm.data.layouts import ASSISTANT_HEADER, has_messages
-from tiltlm.data.notation import decoded, holds_messages
+from tiltlm.data.formats.fields import is_empty
+from tiltlm.data.formats.layouts import ASSISTANT_HEADER, has_messages
+from tiltlm.data.formats.notation import decoded, holds_messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tiltlm.data.notation import is_broken_messages
-from tiltlm.data.rows import UNREADABLE, kind_of
+from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.formats.notation import is_broken_messages
 
 
 class RowError(Exception):

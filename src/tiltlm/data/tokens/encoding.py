@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from tiltlm.data.fields import RowError
-from tiltlm.data.rendering import RenderedPair
+from tiltlm.data.formats.fields import RowError
+from tiltlm.data.tokens.rendering import RenderedPair
 from tiltlm.errors import ModelError
 
 Encoded = tuple[list[int], list[tuple[int, int]]]

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tiltlm.data.rows import Row, Rows, without_nulls
+from tiltlm.data.files.rows import Row, Rows, without_nulls
 from tiltlm.errors import DataError
 from tiltlm.hub import hub_endpoint, hub_is_reachable
 

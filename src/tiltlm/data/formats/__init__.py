@@ -1,0 +1,1 @@
+"""From rows to preference pairs: which columns mean what, recognised or told."""

@@ -1,0 +1,1 @@
+"""From preference pairs to packed token sequences: chat templates, tokenization, cutting, packing."""
