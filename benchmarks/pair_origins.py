@@ -38,9 +38,9 @@ from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
-from tiltlm.pipeline import Setup, set_up
 from tiltlm.records import TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import Estimate
+from tiltlm.setup import Setup, set_up
 from tiltlm.statistics import bootstrap_mean
 from tiltlm.validation import validate
 

@@ -16,10 +16,10 @@ from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
-from tiltlm.pipeline import comparer_for, prompt_room, set_up
 from tiltlm.preflight import prepare_model
 from tiltlm.runs.reading import RunFiles, has_model, read_run
 from tiltlm.runs.records import Answer, Comparison
+from tiltlm.setup import comparer_for, prompt_room, set_up
 from tiltlm.visible import shortened
 
 _NARROW = 100

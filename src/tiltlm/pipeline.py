@@ -16,22 +16,15 @@ from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
-from tiltlm.data.tokens.templates import choose_template
-from tiltlm.data.tokens.tokenization import PairTokenizer, check_limits
-from tiltlm.errors import ModelError
-from tiltlm.evaluation.comparison import Comparer, Models, Prompt
+from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
 from tiltlm.model.dither import add_dither, remove_dither
-from tiltlm.model.finding import ModelSource, find_model
+from tiltlm.model.finding import ModelSource
 from tiltlm.model.loading import (
     checkpoint_activations,
-    choose_device,
-    choose_precision,
-    load_tokenizer,
-    model_facts,
 )
 from tiltlm.model.reference import ReferenceCache, fill_cache, missing_pairs, reference_address, with_reference
-from tiltlm.model.saving import choose_save_dtype, round_weights, save_model
+from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.model.weights import load_model
@@ -43,6 +36,7 @@ from tiltlm.run_record import RunRecord
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.records import EvalRow, Summary, TrainRow
+from tiltlm.setup import Setup, comparer_for, device_name, prompt_room, reference_source, set_up
 from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
 from tiltlm.training.loop import StopRequest, Trainer
@@ -56,40 +50,6 @@ class ReferencedData:
 
     train: list[ReferencedPair]
     held_out: list[ReferencedPair]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What the settings come to on this machine, before any weight is loaded."""
-
-    config: Config
-    source: ModelSource
-    tokenizer: PairTokenizer
-    positions: int | None
-    device: torch.device
-    precision: torch.dtype
-    precision_why: str
-    save_dtype: torch.dtype
-    save_why: str
-
-
-def set_up(config: Config) -> Setup:
-    """Finds the model's files, tokenizer and limits, the device and the arithmetic.
-
-    Raises:
-        ModelError, ConfigError: something named in the settings is not there.
-    """
-    torch.manual_seed(config.run.seed)
-    device = choose_device(config.model.device)
-    precision, why = choose_precision(config.model.precision, device)
-    source = find_model(config.model.path, config.hub, config.model.trust_remote_code)
-    tokenizer = load_tokenizer(source)
-    facts = model_facts(source, tokenizer)
-    check_limits(config.data, config.comparison, facts.positions)
-    choose_template(tokenizer, config.model.chat_template)
-    encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
-    save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
-    return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
 
 
 def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary:
@@ -110,7 +70,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
             extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
         folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
         folder.write_json("config.json", config)
-        environment = describe_environment(tuple(command), _device_name(setup.device), setup.precision_why)
+        environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         folder.write_json("environment.json", environment)
         folder.write_json("data_report.json", data.report)
         record = RunRecord(folder, setup.device, reporter)
@@ -191,7 +151,7 @@ def _reference(
     """
     reference = scorer
     if setup.config.model.reference is not None:
-        reference = PairScorer(load_model(_reference_source(setup), setup.device))
+        reference = PairScorer(load_model(reference_source(setup), setup.device))
         _require_vocabulary(setup, reference.model, data)
     exact = _cached(setup, reference, data.eval, torch.float32, reporter)
     start = exact if reference is scorer else _cached(setup, scorer, data.eval, torch.float32, reporter)
@@ -219,19 +179,6 @@ def _cached(
     return joined
 
 
-def _reference_source(setup: Setup) -> ModelSource:
-    """Where the reference is loaded from; another model must read the same tokens."""
-    name = setup.config.model.reference
-    if name is None:
-        return setup.source
-    source = find_model(name, setup.config.hub, setup.config.model.trust_remote_code)
-    if load_tokenizer(source).get_vocab() != setup.tokenizer.tokenizer.get_vocab():
-        raise ModelError(
-            f"the reference {name} has another vocabulary than the model: their tokens cannot be compared."
-        )
-    return source
-
-
 def _train(
     setup: Setup,
     scorer: PairScorer,
@@ -255,8 +202,9 @@ def _train(
     steps = trainer.total_steps(len(pairs.train))
     require_warmup(steps, config.training)
     first = next(batches(len(pairs.train), config.training.batch_pairs, steps, config.run.seed))
-    record.checks = tuple(run_checks(trainer, [pairs.train[i] for i in first], setup.tokenizer))
-    for check in record.checks:
+    checks = run_checks(trainer, [pairs.train[i] for i in first], setup.tokenizer)
+    record.checked(checks)
+    for check in checks:
         reporter.say(f"  checked: {check.name}: {check.detail}")
     taken = 0
 
@@ -358,34 +306,11 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
     before = PairScorer(load_model(setup.source, setup.device))
     reference = before
     if config.model.reference is not None:
-        reference = PairScorer(load_model(_reference_source(setup), setup.device))
+        reference = PairScorer(load_model(reference_source(setup), setup.device))
     comparer = comparer_for(setup)
     with reporter.progress("answering", comparer.total(prompts), "prompts") as advance:
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
-
-
-def prompt_room(setup: Setup) -> int | None:
-    """Most tokens of a prompt that leave the model positions for the answer; None where it has no such limit."""
-    return None if setup.positions is None else setup.positions - setup.config.comparison.max_new_tokens
-
-
-def comparer_for(setup: Setup) -> Comparer:
-    """The comparer that a run's settings describe, in float32: answers are those of the models as they are saved."""
-    return Comparer(
-        tokenizer=setup.tokenizer.tokenizer,
-        config=setup.config.comparison,
-        seed=setup.config.run.seed,
-        terminators=frozenset(setup.tokenizer.terminators),
-        precision=torch.float32,
-        token_budget=setup.config.training.micro_batch_tokens,
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
 def _describe_model(scorer: PairScorer) -> str:
@@ -398,6 +323,7 @@ def _conclude(folder: RunFolder, summary: Summary, reporter: Reporter) -> None:
     reporter.say("")
     for sentence in verdict(summary):
         reporter.say(sentence)
-    reporter.say(f"The trained model is in {folder.model}, the report in {folder.path / 'report.html'}.")
+    if folder.model.is_dir():
+        reporter.say(f"The trained model is in {folder.model}, the report in {folder.path / 'report.html'}.")
     if summary.completed:
         reporter.say(f'Ask both models yourself: tiltlm compare {folder.path} --prompt "..."')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,14 +18,10 @@ from tiltlm.summary import summarise
 
 
 class RunRecord:
-    """Keeps `outcome.json` current from the run's first moment, and draws `summary.json` from the run's files.
-
-    Attributes:
-        checks: the start-up checks, once they are made.
-    """
+    """Keeps `outcome.json` current from the run's first moment, and draws `summary.json` from the run's files."""
 
     def __init__(self, folder: RunFolder, device: torch.device, reporter: Reporter) -> None:
-        self.checks: tuple[Check, ...] = ()
+        self._checks: tuple[Check, ...] = ()
         self._folder = folder
         self._device = device
         self._reporter = reporter
@@ -41,6 +37,11 @@ class RunRecord:
         self._write("running", None)
         with self._reporter.stage(name, title):
             yield
+
+    def checked(self, checks: Sequence[Check]) -> None:
+        """Keeps the start-up checks."""
+        self._checks = tuple(checks)
+        self._write("running", None)
 
     def end(self, status: str, message: str | None) -> Summary:
         """Writes how the run ended, the summary, and the card of the model where one was saved."""
@@ -58,7 +59,7 @@ class RunRecord:
             status=status,
             stage=self._stage,
             message=message,
-            checks=self.checks,
+            checks=self._checks,
             seconds=time.perf_counter() - self._start,
             stages=dict(self._reporter.stages),
             peak_memory_gib=self._peak_memory(),

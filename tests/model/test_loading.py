@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -393,3 +396,15 @@ def test_the_librarys_own_table_is_left_out_and_its_logger_as_it_was(folder: Pat
     without(folder, "lm_head")
     refusal(folder)
     assert logging.getLogger("transformers.modeling_utils").filters == before
+
+
+def test_auto_is_float32_where_the_processors_units_may_not_be_used() -> None:
+    code = (
+        "import torch; from tiltlm.model.loading import choose_precision; "
+        "print(choose_precision('auto', torch.device('cpu'))[1])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    assert shown.startswith("float32: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import PairScorer
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import Check
+from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
 
 
@@ -27,13 +29,18 @@ def tokenizer() -> PairTokenizer:
 
 
 def check(
-    tmp_path: Path, tokenizer: PairTokenizer, edit: object = None, loss: LossConfig | None = None
+    tmp_path: Path,
+    tokenizer: PairTokenizer,
+    edit: object = None,
+    loss: LossConfig | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[list[Check], PairScorer]:
     scorer = PairScorer(tiny_model())
     items = referenced(scorer, pairs(5), tmp_path)
     if callable(edit):
         items = edit(scorer, items)
-    return run_checks(trainer(scorer, TrainingConfig(), loss), items, tokenizer), scorer
+    made = dataclasses.replace(trainer(scorer, TrainingConfig(), loss), precision=precision)
+    return run_checks(made, items, tokenizer), scorer
 
 
 def test_a_sound_start(tmp_path: Path, tokenizer: PairTokenizer) -> None:
@@ -62,6 +69,43 @@ def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: PairTokenizer)
 
     with pytest.raises(SelfCheckError, match=r"fast path equals slow path: .*please report it"):
         check(tmp_path, tokenizer, edit)
+
+
+def test_in_bfloat16_the_noise_is_said_and_stops_nothing(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    checks, _ = check(tmp_path, tokenizer, precision=torch.bfloat16)
+    named = {one.name: one for one in checks}
+    assert all(one.passed for one in checks)
+    assert "in float32" in named["fast path equals slow path"].detail
+    numbers = re.findall(r"([\d.e-]+) (?:nats a token|a completion|in an implicit)", named["noise of bfloat16"].detail)
+    assert len(numbers) == 3
+    assert 1e-4 < float(numbers[0]) < 0.1
+
+
+def test_in_bfloat16_the_layout_is_proven_in_float32_all_the_same(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    """A fault far below the noise of the arithmetic."""
+
+    def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        scorer.transform = LogitTransform(scale=1.0005)
+        return items
+
+    with pytest.raises(SelfCheckError, match=r"fast path equals slow path: .*please report it"):
+        check(tmp_path, tokenizer, edit, precision=torch.bfloat16)
+
+
+def test_an_arithmetic_that_computes_nonsense_is_refused(
+    tmp_path: Path, tokenizer: PairTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks_module, "NONSENSE", 1e-6)
+    with pytest.raises(SelfCheckError, match=r"noise of bfloat16: .*set model.precision to float32"):
+        check(tmp_path, tokenizer, precision=torch.bfloat16)
+
+
+def test_in_bfloat16_a_reference_of_another_model_is_noticed(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
+        return [dataclasses.replace(item, chosen_logp=item.chosen_logp - 5) for item in items]
+
+    with pytest.raises(SelfCheckError, match=r"first loss is ln 2: .*disagree before training"):
+        check(tmp_path, tokenizer, edit, precision=torch.bfloat16)
 
 
 def test_a_missing_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:

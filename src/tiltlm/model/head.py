@@ -104,7 +104,7 @@ class _ChunkedLogps(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[part] = product(delta, weight_VD, dtype)
             if grad_weight is not None:
-                grad_weight.add_(product(delta.T, hidden, dtype))
+                add_product(grad_weight, delta.T, hidden, dtype)
             if grad_bias is not None:
                 grad_bias.add_(delta.sum(0))
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
@@ -141,6 +141,15 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
             return torch.mm(a_MK.to(dtype), b_KN.to(dtype), out_dtype=torch.float32)
         with _bfloat16_units(wanted=dtype is torch.bfloat16):
             return a_MK.float() @ b_KN.float()
+
+
+def add_product(total_MN: Tensor, a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> None:
+    """Adds `product(a, b)` to the total in place, without a copy of it where the device can."""
+    if a_MK.device.type == "cpu" and dtype is torch.bfloat16:
+        with torch.autocast("cpu", enabled=False), _bfloat16_units(wanted=True):
+            total_MN.addmm_(a_MK.float(), b_KN.float())
+    else:
+        total_MN.add_(product(a_MK, b_KN, dtype))
 
 
 @contextmanager

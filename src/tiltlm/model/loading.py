@@ -136,7 +136,8 @@ def choose_precision(setting: Precision, device: torch.device) -> tuple[torch.dt
         # Without such units bfloat16 is emulated, and can be a hundred times slower than float32.
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         units = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
-        if units:
+        # oneDNN may have been told to leave them alone (ONEDNN_MAX_CPU_ISA).
+        if units and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return torch.bfloat16, f"bfloat16: the processor has {units[0]}"
     return torch.float32, f"float32: the {device.type} has no units for bfloat16"
 

@@ -1,0 +1,86 @@
+"""What a run's settings come to on this machine: model, tokenizer, device, arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tiltlm.config import Config
+from tiltlm.data.tokens.templates import choose_template
+from tiltlm.data.tokens.tokenization import PairTokenizer, check_limits
+from tiltlm.errors import ModelError
+from tiltlm.evaluation.comparison import Comparer
+from tiltlm.model.finding import ModelSource, find_model
+from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
+from tiltlm.model.saving import choose_save_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the settings come to on this machine, before any weight is loaded."""
+
+    config: Config
+    source: ModelSource
+    tokenizer: PairTokenizer
+    positions: int | None
+    device: torch.device
+    precision: torch.dtype
+    precision_why: str
+    save_dtype: torch.dtype
+    save_why: str
+
+
+def set_up(config: Config) -> Setup:
+    """Finds the model's files, tokenizer and limits, the device and the arithmetic.
+
+    Raises:
+        ModelError, ConfigError: something named in the settings is not there.
+    """
+    torch.manual_seed(config.run.seed)
+    device = choose_device(config.model.device)
+    precision, why = choose_precision(config.model.precision, device)
+    source = find_model(config.model.path, config.hub, config.model.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    facts = model_facts(source, tokenizer)
+    check_limits(config.data, config.comparison, facts.positions)
+    choose_template(tokenizer, config.model.chat_template)
+    encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
+    save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
+    return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
+
+
+def reference_source(setup: Setup) -> ModelSource:
+    """Where the reference is loaded from; another model must read the same tokens."""
+    name = setup.config.model.reference
+    if name is None:
+        return setup.source
+    source = find_model(name, setup.config.hub, setup.config.model.trust_remote_code)
+    if load_tokenizer(source).get_vocab() != setup.tokenizer.tokenizer.get_vocab():
+        raise ModelError(
+            f"the reference {name} has another vocabulary than the model: their tokens cannot be compared."
+        )
+    return source
+
+
+def prompt_room(setup: Setup) -> int | None:
+    """Most tokens of a prompt that leave the model positions for the answer; None where it has no such limit."""
+    return None if setup.positions is None else setup.positions - setup.config.comparison.max_new_tokens
+
+
+def comparer_for(setup: Setup) -> Comparer:
+    """The comparer that a run's settings describe, in float32: answers are those of the models as they are saved."""
+    return Comparer(
+        tokenizer=setup.tokenizer.tokenizer,
+        config=setup.config.comparison,
+        seed=setup.config.run.seed,
+        terminators=frozenset(setup.tokenizer.terminators),
+        precision=torch.float32,
+        token_budget=setup.config.training.micro_batch_tokens,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type

@@ -1,0 +1,107 @@
+"""The figures of a run are those of the model in its folder, whatever the arithmetic and the type of the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import one_at_a_time
+from tiny_tokenizers import byte_level
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from tiltlm.cli import main
+from tiltlm.config import config_from_dict
+from tiltlm.data.preparation import prepare_data, read_data
+from tiltlm.report.verdict import findings
+from tiltlm.runs.reading import read_run
+from tiltlm.setup import set_up
+
+RUN = Path("runs/one")
+
+
+@pytest.fixture(autouse=True)
+def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
+    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": f" yes, {n}", "rejected": " no"} for n in range(60)]
+    Path("pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def model_stored_in(dtype: torch.dtype) -> None:
+    tokenizer = byte_level()
+    tokenizer.save_pretrained("tiny")
+    torch.manual_seed(0)
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 128, "initializer_range": 0.2}
+    config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **sizes)
+    GPT2LMHeadModel(config).to(dtype).save_pretrained("tiny")
+
+
+def trained(precision: str, rate: str, *more: str) -> None:
+    options = ["--data.train", "pairs.jsonl", "--data.eval-fraction", "0.3", "--data.max-length", "100"]
+    options += ["--model.path", "tiny", "--model.precision", precision, "--training.learning-rate", rate]
+    options += [
+        "--comparison.max-new-tokens",
+        "8",
+        "--training.batch-pairs",
+        "8",
+        "--comparison.prompts",
+        "0",
+        "--run.name",
+        "one",
+    ]
+    assert main(["train", *options, *more]) == 0
+
+
+def margins_of_the_files() -> torch.Tensor:
+    """Implicit reward margins of the held-out pairs by stock transformers, in float32, from the files alone."""
+    config = config_from_dict(read_run(RUN).settings)
+    held_out = prepare_data(read_data(config), set_up(config).tokenizer, lambda done: None).eval
+    sequences = [side for pair in held_out for side in (pair.chosen, pair.rejected)]
+    with torch.no_grad():
+        policy, reference = (
+            one_at_a_time(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), sequences)
+            for folder in (RUN / "model", "tiny")
+        )
+    rewards = config.loss.beta * (policy - reference)
+    return rewards[0::2] - rewards[1::2]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_the_held_out_figures_are_those_of_the_files(precision: str, stored: torch.dtype) -> None:
+    model_stored_in(stored)
+    trained(precision, "1e-4")
+    summary = read_run(RUN).summary
+    assert summary is not None
+    margins = margins_of_the_files()
+    assert summary.eval_margin == pytest.approx(margins.mean().item(), abs=1e-5)
+    assert summary.eval_accuracy == pytest.approx((margins > 0).float().mean().item())
+    assert summary.saved_as == str(stored).removeprefix("torch.")
+    assert AutoModelForCausalLM.from_pretrained(RUN / "model").dtype is stored
+    assert (summary.survived is None) == (stored is torch.float32)
+    # What the loop saw is what was saved, within what bfloat16 adds.
+    assert summary.training_margin == pytest.approx(summary.eval_margin, rel=0.2, abs=2e-3)
+
+
+def test_what_a_bfloat16_file_keeps_is_said() -> None:
+    model_stored_in(torch.bfloat16)
+    trained("float32", "1e-4")
+    run = read_run(RUN)
+    assert run.summary is not None and run.evaluation is not None
+    share = run.summary.survived
+    assert share is not None and share.interval is not None
+    assert run.evaluation.trained_margin is not None
+    assert share.mean == pytest.approx(run.evaluation.margin.mean / run.evaluation.trained_margin)
+    assert share.mean == pytest.approx(1, abs=0.2)
+    assert "Saved in bfloat16" in [finding.topic for finding in findings(run.summary)]
+
+
+def test_the_type_of_the_files_can_be_chosen() -> None:
+    model_stored_in(torch.bfloat16)
+    trained("float32", "1e-4", "--model.save-dtype", "float32")
+    summary = read_run(RUN).summary
+    assert summary is not None
+    assert (summary.saved_as, summary.survived) == ("float32", None)
+    assert AutoModelForCausalLM.from_pretrained(RUN / "model").dtype is torch.float32
