@@ -480,8 +480,11 @@ def test_secrets_stand_in_no_message_and_no_record(here: Path, capsys: pytest.Ca
 # Warm-up
 
 
-def test_a_warm_up_longer_than_the_epochs_is_refused_before_a_step(
+def test_a_warm_up_longer_than_the_epochs_is_refused_before_the_work(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TRAIN, "--training.warmup-steps", "3", "--training.batch-pairs", "4"]) == 2
-    assert "training.warmup_steps is 3, but the run has 2 steps" in one_line(capsys.readouterr().err)
+    shown = capsys.readouterr()
+    assert "training.warmup_steps is 3, but the run has 2 steps" in one_line(shown.err)
+    assert "Reference" not in shown.out
+    assert not Path("runs").exists()

@@ -53,7 +53,7 @@ def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter)
     source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
     trained = PairScorer(load_model(source, setup.device))
     comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    with reporter.progress("answering", comparer.total(asked), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(asked), "passes") as advance:
         return comparer.compare(Models(before, trained, before), asked, advance)
 
 
@@ -72,13 +72,13 @@ def show(comparison: Comparison, reporter: Reporter, recorded_in: str | None) ->
             for number, (old, new) in enumerate(zip(prompt.before.samples, prompt.after.samples, strict=True), start=1)
         ]
         if reporter.console.width >= _NARROW:
-            table = Table("", "base", "trained", show_lines=True, expand=True)
+            table = Table("", "before", "after", show_lines=True, expand=True)
             for name, old, new in rows:
                 table.add_row(name, escape(_text(old, recorded_in)), escape(_text(new, recorded_in)))
             reporter.console.print(table)
             continue
         for name, old, new in rows:
-            lines = f"\n[{name}] base: {_text(old, recorded_in)}\n[{name}] trained: {_text(new, recorded_in)}"
+            lines = f"\n[{name}] before: {_text(old, recorded_in)}\n[{name}] after: {_text(new, recorded_in)}"
             reporter.console.print(escape(lines))
 
 

@@ -39,7 +39,7 @@ from tiltlm.runs.records import EvalRow, Summary, TrainRow
 from tiltlm.setup import Setup, comparer_for, device_name, prompt_room, reference_source, set_up
 from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
-from tiltlm.training.loop import StopRequest, Trainer
+from tiltlm.training.loop import StopRequest, Trainer, total_steps
 from tiltlm.training.metrics import MetricsLog
 from tiltlm.validation import require_warmup
 
@@ -66,7 +66,8 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             data = _prepare(setup, reporter)
-            # A prompt that cannot be asked is found out before the work, not after it.
+            # What cannot be done is found out before the work, not after it.
+            require_warmup(total_steps(config.training, len(data.train)), config.training)
             extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
         folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
         folder.write_json("config.json", config)
@@ -129,7 +130,7 @@ def _prepare(setup: Setup, reporter: Reporter) -> PreparedData:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.by_reason.items())
         reporter.say(f"  dropped {dropped.count}, each listed in data_report.json: {reasons}")
     for note in data.report.notes:
-        reporter.say(f"  {note}")
+        reporter.say(f"  note: {note}")
     reporter.say(f"  {len(data.train)} pairs to train on, {len(data.eval)} held out")
     return data
 
@@ -170,7 +171,7 @@ def _cached(
     name = str(precision).removeprefix("torch.")
     cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
     missing = missing_pairs(pairs, cache)
-    reporter.say(f"  {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache {cache.path.name} ({name})")
+    reporter.say(f"  in {name}, {len(pairs) - len(missing)} of {len(pairs)} pairs are in the cache ({cache.path.name})")
     if missing:
         with reporter.progress(f"reference, {name}", len(missing), "pairs") as advance:
             fill_cache(scorer, missing, cache, precision, setup.config.training.micro_batch_tokens, advance)
@@ -199,8 +200,7 @@ def _train(
     if config.training.activation_checkpointing:
         checkpoint_activations(scorer.model)
     trainer = Trainer(scorer, config, setup.precision)
-    steps = trainer.total_steps(len(pairs.train))
-    require_warmup(steps, config.training)
+    steps = total_steps(config.training, len(pairs.train))
     first = next(batches(len(pairs.train), config.training.batch_pairs, steps, config.run.seed))
     checks = run_checks(trainer, [pairs.train[i] for i in first], setup.tokenizer)
     record.checked(checks)
@@ -214,7 +214,7 @@ def _train(
             taken += 1
             advance(1)
         else:
-            _say_evaluation(row, reporter)
+            _say_evaluation(row, setup.precision, reporter)
 
     try:
         with (
@@ -282,14 +282,15 @@ def _evaluate(
     folder.write_json("evaluation.json", evaluation)
     figures = evaluation.figures
     reporter.say(
-        f"  in float32, held-out loss {figures.loss:.4f}, accuracy {figures.accuracy:.3f}, margin {figures.margin:+.3f}"
+        f"  in float32: held-out loss {figures.loss:.4f}, accuracy {figures.accuracy:.3f}, margin {figures.margin:+.3f}"
     )
 
 
-def _say_evaluation(row: EvalRow, reporter: Reporter) -> None:
+def _say_evaluation(row: EvalRow, precision: torch.dtype, reporter: Reporter) -> None:
     low, high = row.accuracy_interval or (0.0, 1.0)
+    name = str(precision).removeprefix("torch.")
     reporter.say(
-        f"  step {row.step}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.3f} "
+        f"  step {row.step}, in {name}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.3f} "
         f"[{low:.3f}, {high:.3f}], margin {row.margin:+.3f}"
     )
 
@@ -308,7 +309,7 @@ def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunF
     if config.model.reference is not None:
         reference = PairScorer(load_model(reference_source(setup), setup.device))
     comparer = comparer_for(setup)
-    with reporter.progress("answering", comparer.total(prompts), "prompts") as advance:
+    with reporter.progress("answering", comparer.total(prompts), "passes") as advance:
         comparison = comparer.compare(Models(before, trained, reference), prompts, advance)
     folder.write_json("comparison.json", comparison)
 

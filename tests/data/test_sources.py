@@ -56,6 +56,11 @@ def test_a_missing_file_is_not_looked_for_at_the_hub(
         load(spec)
 
 
+def test_an_address_is_to_be_downloaded() -> None:
+    with pytest.raises(DataError, match=r"`https://example\.org/pairs\.jsonl`\. Addresses.*download the file first"):
+        load("https://example.org/pairs.jsonl")
+
+
 def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     near = put(tmp_path / "pairs.jsonl", "a")
     with pytest.raises(DataError) as caught:

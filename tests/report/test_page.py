@@ -148,7 +148,7 @@ def test_a_run_in_which_nothing_was_measured_still_renders(tmp_path: Path) -> No
     assert "None" not in page
     assert "The run was interrupted;" in page
     assert "No answers were compared in this run." in page
-    assert "Nothing was left out." in page
+    assert "Nothing was dropped." in page
     assert outline(page).open == []
     assert "No answers were compared" in (folder / "comparison.md").read_text()
 

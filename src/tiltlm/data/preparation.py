@@ -165,7 +165,8 @@ def _notes(
     lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
     unused = len(read.train) + len(read.held_out) - used - lost
     if unused:
-        notes.append(f"{unused} further pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
+        further = "1 further pair is" if unused == 1 else f"{unused} further pairs are"
+        notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.pairs:
         prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"

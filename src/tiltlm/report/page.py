@@ -25,7 +25,7 @@ from tiltlm.visible import shortened, visible
 
 SPECIAL_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\])")
 
-# Of the rows left out, so that the page of a large, untidy data set stays quick to open.
+# Of the rows dropped, so that the page of a large, untidy data set stays quick to open.
 LISTED_AT_MOST = 200
 
 

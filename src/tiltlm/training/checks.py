@@ -72,12 +72,12 @@ def _one_bos(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Resu
         missing += bool(wanted and not starts)
         # Some templates begin every turn with it, so it is not wrong in itself; the notes say where the data has it.
         within += bool(wanted and not twice and (sequence.ids[1:] == bos).any())
-    rule = "one BOS at the start" if wanted else "the model's tokenizer adds no BOS"
+    lack = f"{missing} of {2 * len(items)} sequences lack it" if wanted else "the tokenizer adds none"
     also = f", {within} have another further on" if within else ""
     return _result(
         "one BOS",
         doubled == missing == 0,
-        f"{rule}; {missing} of {2 * len(items)} sequences lack it, {doubled} have it twice{also}",
+        f"{lack}, {doubled} have it twice{also}",
         "Text that already holds the BOS token was probably given to a tokenizer that adds one.",
     )
 
@@ -87,11 +87,11 @@ def _eos_present(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _
     sequences = [sequence for sequence in _sequences(items) if not sequence.tokens_cut]
     ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)
     if tokenizer.config.eos == "as-is":
-        return _result("EOS", True, f"data.eos is as-is; {ended} of {len(sequences)} completions end with one", "")
+        return _result("EOS", True, f"data.eos is as-is, {ended} of {len(sequences)} completions end with it", "")
     return _result(
         "EOS",
         ended == len(sequences),
-        f"{ended} of {len(sequences)} completions end with an end-of-sequence token",
+        f"{ended} of {len(sequences)} completions end with it",
         "Every completion should end with one under data.eos `append`; this is a defect of tiltlm, please report it.",
     )
 
@@ -112,7 +112,10 @@ def _numbers(trainer: Trainer, items: Sequence[ReferencedPair]) -> list[_Result]
 
 
 def _layout(scorer: PairScorer, sample: Sequence[ReferencedPair], batch: PackedBatch, exact_S: Tensor) -> _Result:
-    """Packed and shared against stock transformers, one sequence at a time with its own full logits, in float32."""
+    """Packed and shared against stock transformers, one sequence at a time with its own full logits, in float32.
+
+    sample: the shortest, a middle and the longest pair of the batch.
+    """
     fast, counts = sequence_logps(exact_S, batch)
     largest = 0.0
     for segment, sequence in enumerate(_sequences(sample)):
@@ -121,14 +124,11 @@ def _layout(scorer: PairScorer, sample: Sequence[ReferencedPair], batch: PackedB
         slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
         largest = max(largest, abs(float(fast[segment] - slow)) / int(counts[segment]))
     layout = "packed with shared prompts" if scorer.trees else "one sequence a row"
-    pairs = {1: "the one pair", 2: "the shortest and longest pair"}.get(
-        len(sample), "the shortest, a middle and the longest pair"
-    )
     return _result(
         "fast path equals slow path",
         largest <= LAYOUT_TOLERANCE,
-        f"{layout} against stock transformers in float32 on {pairs} of the first batch, largest difference "
-        f"{largest:.1e} nats a token (at most {LAYOUT_TOLERANCE:.0e})",
+        f"{layout}, at most {largest:.1e} nats a token from stock transformers in float32 (limit "
+        f"{LAYOUT_TOLERANCE:.0e})",
         "This architecture does something to its logits or positions that tiltlm does not know; please report it.",
     )
 
@@ -145,8 +145,8 @@ def _rounding(trainer: Trainer, batch: PackedBatch, exact_S: Tensor) -> tuple[_R
     result = _result(
         f"noise of {name}",
         per_token < NONSENSE,
-        f"against float32 {per_token:.1e} nats a token, {per_completion:.2f} a completion, {margin:.3f} in an implicit "
-        "reward margin (mean of absolute values)",
+        f"{per_token:.2g} nats a token, {per_completion:.2g} a completion, {margin:.2g} in an implicit reward "
+        "margin, on average",
         f"In {name} this model computes something else than in float32: set model.precision to float32.",
     )
     return result, per_token
@@ -168,13 +168,13 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
     value = "ln 2" if config.loss.name == "sigmoid" else f"{wanted:.4f}"
     if config.model.reference is not None:
         return _result(
-            f"first loss is {value}", True, f"not expected: the reference is another model; it is {loss:.6f}", ""
+            f"first loss is {value}", True, f"not expected, as the reference is another model: {loss:.6f}", ""
         )
     return _result(
         f"first loss is {value}",
         per_token <= tolerance,
-        f"{loss:.6f} against {wanted:.6f}; policy and reference differ by {per_token:.1e} nats per token "
-        f"(at most {tolerance:.0e})",
+        f"{loss:.6f} against {wanted:.6f}, policy and reference {per_token:.1e} nats a token apart (limit "
+        f"{tolerance:.0e})",
         "Policy and cached reference disagree before training: clear the reference cache (tiltlm cache), and report it "
         "if that does not help.",
     )

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import torch
 
-from tiltlm.config import Config
+from tiltlm.config import Config, TrainingConfig
 from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.packing import micro_batches, pack_pairs
@@ -96,6 +96,11 @@ class TrainingOutcome:
     completed: bool
 
 
+def total_steps(training: TrainingConfig, pairs: int) -> int:
+    """Optimizer steps of the whole training."""
+    return training.max_steps or training.epochs * steps_per_epoch(pairs, training.batch_pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Trainer:
     """Everything a step needs, gathered once.
@@ -109,11 +114,6 @@ class Trainer:
     scorer: PairScorer
     config: Config
     precision: torch.dtype
-
-    def total_steps(self, pairs: int) -> int:
-        """Optimizer steps of the whole training."""
-        training = self.config.training
-        return training.max_steps or training.epochs * steps_per_epoch(pairs, training.batch_pairs)
 
     def score(self, group: Sequence[ReferencedPair]) -> tuple[PairLogps, LossOutput, int]:
         """Policy log-probabilities and losses of one micro-batch, and the number of columns it took."""
@@ -164,7 +164,7 @@ class Trainer:
     ) -> TrainingOutcome:
         training = self.config.training
         optimizer = OPTIMIZERS[training.optimizer](self.scorer.parameters(), training)
-        steps = self.total_steps(len(train_pairs))
+        steps = total_steps(self.config.training, len(train_pairs))
         outcome = TrainingOutcome([], [], completed=True)
 
         def record(row: TrainRow | EvalRow) -> None:

@@ -50,7 +50,8 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
         return _local(path, split, subset, option)
     # A path that is wrongly written must never be looked for at the hub.
     if data_suffix(path) is not None or not hub.is_hub_id(spec):
-        raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
+        hint = " Addresses are not read: download the file first." if "://" in spec else _did_you_mean(path)
+        raise DataError(f"{option}: there is no file or folder `{spec}`.{hint}")
     if hub_folder is not None:
         return _in_hub_folder(spec, split, subset, Path(hub_folder).expanduser(), option)
     try:
