@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from tiltlm.config import Config, config_from_dict
 from tiltlm.console import Reporter
@@ -72,7 +72,7 @@ def show(comparison: Comparison, reporter: Reporter, recorded_in: str | None) ->
             for number, (old, new) in enumerate(zip(prompt.before.samples, prompt.after.samples, strict=True), start=1)
         ]
         if reporter.console.width >= _NARROW:
-            table = Table("", "before", "after", show_lines=True, expand=True)
+            table = Table(Column(), Column("before", ratio=1), Column("after", ratio=1), show_lines=True, expand=True)
             for name, old, new in rows:
                 table.add_row(name, escape(_text(old, recorded_in)), escape(_text(new, recorded_in)))
             reporter.console.print(table)

@@ -166,6 +166,8 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
         tokens += int(policy.chosen_tokens_P.sum() + policy.rejected_tokens_P.sum())
     per_token = difference / tokens
     value = "ln 2" if config.loss.name == "sigmoid" else f"{wanted:.4f}"
+    exact = trainer.precision is torch.float32
+    noise = "" if exact else f", for the noise of {str(trainer.precision).removeprefix('torch.')}"
     if config.model.reference is not None:
         return _result(
             f"first loss is {value}", True, f"not expected, as the reference is another model: {loss:.6f}", ""
@@ -173,8 +175,8 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
     return _result(
         f"first loss is {value}",
         per_token <= tolerance,
-        f"{loss:.6f} against {wanted:.6f}, policy and reference {per_token:.1e} nats a token apart (limit "
-        f"{tolerance:.0e})",
+        f"{loss:.6f} against {wanted:.6f}, policy and reference {per_token:.1e} nats a token apart "
+        f"(limit {tolerance:.0e}{noise})",
         "Policy and cached reference disagree before training: clear the reference cache (tiltlm cache), and report it "
         "if that does not help.",
     )
