@@ -5,15 +5,14 @@ python scripts/make_example_config.py
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import json
 import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm import config
+from tiltlm.help_texts import option_texts
 
 TARGET = Path(__file__).parents[1] / "configs" / "example.toml"
 HEAD = """\
@@ -31,7 +30,7 @@ def example() -> str:
     sections = [HEAD]
     for section in dataclasses.fields(defaults):
         kind = type(getattr(defaults, section.name))
-        hints, texts = get_type_hints(kind), _texts(kind)
+        hints, texts = get_type_hints(kind), option_texts(kind)
         lines = [*_comment((kind.__doc__ or "").strip()), f"[{section.name}]"]
         for option in dataclasses.fields(kind):
             value = getattr(getattr(defaults, section.name), option.name)
@@ -39,18 +38,6 @@ def example() -> str:
             lines.append(f"# {option.name} =" if value is None else f"{option.name} = {_toml(value)}")
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
-
-
-def _texts(kind: type) -> dict[str, str]:
-    """The text below each option of a section."""
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(node, ast.ClassDef)
-    texts = {}
-    for option, text in zip(node.body, node.body[1:], strict=False):
-        if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name):
-            assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), option.target.id
-            texts[option.target.id] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def _described(text: str, hint: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,21 @@ def test_what_is_done_otherwise_is_said(flag: str, capsys: pytest.CaptureFixture
 def test_an_empty_place_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option} is empty"):
         parse_config([f"--{option}="])
+
+
+@pytest.mark.parametrize("command", ["inspect", "compare", "report", "cache"])
+def test_help_breaks_lines_where_the_terminal_does(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not where the source does: a line ends where the next word would not fit."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out.replace("│", " ")
+    for line, following in pairwise(line.rstrip() for line in shown.splitlines()):
+        indent = len(line) - len(line.lstrip())
+        if indent > 6 and following.startswith(" " * indent) and not line.endswith(")"):
+            assert len(line) + 1 + len(following.split()[0]) > 76, line
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

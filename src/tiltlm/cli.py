@@ -19,6 +19,7 @@ from tiltlm import __version__
 from tiltlm.cache import cache_folder
 from tiltlm.command_line import check_flags, is_flag, parse, parse_config
 from tiltlm.errors import ConfigError, RunError, TiltlmError
+from tiltlm.help_texts import explain
 from tiltlm.masking import masked
 from tiltlm.output import WatchedOutput, watched_output
 from tiltlm.runs.folder import free_name
@@ -29,7 +30,7 @@ USAGE = """\
 usage: tiltlm COMMAND ...
 
   tiltlm train [CONFIG.toml] [--section.option value ...]   read, train, compare, report; no arguments: the demo
-  tiltlm compare [RUN] [--prompt TEXT ...]                  base against trained model, side by side
+  tiltlm compare [RUN] [--prompt TEXT ...]                  answers before and after training, side by side
   tiltlm report RUN                                         rebuild the pictures and the page from the run's files
   tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
   tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
@@ -72,7 +73,7 @@ _MACHINE = {
 
 @dataclass(frozen=True)
 class CompareArguments:
-    """Base against trained model, side by side: recorded answers, or new ones to prompts of your own."""
+    """Answers before and after training, side by side: those recorded, or new ones to prompts of your own."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """The run's folder; the newest run in runs/ that can be compared if none is given."""
@@ -259,7 +260,9 @@ def _simple(
     kind: type[Arguments], words: Sequence[str], options: Mapping[str, Any], prog: str, positional: int
 ) -> Arguments:
     """The arguments of a command with few; mistakes are said in a line."""
-    if not {"-h", "--help"} & set(words):
+    if {"-h", "--help"} & set(words):
+        explain(kind)
+    else:
         leading = next((place for place, word in enumerate(words) if is_flag(word)), len(words))
         check_flags(words[min(leading, positional) :], options, prog)
     return tyro.cli(kind, args=list(words), prog=prog)

@@ -16,6 +16,7 @@ import tyro
 from tiltlm import demo
 from tiltlm.config import Config, config_from_dict, load_config, option_types
 from tiltlm.errors import ConfigError
+from tiltlm.help_texts import explain
 from tiltlm.runs.folder import MARKER
 from tiltlm.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.validation import validate
@@ -63,7 +64,9 @@ def parse(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tilt
         base, name_given = _read_settings(rest.pop(0))
     else:
         base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
-    if not _HELP & set(rest):
+    if _HELP & set(rest):
+        explain(Config)
+    else:
         check_flags(rest, option_types(), prog)
     config = tyro.cli(Config, args=rest, default=base, description=description, prog=prog)
     if config.run.directory.startswith("~"):  # in a file no shell has replaced it

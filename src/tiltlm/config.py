@@ -78,8 +78,8 @@ class ModelConfig:
     """Arithmetic of the forward and backward passes; the weights are always float32. `auto`: bfloat16 where the
     processor has units for it, else float32. The figures of the saved model are taken in float32 either way."""
     save_dtype: SaveDtype = "auto"
-    """Type of the saved weights. `auto`: that of the source's files. What training changed is rounded at random, so
-    that it survives on average; how much did is measured and said."""
+    """Type of the saved weights. `auto`: that of the source's files. To a narrower type weights are rounded at random,
+    so that what training changed survives on average; how much did is measured and said."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
