@@ -60,7 +60,7 @@ def describe_cache(root: Path) -> Iterator[str]:
         yield f"{title}: {_size(sum(one.size for one in kept)) if kept else 'nothing'}"
         yield from (f"  {one.words}, {_size(one.size)}" for one in kept)
     if total:
-        yield f"{_size(total)} in all. Remove with: tiltlm cache --clear reference, models, or all."
+        yield f"{_size(total)} in all. To remove it: tiltlm cache --clear all (or reference, or models)."
 
 
 def clear_cache(root: Path, which: str) -> Iterator[str]:

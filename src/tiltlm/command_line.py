@@ -132,6 +132,8 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
         return
     if not values and not _takes_many(hint):
         raise ConfigError(f"{flag} needs a value. `{prog} --help` says which.")
+    if get_origin(hint) is dict:
+        _check_names(flag, values)
     kinds = set(get_args(hint) or (hint,)) if get_origin(hint) is not Literal else set()
     for value in values:
         if get_origin(hint) is Literal and value not in get_args(hint):
@@ -144,6 +146,15 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
         for kind, words in ((int, "a whole number"), (float, "a number")):
             if kind in kinds and not _reads_as(kind, value):
                 raise ConfigError(f"{flag} is {words}, not `{value}`.")
+
+
+def _check_names(flag: str, values: Sequence[str]) -> None:
+    for place, value in enumerate(values):
+        ours, _, theirs = value.partition("=")
+        if not ours or not theirs:
+            raise ConfigError(f"{flag} takes OURS=THEIRS, for example prompt=question, not `{value}`.")
+        if any(earlier.partition("=")[0] == ours for earlier in values[:place]):
+            raise ConfigError(f"{flag} names `{ours}` twice.")
 
 
 def _reads_as(kind: type[int] | type[float], value: str) -> bool:

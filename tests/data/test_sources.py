@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -54,6 +55,14 @@ def test_a_missing_file_is_not_looked_for_at_the_hub(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"data\.train: there is no file or folder"):
         load(spec)
+
+
+@pytest.mark.parametrize("subset", [None, "part"])
+def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path, subset: str | None) -> None:
+    pipe = tmp_path / "pairs.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="is neither a file nor a folder"):
+        load(str(pipe), subset=subset)
 
 
 def test_an_address_is_to_be_downloaded() -> None:

@@ -79,6 +79,10 @@ def _local(path: Path, split: str, subset: str | None, option: str) -> Source:
     notes: list[str] = []
     if path.is_file():
         return Source(read_rows(path, tell=notes.append), (path.name,), notes)
+    if not path.is_dir():
+        raise DataError(
+            f"{option}: `{path}` is neither a file nor a folder. What comes through a pipe, save to a file."
+        )
     folder = path / subset if subset else path
     if not folder.is_dir():
         raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
