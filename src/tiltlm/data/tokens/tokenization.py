@@ -292,9 +292,9 @@ def check_limits(data: DataConfig, comparison: ComparisonConfig, positions: int 
     if positions is None:
         return
     if data.max_length > positions:
-        raise ConfigError(f"data.max_length is {data.max_length}, but the model knows {positions} positions at most.")
+        raise ConfigError(f"data.max_length is {data.max_length}, but the model knows {positions} positions: lower it.")
     if comparison.max_new_tokens >= positions:
         raise ConfigError(
             f"comparison.max_new_tokens is {comparison.max_new_tokens}, but the model knows {positions} positions, and "
-            "the prompt needs some of them."
+            "the prompt needs some of them: lower it."
         )
