@@ -116,6 +116,8 @@ def test_the_same_in_a_file() -> None:
         (["inspect", "a.jsonl", "b.jsonl"], "`b.jsonl` belongs to no option"),
         (["inspect", "a.jsonl", "--lr", "1"], "--training.learning-rate"),
         (["compare", "--promt", "x"], "there is no option `--promt`. Did you mean `--prompt`?"),
+        (["compare", "a", "--prompt"], "--prompt needs a text"),
+        (["compare", "--prompt", "--prompt"], "--prompt needs a text"),
         (["compare", "a", "b"], "`b` belongs to no option"),
         (["report"], "tiltlm report runs/NAME"),
         (["report", "a", "--x"], "there is no option `--x`"),

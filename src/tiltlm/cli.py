@@ -207,8 +207,10 @@ def _train(words: Sequence[str]) -> int:
 def _compare(words: Sequence[str]) -> int:
     arguments = _simple(CompareArguments, words, {"prompt": tuple[str, ...]}, "tiltlm compare", positional=1)
     prompts = [prompt for given in arguments.prompt for prompt in given]
+    if not prompts and "--prompt" in words:
+        raise ConfigError("--prompt needs a text: the prompt to answer.")
     for prompt in prompts:
-        if arguments.run is None and _is_folder(prompt):
+        if arguments.run is None and prompt and _is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.console import Reporter
     from tiltlm.inference import compare_run
