@@ -80,6 +80,7 @@ def test_every_suggestion_is_an_option_and_every_name_is_foreign() -> None:
         (["--loss.name=sigmod"], "`sigmoid`"),
         (["--training.optimizer", "adam"], "`adamw`"),
         (["--model.precision", "bf16"], "`bfloat16`"),
+        (["--model.save-dtype", "fp16"], "`float16`"),
         (["--model.device", "gpu"], "`cuda`"),
     ],
 )

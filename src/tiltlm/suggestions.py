@@ -130,8 +130,15 @@ VALUES = {
     "training.optimizer": {"adam": "adamw", "adamw_torch": "adamw", "adamw_hf": "adamw", "rms": "rmsprop"},
     "training.schedule": {"constant_with_warmup": "constant", "none": "constant", "cos": "cosine"},
     "model.precision": {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp16": "bfloat16"},
+    "model.save_dtype": {
+        "bf16": "bfloat16",
+        "fp16": "float16",
+        "half": "float16",
+        "fp32": "float32",
+        "float": "float32",
+    },
     "model.device": {"gpu": "cuda", "cuda:0": "cuda", "metal": "mps"},
-    "data.format": {"alpaca": "instruction", "messages": "chat", "conversational": "chat", "hh": "dialogue"},
+    "data.format": {"alpaca": "instruction", "conversational": "chat", "hh": "dialogue"},
 }
 
 
