@@ -9,7 +9,7 @@ from tiltlm import demo
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, without_leaks
+from tiltlm.data.splitting import draw_split, drawing_order, pair_key, without_leaks
 from tiltlm.data.tokens.notes import notes_on_tokens
 from tiltlm.data.tokens.rendering import RenderedPair
 from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
@@ -167,7 +167,7 @@ def _notes(
     if unused:
         notes.append(f"{unused} further pairs are left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.pairs:
-        prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
+        prompts = len({pair_key(read.train[place]) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
     end = {
