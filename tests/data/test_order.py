@@ -195,6 +195,8 @@ def test_ratings_by_other_names_of_the_sides(tmp_path: Path) -> None:
         ({"chosen_rank": 2, "rejected_rank": 1}, "chosen_rank"),
         ({"meta": {"chosen_rating": 1, "rejected_rating": 5}}, "meta.chosen_rating"),
         ({"meta": '{"chosen_rating": 1, "rejected_rating": 5}'}, "meta.chosen_rating"),
+        ({"scores": {"chosen": 1, "rejected": 5}}, "scores.chosen"),
+        ({"ranks": {"chosen": 2, "rejected": "1"}}, "ranks.chosen"),
     ],
 )
 def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
@@ -204,7 +206,6 @@ def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
     loaded = load(tmp_path, row, row | {"prompt": "Why?"} | ratings)
     note = f"1 row (p.jsonl:2): the chosen answer is rated below the rejected one by `{column}`. They are kept."
     assert note in loaded.notes and len(loaded.pairs) == 2
-    if "." not in column:
-        assert loaded.source.unused_columns == {}
+    assert loaded.source.unused_columns == {}
     turned = {"chosen_score": 5, "rejected_score": 1}
     assert load(tmp_path, row | turned).notes == []

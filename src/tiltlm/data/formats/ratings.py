@@ -34,11 +34,23 @@ def compare_ratings(fields: Fields) -> None:
             sign = SIGNS.get(canonical("_".join(word for word in words if word != better)))
             if theirs is None or sign is None:
                 continue
-            fields.used.update((column, theirs[0]))
+            _count_as_used(fields, (column, theirs[0]))
             if sign * value < sign * theirs[1]:
                 fields.remarks.append(
                     f"the chosen answer is rated below the rejected one by `{column}`. They are kept."
                 )
+
+
+def _count_as_used(fields: Fields, names: tuple[str, str]) -> None:
+    fields.used.update(names)
+    column = names[0].partition(".")[0]
+    inner = decoded(fields.look(column))
+    if isinstance(inner, dict) and {f"{column}.{key}" for key in inner} == set(names):
+        fields.used.add(column)  # it holds nothing else
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _ratings(fields: Fields) -> Iterator[tuple[str, str, float]]:
@@ -48,7 +60,9 @@ def _ratings(fields: Fields) -> Iterator[tuple[str, str, float]]:
         inner: Mapping[object, object] = value if isinstance(value, dict) else {}
         named = {column: value} | {f"{column}.{key}": item for key, item in inner.items()}
         for name, item in named.items():
-            place = re.sub(r"[^a-z0-9]+", "_", name.rsplit(".", 1)[-1].lower()).strip("_")
+            place = _plain(name.rsplit(".", 1)[-1])
+            # Within `scores` a key may be the side alone.
+            place = _plain(name) if place in _WORDS else place
             if _WORDS & set(place.split("_")):
                 try:
                     yield name, place, number(item, name)
