@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_templates
-from tiny_tokenizers import BOS, EOS, byte_level, pair_tokenizer
+from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_level
 
 from tiltlm.data.tokens.notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import Tokenized
@@ -90,6 +90,21 @@ def test_an_end_of_sequence_within_an_answer_is_noted(pair: PreferencePair, goes
     what = f"An answer holds the end-of-sequence token {EOS}, goes on after it, and is scored to its end"
     assert [note for note in notes if "goes on" in note] == ([f"{what}: 1 of 2 pairs (p:1)."] if goes_on else [])
     assert remarks == ([Remark(what, ("p:1",))] if goes_on else [])
+
+
+def test_characters_that_the_tokenizer_has_no_token_for_are_noted() -> None:
+    words = word_level("Q", ":", "yes", "no")
+    words.unk_token = UNK
+    tokenizer = pair_tokenizer(words)
+    pairs = [text_pair(0), text_pair(1, "Q, what:"), text_pair(2, rejected=" nein")]
+    what = f"The tokenizer has no token for some characters, and {UNK} stands in their place"
+    assert notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer) == (
+        [f"{what}: 2 of 3 pairs (p:1, p:2)."],
+        [Remark(what, ("p:1", "p:2"))],
+    )
+    # Some byte-level tokenizers name another token so, which stands at the end of every answer.
+    words.unk_token = EOS
+    assert notes_on_tokens(tokenizer(pairs[:1]), Tokenized(), tokenizer) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def notes_on_tokens(train: Tokenized, held_out: Tokenized, tokenizer: PairTokeni
     if not pairs:
         return [], []
     remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer), *_eos_in_text(rendered, tokenizer)]
+    remarks += _unknown(pairs, tokenizer)
     notes = [_counted(remark, len(pairs)) for remark in remarks]
     notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer)
     return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
@@ -67,6 +68,21 @@ def _eos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
 
 def _goes_on_after(eos: str, text: str) -> bool:
     return bool(text.partition(eos)[2].replace(eos, "").strip())
+
+
+def _unknown(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[Remark]:
+    """Characters that the tokenizer has no token for."""
+    unk = tokenizer.tokenizer.unk_token_id
+    # Byte-level tokenizers need none, and give it another's place.
+    if unk is None or unk in {
+        tokenizer.tokenizer.bos_token_id,
+        tokenizer.tokenizer.pad_token_id,
+        *tokenizer.terminators,
+    }:
+        return []
+    ids = tuple(pair.id for pair in pairs if unk in pair.chosen.ids or unk in pair.rejected.ids)
+    what = f"The tokenizer has no token for some characters, and {tokenizer.tokenizer.unk_token} stands in their place"
+    return [Remark(what, ids)] if ids else []
 
 
 def _answers(pair: PreferencePair) -> list[str]:
