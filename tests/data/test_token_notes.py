@@ -171,3 +171,11 @@ def test_a_question_with_more_than_answered_chats_have_is_noted() -> None:
     (note,) = noted([chat_pair(1)], tiny_templates.CUTS_AND_OPENS)[0]
     assert "'<think>\\n'" in note and "1 of 1 chats, first p:1" in note
     assert not noted([chat_pair(1)], tiny_templates.OPENS_THOUGHT)[0]
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_text_for_a_model_with_several_templates_needs_none_of_them(bos: bool) -> None:
+    named = {"first": tiny_templates.PLAIN, "other": tiny_templates.TRIMS}
+    tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=named))
+    (note,) = notes_on_tokens(tokenizer([text_pair(1)]), Tokenized(), tokenizer)[0]
+    assert "has a chat template, and it is not applied to 1 pairs given as text" in note

@@ -13,7 +13,7 @@ _NAMED = 3
 # Columns on which answers often depend.
 _CONTEXTS = ("system", "system_prompt", "history", "context", "tools", "functions", "documents", "passage", "images")
 # What programs write where there is no text.
-_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>", "nat", "undefined"})
+_NOTHING = frozenset({"nan", "na", "none", "null", "n/a", "<na>", "nat", "undefined"})
 
 
 def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
