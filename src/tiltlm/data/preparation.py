@@ -170,6 +170,13 @@ def _notes(
         prompts = len({pair_key(read.train[place]) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
+    forms = [{isinstance(pair.prompt, str) for pair in part} for part in (read.train, read.held_out)]
+    if not forms[0] & forms[1] and read.held_out:
+        trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
+        notes.append(
+            f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
+            "is trained, and prompts that are in both are not found."
+        )
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",
