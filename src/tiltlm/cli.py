@@ -242,7 +242,11 @@ def _is_folder(text: str) -> bool:
 
 
 def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
-    """Splits `--report FILE` off a command line: it is no setting of a run."""
+    """Splits `--report FILE` off a command line: it is no setting of a run.
+
+    Raises:
+        ConfigError: no file is named, or it cannot be one.
+    """
     rest = [word for word in words if not word.startswith("--report=")]
     files = [word.removeprefix("--report=") for word in words if word.startswith("--report=")]
     if "--report" in rest:
@@ -251,7 +255,14 @@ def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
         del rest[at : at + 2]
         if not files or files[-1].startswith("-"):
             raise ConfigError("--report needs a file to write to.")
-    return rest, Path(files[-1]) if files else None
+    if not files:
+        return rest, None
+    file = Path(files[-1]).expanduser()
+    # Found out before the work, not after it.
+    if file.is_dir() or not file.parent.is_dir():
+        why = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise ConfigError(f"--report {files[-1]} cannot be written: {why}.")
+    return rest, file
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

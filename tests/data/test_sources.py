@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -229,6 +230,19 @@ def test_a_split_of_a_saved_dataset_that_has_none_is_an_error(tmp_path: Path) ->
     assert ids(load(tmp_path / "both", train_split="other")) == ["other#1", "other#2"]
     with pytest.raises(DataError, match=r"no `held`: remove data\.train_split"):
         load(tmp_path / "one", train_split="held")
+
+
+def test_what_is_no_file_and_no_folder_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    for name, word in (
+        ("pipe.jsonl", "neither a file nor a folder. A pipe"),
+        ("link.jsonl", r"is a link to `.*gone.jsonl`, which is not there"),
+    ):
+        with pytest.raises(DataError, match=word):
+            load(tmp_path / name)
+    with pytest.raises(DataError, match="is an address, and only files are read"):
+        load("https://example.org/pairs.jsonl")
 
 
 # The hub

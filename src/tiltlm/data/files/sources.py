@@ -48,6 +48,10 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
     path = Path(spec).expanduser()
     if path.exists():
         return _local(path, split, subset, option)
+    if path.is_symlink():
+        raise DataError(f"{option}: `{spec}` is a link to `{path.readlink()}`, which is not there.")
+    if "://" in spec:
+        raise DataError(f"{option}: `{spec}` is an address, and only files are read: download it, and name the file.")
     # A path that is wrongly written must never be looked for at the hub.
     if data_suffix(path) is not None or not hub.is_hub_id(spec):
         raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
@@ -78,6 +82,8 @@ def _local(path: Path, split: str, subset: str | None, option: str) -> Source:
     notes: list[str] = []
     if path.is_file():
         return Source(read_rows(path, tell=notes.append), (path.name,), notes)
+    if not path.is_dir():
+        raise DataError(f"{option}: `{path}` is neither a file nor a folder. A pipe's data must be written to a file.")
     folder = path / subset if subset else path
     if not folder.is_dir():
         raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
