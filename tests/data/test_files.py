@@ -283,6 +283,28 @@ def test_damaged_compressed_files_keep_what_is_before(tmp_path: Path, compressio
     assert len(dropped) == 1 and "damaged" in dropped[0].detail
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "between", "after"),
+    [("p.jsonl", "", "\n", "\n"), ("p.json", "[", ", ", "]"), ("p.json", "", " ", ""), ("p.txt", "[\n", ",\n", "]")],
+)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"prompt": "P", "chosen": "a", "rejected": "b", "rejected": "c"}',
+        '{"prompt": [{"role": "user", "content": "P", "content": "Q"}], "chosen": "a", "rejected": "b"}',
+    ],
+)
+def test_a_key_that_appears_twice_costs_the_row(
+    tmp_path: Path, name: str, before: str, between: str, after: str, broken: str
+) -> None:
+    """Which of its values is meant is not known."""
+    rows = [json.dumps(row) for row in ROWS]
+    content = before + between.join([rows[0], broken, *rows[1:]]) + after
+    kept, dropped, _ = read(put(tmp_path, name, content.encode()))
+    assert [row.fields for row in kept] == ROWS
+    assert [drop.detail.count("appears twice in an object") for drop in dropped] == [1]
+
+
 @pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.arrow", "p.csv"])
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     """A row could hold one of them alone, and which of two `rejected` is meant is not known."""
