@@ -209,3 +209,23 @@ def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
     assert loaded.source.unused_columns == {}
     turned = {"chosen_score": 5, "rejected_score": 1}
     assert load(tmp_path, row | turned).notes == []
+
+
+@pytest.mark.parametrize("as_chats", [False, True])
+@pytest.mark.parametrize(
+    ("ratings", "column"),
+    [({"rating": [9.0, 8.0]}, "rating"), ({"scores": "[2, 1, 3]"}, None), ({"ranks": ["1", "2"]}, "ranks")],
+)
+def test_ratings_of_a_list_that_holds_both_answers_are_compared(
+    tmp_path: Path, as_chats: bool, ratings: dict[str, Any], column: str | None
+) -> None:
+    """Distilabel leaves its candidates and their ratings beside the pair that was made of them."""
+    row: dict[str, Any] = {"prompt": "Which?", "chosen": BETTER, "rejected": WORSE}
+    if as_chats:
+        question = {"role": "user", "content": "Which?"}
+        row |= {side: [question, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    loaded = load(tmp_path, row | {"generations": [WORSE, BETTER]} | ratings)
+    below = [note for note in loaded.notes if "rated below" in note]
+    assert ([column] if column else []) == [note.split("`")[1] for note in below] and len(loaded.pairs) == 1
+    assert loaded.source.unused_columns == ({} if column else {"generations": 1, "scores": 1})
+    assert not load(tmp_path, row | {"generations": [BETTER, WORSE]} | ratings).notes or column is None
