@@ -283,6 +283,13 @@ def test_damaged_compressed_files_keep_what_is_before(tmp_path: Path, compressio
     assert len(dropped) == 1 and "damaged" in dropped[0].detail
 
 
+def test_quotes_escaped_by_backslashes_are_told(tmp_path: Path) -> None:
+    table = 'prompt,chosen,rejected\n"Say \\"hi\\".",hi,ho\nP,a,b\n'
+    kept, dropped, _ = read(put(tmp_path, "p.csv", table.encode()))
+    assert [row.id for row in kept] == ["p.csv:3"]
+    assert [drop.id for drop in dropped] == ["p.csv:2"] and "CSV writes two of them" in dropped[0].detail
+
+
 @pytest.mark.parametrize(
     ("name", "before", "between", "after"),
     [("p.jsonl", "", "\n", "\n"), ("p.json", "[", ", ", "]"), ("p.json", "", " ", ""), ("p.txt", "[\n", ",\n", "]")],
