@@ -32,7 +32,7 @@ from tiltlm.config import Config, DataConfig, Format, HubConfig, ModelConfig, Ru
 from tiltlm.console import Reporter
 from tiltlm.data.loading import load_pairs
 from tiltlm.data.preparation import DEMO
-from tiltlm.data.splitting import prompt_key, subsample
+from tiltlm.data.splitting import pair_key, subsample
 from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.model.loading import arithmetic
@@ -161,7 +161,7 @@ def main() -> None:
     loaded = load_pairs(
         demo.TRAIN if arguments.data == DEMO else arguments.data, setup.config.data, HubConfig(), "train"
     )
-    one_per_prompt = list({prompt_key(pair.prompt): pair for pair in reversed(loaded.pairs)}.values())
+    one_per_prompt = list({pair_key(pair): pair for pair in reversed(loaded.pairs)}.values())
     tokenized = setup.tokenizer(one_per_prompt)
     fitting = {pair.id for pair in tokenized.pairs}
     # Drawn after tokenization, so that pairs that are too long do not make the sample smaller.

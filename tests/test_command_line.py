@@ -253,3 +253,12 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"training\.warmup_steps is 4, but the run has 3 steps.*lower it to 3"):
         validate(config_from_dict(table))
     validate(config_from_dict({"training": {"max_steps": 3, "warmup_steps": 3}}))
+
+
+@pytest.mark.parametrize(("file", "why"), [("none/account.json", "there is no folder none"), (".", "it is a folder")])
+def test_an_account_that_cannot_be_written_is_told_before_the_work(
+    file: str, why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "pairs.jsonl", "--report", file]) == 2
+    assert capsys.readouterr().err == f"tiltlm: --report {file} cannot be written: {why}.\n"

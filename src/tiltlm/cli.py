@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from safetensors import SafetensorError
 
 from tiltlm import __version__
 from tiltlm.cache import cache_folder
 from tiltlm.command_line import check_flags, is_flag, parse, parse_config
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.help_texts import explain
+from tiltlm.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.masking import masked
 from tiltlm.output import WatchedOutput, watched_output
 from tiltlm.runs.folder import free_name
@@ -52,23 +50,6 @@ Arguments = TypeVar("Arguments")
 RUNS = Path("runs")
 CLOSED_PIPE = 141
 """The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
-
-# Errors of the machine rather than of the program, and what mends them. Any other OSError is a mistake of ours, and is
-# not hidden.
-_SPACE, _RIGHTS, _PLACE = "free space", "change its permissions", "move away what is there"
-_MACHINE = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: _SPACE,
-    errno.EROFS: _RIGHTS,
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
-    errno.ENOTDIR: _PLACE,
-    errno.EISDIR: _PLACE,
-    errno.EIO: "look at the disk",
-    errno.ENAMETOOLONG: "shorten the name",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-}
 
 
 @dataclass(frozen=True)
@@ -137,9 +118,9 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     except TiltlmError as error:
         _complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
-    except (OSError, sqlite3.DatabaseError, SafetensorError) as error:
+    except MACHINE_ERRORS as error:
         of_output = output.failure is not None and not output.carry_on
-        message = None if of_output else _trouble(error)
+        message = None if of_output else in_words(error)
         if message is None:
             raise
         _complain(message)
@@ -147,25 +128,6 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     except KeyboardInterrupt:
         _complain("interrupted; what was written so far is kept.", before="\n")
         return 130
-
-
-def _trouble(error: OSError | sqlite3.Error | SafetensorError) -> str | None:
-    """What is wrong with the machine, in a sentence; None where the error is not the machine's."""
-    if isinstance(error, sqlite3.Error):
-        if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
-            return None
-        return (
-            f"the cache in {cache_folder()} cannot be used: {error}. Free space, or set TILTLM_CACHE to another folder."
-        )
-    if isinstance(error, SafetensorError):
-        if "os error" not in str(error):
-            return None
-        return f"the model cannot be written: {error}. Free space, or choose another --run.directory."
-    if error.errno not in _MACHINE:
-        return None
-    place = f"{error.filename} cannot be written or read" if error.filename else "a file cannot be written"
-    mend = _MACHINE[error.errno]
-    return f"{place}: {error.strerror}. Either {mend}, or choose another --run.directory (TILTLM_CACHE for the cache)."
 
 
 def _complain(message: str, before: str = "") -> None:
@@ -285,7 +247,11 @@ def _is_folder(text: str) -> bool:
 
 
 def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
-    """Splits `--report FILE` off a command line: it is no setting of a run."""
+    """Splits `--report FILE` off a command line: it is no setting of a run.
+
+    Raises:
+        ConfigError: no file is named, or it cannot be one.
+    """
     rest = [word for word in words if not word.startswith("--report=")]
     files = [word.removeprefix("--report=") for word in words if word.startswith("--report=")]
     if "--report" in rest:
@@ -294,7 +260,14 @@ def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
         del rest[at : at + 2]
         if not files or files[-1].startswith("-"):
             raise ConfigError("--report needs a file to write to.")
-    return rest, Path(files[-1]) if files else None
+    if not files:
+        return rest, None
+    file = Path(files[-1]).expanduser()
+    # Found out before the work, not after it.
+    if file.is_dir() or not file.parent.is_dir():
+        why = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise ConfigError(f"--report {files[-1]} cannot be written: {why}.")
+    return rest, file
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -205,6 +205,21 @@ def test_a_path_that_no_row_has_is_an_error_with_the_nearest(tmp_path: Path) -> 
     assert len(load(tmp_path, TEXTS, TEXTS | {"s": "Be kind."}, columns={"system": "s"}).dropped) == 0
 
 
+def test_held_out_data_that_has_our_names_needs_no_mapping(tmp_path: Path) -> None:
+    """`data.columns` is for both sources, and another person may have made the held-out one."""
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(TEXTS) + "\n")
+    mapped = DataConfig(columns={"chosen": "win", "rejected": "lose"})
+    loaded = load_pairs(path, mapped, HubConfig(), "eval")
+    assert parts(loaded) == ("Which?", "yes", "no") and "columns that data.columns maps to" in loaded.notes[0]
+    # Where a part of the mapping fits, or for training, a path that leads nowhere is a mistake.
+    with pytest.raises(DataError, match="which no row has"):
+        load_pairs(path, mapped, HubConfig(), "train")
+    path.write_text(json.dumps(TEXTS | {"win": "no"}) + "\n")
+    with pytest.raises(DataError, match="which no row has"):
+        load_pairs(path, mapped, HubConfig(), "eval")
+
+
 def test_an_unknown_name_of_ours_is_an_error_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"`promt` is none of them\. Did you mean `prompt`\?"):
         validate(Config(data=DataConfig(columns={"promt": "q"})))

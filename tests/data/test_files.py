@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, ipc
+from pyarrow import parquet as pq
 
 from tiltlm.data.files import encodings
 from tiltlm.data.files.reading import data_suffix, read_rows
@@ -282,6 +283,52 @@ def test_damaged_compressed_files_keep_what_is_before(tmp_path: Path, compressio
     assert len(dropped) == 1 and "damaged" in dropped[0].detail
 
 
+def test_quotes_escaped_by_backslashes_are_told(tmp_path: Path) -> None:
+    table = 'prompt,chosen,rejected\n"Say \\"hi\\".",hi,ho\nP,a,b\n'
+    kept, dropped, _ = read(put(tmp_path, "p.csv", table.encode()))
+    assert [row.id for row in kept] == ["p.csv:3"]
+    assert [drop.id for drop in dropped] == ["p.csv:2"] and "CSV writes two of them" in dropped[0].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "between", "after"),
+    [("p.jsonl", "", "\n", "\n"), ("p.json", "[", ", ", "]"), ("p.json", "", " ", ""), ("p.txt", "[\n", ",\n", "]")],
+)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"prompt": "P", "chosen": "a", "rejected": "b", "rejected": "c"}',
+        '{"prompt": [{"role": "user", "content": "P", "content": "Q"}], "chosen": "a", "rejected": "b"}',
+    ],
+)
+def test_a_key_that_appears_twice_costs_the_row(
+    tmp_path: Path, name: str, before: str, between: str, after: str, broken: str
+) -> None:
+    """Which of its values is meant is not known."""
+    rows = [json.dumps(row) for row in ROWS]
+    content = before + between.join([rows[0], broken, *rows[1:]]) + after
+    kept, dropped, _ = read(put(tmp_path, name, content.encode()))
+    assert [row.fields for row in kept] == ROWS
+    assert [drop.detail.count("appears twice in an object") for drop in dropped] == [1]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.arrow", "p.csv"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    """A row could hold one of them alone, and which of two `rejected` is meant is not known."""
+    columns = pa.table([["P"], ["a"], ["b"], ["c"]], names=["prompt", "chosen", "rejected", "rejected"])
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(columns, path)
+    elif name.endswith("csv"):
+        path.write_text("prompt,chosen,rejected,rejected\nP,a,b,c\n")
+    else:
+        opened = ipc.new_file if name.endswith("feather") else ipc.new_stream
+        with opened(path, columns.schema) as writer:
+            writer.write_table(columns)
+    with pytest.raises(DataError, match=rf"{name}.*a column name appears twice: prompt, chosen, rejected, rejected"):
+        list(read_rows(path))
+
+
 @pytest.mark.parametrize("kind", ["file", "stream", "feather", "compressed"])
 @pytest.mark.parametrize("suffix", [".arrow", ".feather"])
 def test_arrow_in_all_its_forms(tmp_path: Path, suffix: str, kind: str) -> None:
@@ -300,7 +347,9 @@ def test_arrow_in_all_its_forms(tmp_path: Path, suffix: str, kind: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".arrow", ".feather"])
 def test_damaged_arrow_is_told(tmp_path: Path, suffix: str) -> None:
-    for content in (b"", b"ARROW1 not really", b"FEA1", b"\xff\xff\xff\xff\x10\0\0\0"):
+    with pytest.raises(DataError, match=rf"p{suffix}: this is Feather's first version"):
+        read(put(tmp_path, f"p{suffix}", b"FEA1 and so on"))
+    for content in (b"", b"ARROW1 not really", b"\xff\xff\xff\xff\x10\0\0\0"):
         _, dropped, _ = read(put(tmp_path, f"p{suffix}", content))
         assert len(dropped) <= 1 and all("damaged" in drop.detail for drop in dropped)
 

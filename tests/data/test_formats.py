@@ -280,6 +280,21 @@ def test_chat_completions_may_repeat_the_prompt() -> None:
     assert texts(fields) == (prompt, (assistant("yes"),), (assistant("no"),))
 
 
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_what_the_system_says_in_whole_chats_alone_belongs_to_the_prompt(role: str) -> None:
+    whole = [said(role, "Be kind."), *CHAT]
+    fields = {
+        "prompt": CHAT,
+        "chosen": [*whole, said("assistant", "yes")],
+        "rejected": [*whole, said("assistant", "no")],
+    }
+    prompt = (Message(role, "Be kind."), user("Hi"), assistant("Hello."), user("More"))
+    assert texts(fields) == (prompt, (assistant("yes"),), (assistant("no"),))
+    # Where it differs, the two answers are to different prompts.
+    other = [said(role, "Be rude."), *CHAT, said("assistant", "no")]
+    assert reason(fields | {"rejected": other}, "chat")[0] == "turns out of order"
+
+
 @pytest.mark.parametrize("extra", [{}, {"prompt": "More"}, {"prompt": None}])
 def test_whole_chats_share_their_prompt(extra: dict[str, Any]) -> None:
     fields = {"chosen": [*CHAT, said("assistant", "yes")], "rejected": [*CHAT, said("assistant", "no")]} | extra

@@ -195,6 +195,8 @@ def test_ratings_by_other_names_of_the_sides(tmp_path: Path) -> None:
         ({"chosen_rank": 2, "rejected_rank": 1}, "chosen_rank"),
         ({"meta": {"chosen_rating": 1, "rejected_rating": 5}}, "meta.chosen_rating"),
         ({"meta": '{"chosen_rating": 1, "rejected_rating": 5}'}, "meta.chosen_rating"),
+        ({"scores": {"chosen": 1, "rejected": 5}}, "scores.chosen"),
+        ({"ranks": {"chosen": 2, "rejected": "1"}}, "ranks.chosen"),
     ],
 )
 def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
@@ -204,7 +206,26 @@ def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
     loaded = load(tmp_path, row, row | {"prompt": "Why?"} | ratings)
     note = f"1 row (p.jsonl:2): the chosen answer is rated below the rejected one by `{column}`. They are kept."
     assert note in loaded.notes and len(loaded.pairs) == 2
-    if "." not in column:
-        assert loaded.source.unused_columns == {}
+    assert loaded.source.unused_columns == {}
     turned = {"chosen_score": 5, "rejected_score": 1}
     assert load(tmp_path, row | turned).notes == []
+
+
+@pytest.mark.parametrize("as_chats", [False, True])
+@pytest.mark.parametrize(
+    ("ratings", "column"),
+    [({"rating": [9.0, 8.0]}, "rating"), ({"scores": "[2, 1, 3]"}, None), ({"ranks": ["1", "2"]}, "ranks")],
+)
+def test_ratings_of_a_list_that_holds_both_answers_are_compared(
+    tmp_path: Path, as_chats: bool, ratings: dict[str, Any], column: str | None
+) -> None:
+    """Distilabel leaves its candidates and their ratings beside the pair that was made of them."""
+    row: dict[str, Any] = {"prompt": "Which?", "chosen": BETTER, "rejected": WORSE}
+    if as_chats:
+        question = {"role": "user", "content": "Which?"}
+        row |= {side: [question, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    loaded = load(tmp_path, row | {"generations": [WORSE, BETTER]} | ratings)
+    below = [note for note in loaded.notes if "rated below" in note]
+    assert ([column] if column else []) == [note.split("`")[1] for note in below] and len(loaded.pairs) == 1
+    assert loaded.source.unused_columns == ({} if column else {"generations": 1, "scores": 1})
+    assert not load(tmp_path, row | {"generations": [BETTER, WORSE]} | ratings).notes or column is None

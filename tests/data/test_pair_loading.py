@@ -95,6 +95,13 @@ def test_what_is_unusual_is_noted_and_kept(tmp_path: Path) -> None:
     assert loaded.notes[2].endswith("First: p.jsonl:4.")
 
 
+def test_pairs_that_differ_in_their_tools_do_not_repeat_each_other(tmp_path: Path) -> None:
+    chats = [row([{"role": "user", "content": "P"}]) | {"tools": [{"name": f"tool {n}"}]} for n in range(2)]
+    turned = chats[0] | {"chosen": "b", "rejected": "a", "tools": [{"name": "another"}]}
+    assert load(written(tmp_path, *chats, turned)).notes == []
+    assert load(written(tmp_path, *chats, chats[0])).notes[0].startswith("1 of 3 pairs repeat")
+
+
 @pytest.mark.parametrize(
     ("prompt", "chosen", "rejected", "word"),
     [

@@ -256,3 +256,16 @@ def test_examples_are_the_tokens_themselves(tmp_path: Path, max_length: int, lon
     assert split is not None
     assert split.completions_cut == sum(s.tokens_cut > 0 for p in data.train for s in (p.chosen, p.rejected))
     assert bool(split.completions_cut) == (max_length == 9)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_held_out_data_of_another_form_is_noted(tmp_path: Path, turned: bool) -> None:
+    """A prompt that is a chat in one and text in the other is not found to be the same."""
+    texts = written(tmp_path, "texts.jsonl", [row(f"Question {n}:") for n in range(3)])
+    chats = written(tmp_path, "chats.jsonl", [row([{"role": "user", "content": f"Question {n}:"}]) for n in range(3)])
+    train, held_out = (chats, texts) if turned else (texts, chats)
+    note = "text as it stands and the held-out data chats"
+    other = "chats and the held-out data text as it stands"
+    notes = " ".join(prepared(config_of(train=train, eval=held_out))[1].report.notes)
+    assert (note in notes) is not turned and (other in notes) is turned
+    assert "another form" not in " ".join(prepared(config_of(train=train))[1].report.notes)

@@ -222,6 +222,40 @@ def test_saved_datasets(tmp_path: Path) -> None:
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(DataError, match="saved dataset cannot be read"):
         load(tmp_path / "one")
+    (tmp_path / "one" / "state.json").write_text("[]")
+    with pytest.raises(DataError, match="saved dataset cannot be read"):
+        load(tmp_path / "one")
+
+
+def test_a_saved_dataset_without_rows_is_told(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([]).save_to_disk(tmp_path / "none")
+    with pytest.raises(DataError, match="none: this saved dataset holds no rows"):
+        load(tmp_path / "none")
+
+
+def test_a_split_of_a_saved_dataset_that_has_none_is_an_error(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    one = datasets.Dataset.from_list([pair("a"), pair("b")], split="train_prefs")
+    one.save_to_disk(tmp_path / "one")
+    one.save_to_disk(tmp_path / "both" / "other")
+    assert ids(load(tmp_path / "one")) == ids(load(tmp_path / "one", train_split="train_prefs")) == ["one#1", "one#2"]
+    assert ids(load(tmp_path / "both", train_split="other")) == ["other#1", "other#2"]
+    with pytest.raises(DataError, match=r"no `held`: remove data\.train_split"):
+        load(tmp_path / "one", train_split="held")
+
+
+def test_what_is_no_file_and_no_folder_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    for name, word in (
+        ("pipe.jsonl", "neither a file nor a folder. A pipe"),
+        ("link.jsonl", r"is a link to `.*gone.jsonl`, which is not there"),
+    ):
+        with pytest.raises(DataError, match=word):
+            load(tmp_path / name)
+    with pytest.raises(DataError, match="is an address, and only files are read"):
+        load("https://example.org/pairs.jsonl")
 
 
 # The hub

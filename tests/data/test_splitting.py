@@ -179,3 +179,15 @@ def test_no_limit_is_all() -> None:
 def test_prompts_that_differ_in_what_a_message_says_besides_its_text_differ() -> None:
     plain, calling = Message("assistant", "Hi"), Message("assistant", "Hi", (("tool_calls", "[1]"),))
     assert prompt_key((plain,)) != prompt_key((calling,))
+
+
+def test_prompts_that_are_given_other_tools_differ() -> None:
+    """One question to which the answer depends on the tools is as many prompts as there are sets of tools."""
+    ask = (Message("user", "Hi"),)
+    assert len({prompt_key(ask), prompt_key(ask, "[]"), prompt_key(ask, '[{"name": "clock"}]')}) == 3
+    pairs = [PreferencePair(f"p:{n}", ask, "a", "b", f'[{{"name": "tool {n}"}}]') for n in range(4)]
+    train, held_out = split(pairs, 0.5, 0)
+    assert len(train) == len(held_out) == 2
+    assert without_leaks(train, held_out)[0] == train
+    with pytest.raises(DataError, match="1 different prompts"):
+        split([PreferencePair(f"p:{n}", ask, f"a {n}", "b", "[]") for n in range(4)], 0.5, 0)

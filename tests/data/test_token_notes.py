@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_templates
-from tiny_tokenizers import BOS, EOS, byte_level, pair_tokenizer
+from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_level
 
 from tiltlm.data.tokens.notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import Tokenized
@@ -74,6 +74,59 @@ def test_a_bos_that_belongs_there_is_not_noted() -> None:
     assert not noted([text_pair(1, f"{BOS}user: Hi\n{BOS}assistant:")], marked, bos=True)[1]
 
 
+@pytest.mark.parametrize(
+    ("pair", "goes_on"),
+    [
+        (text_pair(1, chosen=f" yes{EOS} and"), True),
+        (text_pair(1, rejected=f"{EOS}no"), True),
+        (chat_pair(1, chosen=f"yes{EOS}\n<user>why?"), True),
+        (text_pair(1, chosen=f" yes{EOS}\n", rejected=f" no{EOS}{EOS} "), False),
+        (text_pair(1, f"Hi{EOS}Q:"), False),
+        (chat_pair(1, f"Hi{EOS}Q"), False),
+    ],
+)
+def test_an_end_of_sequence_within_an_answer_is_noted(pair: PreferencePair, goes_on: bool) -> None:
+    notes, remarks = noted([text_pair(0), pair], tiny_templates.PLAIN)
+    what = f"An answer holds the end-of-sequence token {EOS}, goes on after it, and is scored to its end"
+    assert [note for note in notes if "goes on" in note] == ([f"{what}: 1 of 2 pairs (p:1)."] if goes_on else [])
+    assert remarks == ([Remark(what, ("p:1",))] if goes_on else [])
+
+
+def test_characters_that_the_tokenizer_has_no_token_for_are_noted() -> None:
+    words = word_level("Q", ":", "yes", "no")
+    words.unk_token = UNK
+    tokenizer = pair_tokenizer(words)
+    pairs = [text_pair(0), text_pair(1, "Q, what:"), text_pair(2, rejected=" nein")]
+    what = f"The tokenizer has no token for some characters, and {UNK} stands in their place"
+    assert notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer) == (
+        [f"{what}: 2 of 3 pairs (p:1, p:2)."],
+        [Remark(what, ("p:1", "p:2"))],
+    )
+    # Some byte-level tokenizers name another token so, which stands at the end of every answer.
+    words.unk_token = EOS
+    assert notes_on_tokens(tokenizer(pairs[:1]), Tokenized(), tokenizer) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        (tiny_templates.EVERY_TURN + "<assistant>", "<eos>\\n<assistant>', which is scored"),
+        (tiny_templates.PLAIN.replace("<eos>", "<eos>{{ messages | length }}"), "<eos>2\\n', which is scored"),
+        (tiny_templates.PLAIN.replace("<eos>", "\n{{ m.content }}<eos>"), "more than once"),
+        (tiny_templates.PLAIN, None),
+        (tiny_templates.PLAIN.replace("<eos>", "<eos><eos>"), None),
+        (tiny_templates.PLAIN.replace("<eos>", " ### End"), " ### End\\n', which is scored"),
+        (f"{{% for m in messages %}}{{{{ m.content }}}}{EOS}{BOS}{{% endfor %}}", f"{EOS}{BOS}', which is scored"),
+        (f"{{% for m in messages %}}{{{{ m.content }}}}{EOS}{{% endfor %}}", None),
+        (tiny_templates.NO_SYSTEM, None),
+    ],
+)
+def test_what_a_template_writes_after_an_answer_is_noted(template: str, what: str | None) -> None:
+    notes = [note for note in noted([chat_pair(1)], template, bos=True)[0] if "scored" in note]
+    assert not notes if what is None else len(notes) == 1 and what in notes[0]
+    assert not [note for note in noted([text_pair(1)], template)[0] if "scored" in note]
+
+
 def test_text_for_a_model_with_a_template_is_noted_unless_it_is_in_the_templates_form() -> None:
     (note,) = noted([text_pair(1)], tiny_templates.PLAIN)[0]
     assert "has a chat template, and it is not applied to 1 pairs given as text" in note and '"role": "user"' in note
@@ -118,3 +171,11 @@ def test_a_question_with_more_than_answered_chats_have_is_noted() -> None:
     (note,) = noted([chat_pair(1)], tiny_templates.CUTS_AND_OPENS)[0]
     assert "'<think>\\n'" in note and "1 of 1 chats, first p:1" in note
     assert not noted([chat_pair(1)], tiny_templates.OPENS_THOUGHT)[0]
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_text_for_a_model_with_several_templates_needs_none_of_them(bos: bool) -> None:
+    named = {"first": tiny_templates.PLAIN, "other": tiny_templates.TRIMS}
+    tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=named))
+    (note,) = notes_on_tokens(tokenizer([text_pair(1)]), Tokenized(), tokenizer)[0]
+    assert "has a chat template, and it is not applied to 1 pairs given as text" in note

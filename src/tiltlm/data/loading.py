@@ -12,7 +12,7 @@ from typing import Literal
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.files.rows import Row
 from tiltlm.data.files.sources import open_source
-from tiltlm.data.formats.columns import Renaming, renaming, require_found
+from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
@@ -67,7 +67,8 @@ def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -
     source = open_source(name, split, data.subset, hub.folder, option=f"data.{role}")
     sample = list(islice(source.rows, _SAMPLE))
     readable = [row for row in sample if isinstance(row, Row)]
-    rename = renaming(readable, data.columns)
+    elsewhere = role == "eval" and are_ours(readable, data.columns)
+    rename = renaming(readable, {} if elsewhere else data.columns)
     try:
         format_name, why = _format_of(sample, [rename(row) for row in readable], name, data)
     except DataError:
@@ -84,6 +85,8 @@ def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -
     if rename.paths:
         why += f"; {rename.words()}"
     report = SourceReport(name, role, format_name, why, result.rows, source.files, dict(result.unused.most_common()))
+    if elsewhere:
+        source.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
     notes = [*source.notes, *notes_on_rows(report.unused_columns, result.remarks), *notes_on(result.pairs)]
     return LoadedPairs(result.pairs, result.dropped, report, notes)
 

@@ -13,7 +13,7 @@ _NAMED = 3
 # Columns on which answers often depend.
 _CONTEXTS = ("system", "system_prompt", "history", "context", "tools", "functions", "documents", "passage", "images")
 # What programs write where there is no text.
-_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>", "nat", "undefined"})
+_NOTHING = frozenset({"nan", "na", "none", "null", "n/a", "<na>", "nat", "undefined"})
 
 
 def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
@@ -49,13 +49,13 @@ def _context_note(name: str, count: int) -> str:
 
 def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
     """What is unusual about pairs."""
-    seen: set[tuple[Text, Text, Text]] = set()
+    seen: set[tuple[Text, str | None, Text, Text]] = set()
     repeated = contradictory = 0
     for pair in pairs:
-        contents = (pair.prompt, pair.chosen, pair.rejected)
-        repeated += contents in seen
-        contradictory += (pair.prompt, pair.rejected, pair.chosen) in seen
-        seen.add(contents)
+        asked = (pair.prompt, pair.tools)
+        repeated += (*asked, pair.chosen, pair.rejected) in seen
+        contradictory += (*asked, pair.rejected, pair.chosen) in seen
+        seen.add((*asked, pair.chosen, pair.rejected))
     counted = {
         "repeat an earlier pair exactly. They are kept.": repeated,
         "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,

@@ -9,7 +9,7 @@ from tiltlm import demo
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.inspection import data_report
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, without_leaks
+from tiltlm.data.splitting import draw_split, drawing_order, pair_key, without_leaks
 from tiltlm.data.tokens.notes import notes_on_tokens
 from tiltlm.data.tokens.rendering import RenderedPair
 from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
@@ -168,9 +168,16 @@ def _notes(
         further = "1 further pair is" if unused == 1 else f"{unused} further pairs are"
         notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.pairs:
-        prompts = len({prompt_key(read.train[place].prompt) for place in held_out.places})
+        prompts = len({pair_key(read.train[place]) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
+    forms = [{isinstance(pair.prompt, str) for pair in part} for part in (read.train, read.held_out)]
+    if not forms[0] & forms[1] and read.held_out:
+        trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
+        notes.append(
+            f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
+            "is trained, and prompts that are in both are not found."
+        )
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",

@@ -15,9 +15,18 @@ PROMPTS_AT_ONCE = 512
 """How many prompts are asked for first at both ends of the order; then twice as many, and so on."""
 
 
-def prompt_key(prompt: Text) -> str:
-    """A digest that two prompts share if they are the same but for white space around them or their messages."""
-    return _digest(prompt.strip() if isinstance(prompt, str) else [_said(m, m.content.strip()) for m in prompt])
+def prompt_key(prompt: Text, tools: str | None = None) -> str:
+    """A digest that two prompts share if they are the same but for white space around them or their messages.
+
+    tools: those that the chat template is given: with others it is another prompt.
+    """
+    said = prompt.strip() if isinstance(prompt, str) else [_said(m, m.content.strip()) for m in prompt]
+    return _digest(said if tools is None else [said, tools])
+
+
+def pair_key(pair: PreferencePair) -> str:
+    """The `prompt_key` of a pair's prompt and tools."""
+    return prompt_key(pair.prompt, pair.tools)
 
 
 def draw_split(
@@ -43,7 +52,7 @@ def draw_split(
     Raises:
         DataError: fewer than two prompts have a pair that fits.
     """
-    keys = [prompt_key(pair.prompt) for pair in pairs]
+    keys = [pair_key(pair) for pair in pairs]
     prompts = [list(group) for _, group in groupby(drawing_order(pairs, seed), key=keys.__getitem__)]
     first: list[list[int]] = []
     last: list[list[int]] = []
@@ -103,11 +112,11 @@ def without_leaks(
     Raises:
         DataError: all training prompts are held out.
     """
-    held_out_ids = {prompt_key(pair.prompt): pair.id for pair in reversed(held_out)}
+    held_out_ids = {pair_key(pair): pair.id for pair in reversed(held_out)}
     kept: list[PreferencePair] = []
     dropped: list[DroppedPair] = []
     for pair in train:
-        held_out_id = held_out_ids.get(prompt_key(pair.prompt))
+        held_out_id = held_out_ids.get(pair_key(pair))
         if held_out_id is None:
             kept.append(pair)
         else:
@@ -135,7 +144,7 @@ def subsample(pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> 
 
 
 def _rank(pair: PreferencePair, seed: int) -> tuple[str, str]:
-    return _digest([seed, prompt_key(pair.prompt)]), _digest([_plain(pair.chosen), _plain(pair.rejected)])
+    return _digest([seed, pair_key(pair)]), _digest([_plain(pair.chosen), _plain(pair.rejected)])
 
 
 def _plain(text: Text) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,17 +55,13 @@ def figures(comparison: Comparison) -> Figures:
         for pairs in (list(zip(old, new, strict=True)) for old, new in zip(befores, afters, strict=True))
     ]
     win_rate = bootstrap_mean(wins)
-    return Figures(
-        counted_prompts=common.counted_prompts,
+    return replace(
+        common,
         reward_before=bootstrap_mean(before),
         reward_after=bootstrap_mean(after),
         reward_difference=bootstrap_mean([new - old for old, new in zip(before, after, strict=True)]),
         win_rate=win_rate.mean,
         win_rate_interval=win_rate.interval,
-        kl=common.kl,
-        kl_at_temperature=common.kl_at_temperature,
-        answers_before=common.answers_before,
-        answers_after=common.answers_after,
     )
 
 

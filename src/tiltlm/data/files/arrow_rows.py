@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, without_nulls
+from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 
 
@@ -22,17 +23,30 @@ def ipc_rows(stream: Any, name: str) -> Rows:
 def _parquet_batches(stream: Any) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
-    yield from ParquetFile(stream).iter_batches(batch_size=1024)
+    file = ParquetFile(stream)
+    _require_different(file.schema_arrow.names)
+    yield from file.iter_batches(batch_size=1024)
 
 
 def _ipc_batches(stream: Any) -> Iterator[Any]:
     from pyarrow import ipc
 
+    if stream.peek(8).startswith(b"FEA1"):
+        raise DataError("this is Feather's first version, which is not read: save it as version 2 or parquet.")
     if stream.peek(8).startswith(b"ARROW1"):
         reader = ipc.open_file(stream)
+        _require_different(reader.schema.names)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
-        yield from ipc.open_stream(stream)
+        stream_reader = ipc.open_stream(stream)
+        _require_different(stream_reader.schema.names)
+        yield from stream_reader
+
+
+def _require_different(columns: Sequence[str]) -> None:
+    """Of two columns of one name only one would reach a row."""
+    if len(set(columns)) < len(columns):
+        raise DataError(f"a column name appears twice: {', '.join(columns)}.")
 
 
 def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind: str) -> Rows:
@@ -44,6 +58,8 @@ def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind:
             for at in range(len(batch)):
                 number += 1
                 yield _row(f"{name}#{number}", batch.slice(at, 1))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     except (ArrowException, OSError) as error:
         detail = f"damaged {kind} file, nothing is read from here on: {error}"
         yield DroppedPair(f"{name}#{number + 1}", UNREADABLE, detail)

@@ -15,6 +15,8 @@ from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Said of what cannot be read, as some programs escape quotes so.
+_BACKSLASHES = '. Quotes seem to be written \\" within cells, where CSV writes two of them'
 # A first line by which Excel is told the separator.
 _DECLARED = re.compile(r"\s*sep=(.)\s*", re.IGNORECASE)
 
@@ -74,7 +76,8 @@ def _records(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield place, f"not valid CSV up to line {reader.line_num + first_line - 1}: {error}"
+            hint = _BACKSLASHES if '\\"' in text.head else ""
+            yield place, f"not valid CSV up to line {reader.line_num + first_line - 1}: {error}{hint}"
             continue
         if cells is None:
             return

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from tiltlm.config import DataConfig
 from tiltlm.data.files.rows import Row, Rows, without_nulls
 from tiltlm.errors import DataError
 from tiltlm.hub import hub_endpoint, hub_is_reachable
@@ -52,7 +53,8 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def saved_rows(folder: Path, split: str, option: str) -> Rows:
-    """The rows of a dataset written by `save_to_disk`; `split` chooses where it has several.
+    """The rows of a dataset written by `save_to_disk`; `split` chooses where it has several, and is no other than its
+    own where it is one.
 
     option: the option that named the folder, for messages, such as `data.train`.
 
@@ -63,9 +65,14 @@ def saved_rows(folder: Path, split: str, option: str) -> Rows:
 
     try:
         dataset = load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{folder}: this saved dataset cannot be read: {error}") from error
+    except LookupError as error:
+        raise DataError(f"{folder}: this saved dataset holds no rows, or its files are not whole.") from error
     if not isinstance(dataset, DatasetDict):
+        by_default = split in (DataConfig.train_split, DataConfig.eval_split)
+        if not by_default and split not in (folder.name, str(dataset.split)):
+            raise DataError(f"{folder} is one dataset without splits, so there is no `{split}`: remove {option}_split.")
         return _dataset_rows(dataset, folder.name)
     if split not in dataset:
         raise DataError(

@@ -20,7 +20,18 @@ _LONGEST_ITEM = 1 << 24
 # A value that ends this near to the end of what has been read may only be cut off there.
 _NEAR = 16
 
-_DECODER = json.JSONDecoder()
+
+def _object(items: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of its keys and values. Of a key that appears twice the last value would hide the other."""
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key `{twice}` appears twice in an object")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")')
 # Where an object may begin as long as no first key is known.
 _ANY_OBJECT = re.compile(r'(?<=[,\r\n])\s*\{\s*"[^"]*"\s*:')
@@ -131,7 +142,7 @@ def _line_rows(stream: Any, text: TextFile) -> Rows:
             yield DroppedPair(place, UNREADABLE, text.not_text)
         elif line.strip():
             try:
-                yield as_row(place, json.loads(line))
+                yield as_row(place, _DECODER.decode(line))
             except _JSON_ERRORS as error:
                 yield DroppedPair(place, UNREADABLE, f"not valid JSON: {error}")
 

@@ -48,10 +48,13 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
     path = Path(spec).expanduser()
     if path.exists():
         return _local(path, split, subset, option)
+    if path.is_symlink():
+        raise DataError(f"{option}: `{spec}` is a link to `{path.readlink()}`, which is not there.")
+    if "://" in spec:
+        raise DataError(f"{option}: `{spec}` is an address, and only files are read: download it, and name the file.")
     # A path that is wrongly written must never be looked for at the hub.
     if data_suffix(path) is not None or not hub.is_hub_id(spec):
-        hint = " Addresses are not read: download the file first." if "://" in spec else _did_you_mean(path)
-        raise DataError(f"{option}: there is no file or folder `{spec}`.{hint}")
+        raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
     if hub_folder is not None:
         return _in_hub_folder(spec, split, subset, Path(hub_folder).expanduser(), option)
     try:

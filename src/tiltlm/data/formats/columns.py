@@ -85,6 +85,13 @@ def renaming(rows: Sequence[Row], given: Mapping[str, str]) -> Renaming:
     return Renaming(paths, set(given.values()) - {theirs for ours, theirs in given.items() if ours == theirs})
 
 
+def are_ours(rows: Sequence[Row], given: Mapping[str, str]) -> bool:
+    """Whether these rows have our names already, and none of the paths of `data.columns`: those of another source."""
+    names = {name for row in rows for name in row.fields}
+    elsewhere = all(value_at(row.fields, path) is None for row in rows for path in given.values())
+    return bool(given) and elsewhere and names >= given.keys()
+
+
 def require_found(renaming: Renaming, rows: Sequence[Row], name: str) -> None:
     """Raises a DataError where a path of `data.columns` leads nowhere in any row."""
     if not renaming.missing or not rows:

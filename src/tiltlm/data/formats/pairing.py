@@ -38,6 +38,7 @@ def each(chosen: Sequence[Answer], rejected: Sequence[Answer]) -> list[tuple[Ans
 
 def after(prompt: Chat, chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
     """The pair of a prompt and answers, which may be whole chats that begin with the prompt."""
+    prompt = (*_system_before(prompt, chosen, rejected), *prompt)
     bare = tuple(message for message in prompt if message.role != "system")
     chosen, rejected = (
         messages[len(start) :]
@@ -50,6 +51,13 @@ def after(prompt: Chat, chosen: Chat, rejected: Chat, tools: str | None, suffix:
         if messages and messages[0].role != "assistant":
             raise RowError("turns out of order", f"`{column}` begins with a `{messages[0].role}` turn")
     return Parts(prompt, chosen, rejected, tools, suffix)
+
+
+def _system_before(prompt: Chat, chosen: Chat, rejected: Chat) -> Chat:
+    """What the system says before the prompt in both whole chats alike, where the prompt alone does not hold it."""
+    said = chosen[:1]
+    begins = all(messages[: 1 + len(prompt)] == (*said, *prompt) for messages in (chosen, rejected))
+    return said if prompt and begins and said and said[0].role in ("system", "developer") else ()
 
 
 def parted(chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tiltlm.data.formats.fields import Fields, RowError
-from tiltlm.data.formats.notation import decoded
-from tiltlm.data.formats.ranking import SIGNS, canonical, number
+from tiltlm.data.formats.notation import decoded, unwrapped
+from tiltlm.data.formats.ranking import SIGNS, canonical, list_column, number, orders
 
 # Words by which a rating says whose it is.
 _SIDES = (
@@ -17,14 +17,17 @@ _SIDES = (
     ("winner", "loser"),
     ("better", "worse"),
 )
+_BELOW = "the chosen answer is rated below the rejected one by `{}`. They are kept."
 _WORDS = frozenset(word for sides in _SIDES for word in sides)
 
 
 def compare_ratings(fields: Fields) -> None:
     """Remarks on a row whose chosen answer is rated below its rejected one, and counts its ratings as used.
 
-    Ratings are columns such as `chosen_score`, `rejected-rating` or `score_chosen`, or keys of an object beside.
+    Ratings are columns such as `chosen_score`, `rejected-rating` or `score_chosen`, keys of an object beside, or a list
+    of them beside a list that holds both answers.
     """
+    _compare_listed(fields)
     ratings = {(column, place): value for column, place, value in _ratings(fields)}
     for (column, place), value in ratings.items():
         words = place.split("_")
@@ -34,11 +37,50 @@ def compare_ratings(fields: Fields) -> None:
             sign = SIGNS.get(canonical("_".join(word for word in words if word != better)))
             if theirs is None or sign is None:
                 continue
-            fields.used.update((column, theirs[0]))
+            _count_as_used(fields, (column, theirs[0]))
             if sign * value < sign * theirs[1]:
-                fields.remarks.append(
-                    f"the chosen answer is rated below the rejected one by `{column}`. They are kept."
-                )
+                fields.remarks.append(_BELOW.format(column))
+
+
+def _compare_listed(fields: Fields) -> None:
+    column = list_column(fields)
+    items = decoded(fields.look(column)) if column else None
+    sides = [_words(fields.look(side)) for side in ("chosen", "rejected")]
+    if column is None or not isinstance(items, list) or not all(side and side in items for side in sides):
+        return
+    for name in orders(fields):
+        values = decoded(fields.look(name))
+        # A `ranking` may be the answers' numbers, best first, as well as the rank of each.
+        known = canonical(name) in SIGNS and canonical(name) != "ranking"
+        if not known or not isinstance(values, list) or len(values) != len(items):
+            continue
+        try:
+            chosen, rejected = (SIGNS[canonical(name)] * number(values[items.index(side)], name) for side in sides)
+        except RowError:
+            continue
+        fields.used.update((column, name))
+        if chosen < rejected:
+            fields.remarks.append(_BELOW.format(name))
+
+
+def _words(answer: object) -> str | None:
+    """What an answer says: its text, or that of its last message."""
+    answer = unwrapped(answer)
+    last = answer[-1] if isinstance(answer, list) and answer else answer
+    said = last.get("content", last.get("value")) if isinstance(last, dict) else last
+    return said if isinstance(said, str) else None
+
+
+def _count_as_used(fields: Fields, names: tuple[str, str]) -> None:
+    fields.used.update(names)
+    column = names[0].partition(".")[0]
+    inner = decoded(fields.look(column))
+    if isinstance(inner, dict) and {f"{column}.{key}" for key in inner} == set(names):
+        fields.used.add(column)  # it holds nothing else
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _ratings(fields: Fields) -> Iterator[tuple[str, str, float]]:
@@ -48,7 +90,9 @@ def _ratings(fields: Fields) -> Iterator[tuple[str, str, float]]:
         inner: Mapping[object, object] = value if isinstance(value, dict) else {}
         named = {column: value} | {f"{column}.{key}": item for key, item in inner.items()}
         for name, item in named.items():
-            place = re.sub(r"[^a-z0-9]+", "_", name.rsplit(".", 1)[-1].lower()).strip("_")
+            place = _plain(name.rsplit(".", 1)[-1])
+            # Within `scores` a key may be the side alone.
+            place = _plain(name) if place in _WORDS else place
             if _WORDS & set(place.split("_")):
                 try:
                     yield name, place, number(item, name)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tiltlm.data.tokens.rendering import RenderedPair
-from tiltlm.data.tokens.templates import generation_header
+from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
 from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
-from tiltlm.records import PreferencePair, Text, TokenizedPair
+from tiltlm.records import Message, PreferencePair, Text, TokenizedPair
 from tiltlm.runs.records import Remark
 
 MANY_CUT = 0.2
@@ -24,7 +24,8 @@ def notes_on_tokens(train: Tokenized, held_out: Tokenized, tokenizer: PairTokeni
     pairs = [*train.pairs, *held_out.pairs]
     if not pairs:
         return [], []
-    remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer)]
+    remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer), *_eos_in_text(rendered, tokenizer)]
+    remarks += _unknown(pairs, tokenizer)
     notes = [_counted(remark, len(pairs)) for remark in remarks]
     notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer)
     return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
@@ -55,6 +56,40 @@ def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
     return [Remark(f"The text itself holds the BOS token {bos} within", ids)] if ids else []
 
 
+def _eos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
+    """Ends of an answer within the data's own answers: nothing is ever generated from there on."""
+    eos = tokenizer.tokenizer.eos_token
+    if eos is None:
+        return []
+    ids = tuple(pair.id for pair in rendered if any(_goes_on_after(eos, text) for text in _answers(pair.source)))
+    what = f"An answer holds the end-of-sequence token {eos}, goes on after it, and is scored to its end"
+    return [Remark(what, ids)] if ids else []
+
+
+def _goes_on_after(eos: str, text: str) -> bool:
+    return bool(text.partition(eos)[2].replace(eos, "").strip())
+
+
+def _unknown(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[Remark]:
+    """Characters that the tokenizer has no token for."""
+    unk = tokenizer.tokenizer.unk_token_id
+    # Byte-level tokenizers need none, and give it another's place.
+    if unk is None or unk in {
+        tokenizer.tokenizer.bos_token_id,
+        tokenizer.tokenizer.pad_token_id,
+        *tokenizer.terminators,
+    }:
+        return []
+    ids = tuple(pair.id for pair in pairs if unk in pair.chosen.ids or unk in pair.rejected.ids)
+    what = f"The tokenizer has no token for some characters, and {tokenizer.tokenizer.unk_token} stands in their place"
+    return [Remark(what, ids)] if ids else []
+
+
+def _answers(pair: PreferencePair) -> list[str]:
+    sides = (pair.chosen, pair.rejected)
+    return [text for side in sides for text in ([side] if isinstance(side, str) else [m.content for m in side])]
+
+
 def _own_texts(pair: PreferencePair, bos: str) -> list[str]:
     sides: tuple[Text, ...] = (pair.prompt, pair.chosen, pair.rejected)
     if isinstance(pair.prompt, str):
@@ -67,6 +102,8 @@ def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
     notes = []
     if chats and not tokenizer.template.exists:
         notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
+    if chats and (more := _more_than_an_answer(tokenizer)):
+        notes.append(more)
     opened = [pair for pair in chats if pair.question != pair.prompt]
     if opened:
         first = opened[0]
@@ -79,6 +116,27 @@ def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
             "answered chats, and answers are generated from what asks for them."
         )
     return notes
+
+
+def _more_than_an_answer(tokenizer: PairTokenizer) -> str | None:
+    """What the template writes after an answer besides the mark of its end: it is scored, and no answer goes on so."""
+    try:
+        text = tokenizer.template.render((Message("user", PROBE), Message("assistant", PROBE)))
+    except TemplateRefusalError:
+        return None
+    _, before, after, *again = (*text.split(PROBE), "", "")
+    if any(again):
+        return "The chat template writes answers more than once, and all of it is scored."
+    added = tokenizer.tokenizer.added_tokens_decoder.values()
+    marks = {*tokenizer.tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    in_words = after
+    for mark in marks:
+        in_words = in_words.replace(mark, "")
+    # What stands between question and answer, and is more than one mark, asks for an answer.
+    asks = after.strip() == before.strip() and sum(mark in after for mark in marks) > 1
+    if not in_words.strip() and not asks:
+        return None
+    return f"After an answer the chat template writes {after!r}, which is scored as a part of it."
 
 
 def _about_verbatim(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:

@@ -72,9 +72,15 @@ class ChatTemplate:
         assert isinstance(text, str)
         return text
 
-    def _require_choice(self) -> None:
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it is known which template is meant: there is one at most, or a default."""
         templates = self._tokenizer.chat_template
-        if isinstance(templates, dict) and "default" not in templates:
+        return not isinstance(templates, dict) or "default" in templates
+
+    def _require_choice(self) -> None:
+        if not self.is_chosen:
+            templates = self._tokenizer.chat_template
             raise ConfigError(
                 f"the model has several chat templates ({', '.join(sorted(templates))}), and none is its default: name "
                 "one with model.chat_template."
@@ -120,6 +126,8 @@ def choose_template(tokenizer: PreTrainedTokenizerFast, choice: str | None) -> N
 
 def generation_header(template: ChatTemplate) -> str:
     """What the template writes to ask for an answer, such as `<|im_start|>assistant\\n`; empty where it has nothing."""
+    if not template.is_chosen:  # text needs none
+        return ""
     probe = (Message("user", PROBE),)
     try:
         before, asked = (template.render(probe, ask=ask) for ask in (False, True))

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.tokens.cutting import fewer_turns, last_question, last_turn, with_question
-from tiltlm.data.tokens.encoding import Encoder, Sides, both_texts
 from tiltlm.data.tokens.rendering import RenderedPair, Renderer
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
+from tiltlm.data.tokens.token_ids import Encoder, Sides, both_texts
 from tiltlm.errors import ConfigError
 from tiltlm.records import DroppedPair, Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 
