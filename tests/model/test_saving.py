@@ -71,7 +71,7 @@ def test_a_small_step_survives_on_average(dtype: torch.dtype) -> None:
     layer = torch.nn.Linear(1000, 1000, bias=False)
     layer.weight.data = weights + 1e-6
     assert (layer.weight.to(dtype).float() - weights).mean().item() < 2e-7, "rounded to the nearest, it is gone"
-    round_weights(layer, dtype)  # type: ignore[arg-type]
+    round_weights(layer, dtype)
     moved = (layer.weight.double() - weights).mean().item()
     assert moved == pytest.approx(1e-6, rel=0.2)
 
@@ -81,7 +81,7 @@ def test_a_small_step_survives_on_average(dtype: torch.dtype) -> None:
 def test_float16_rounds_to_a_neighbour_and_stays_finite(value: float) -> None:
     layer = torch.nn.Linear(4000, 1, bias=False)
     layer.weight.data = torch.full((1, 4000), value)
-    round_weights(layer, torch.float16)  # type: ignore[arg-type]
+    round_weights(layer, torch.float16)
     limit = torch.finfo(torch.float16).max
     clamped = max(-limit, min(limit, value))
     unit = 2.0 ** max(-24, torch.frexp(torch.tensor(clamped)).exponent.item() - 11)

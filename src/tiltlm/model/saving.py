@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tiltlm.config import SaveDtype
@@ -37,7 +38,7 @@ def choose_save_dtype(setting: SaveDtype, stored: torch.dtype | None) -> tuple[t
 
 
 @torch.no_grad()
-def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Turns the float32 weights into those a file of `dtype` holds, in place.
 
     Rounding to the nearest would lose every change below half a unit in the last place, at small learning rates most
