@@ -82,6 +82,17 @@ def test_it_is_half_a_unit_either_way_and_comes_off_again(weights: object) -> No
     assert torch.equal(dithered.view(torch.int32), before.view(torch.int32))
 
 
+def test_a_change_comes_through_the_removal_but_near_powers_of_two() -> None:
+    before, weights = any_float32().double(), any_float32()
+    move(weights, "layer.weight", 1)
+    weights += 1e-6
+    move(weights, "layer.weight", -1)
+    kept = ((weights.double() - before) / 1e-6)[before.abs() > 0.01]
+    assert ((kept - 1).abs() > 0.05).double().mean() < 0.01
+    assert 0.45 < kept.min() < kept.max() < 2.05
+    assert kept.mean().item() == pytest.approx(1, abs=2e-3)
+
+
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 1500), st.text(max_size=10))
 @settings(deadline=None, max_examples=50)
 def test_a_part_makes_its_own_numbers(start: int, count: int, block: int, name: str) -> None:

@@ -103,6 +103,11 @@ def test_the_page_says_what_the_run_did(tmp_path: Path) -> None:
         assert words in page
 
 
+def test_the_margin_is_shown_with_its_interval_and_as_training_saw_it(tmp_path: Path) -> None:
+    text = " ".join(report(example_run.write_run(tmp_path / "demo")).split())
+    assert "beta × nats, 95% interval +0.3 to +0.5, as training saw it +0.39" in text
+
+
 def test_nothing_written_by_others_becomes_markup(tmp_path: Path) -> None:
     compared = example_run.comparison(1)
     compared["prompts"][0] |= {

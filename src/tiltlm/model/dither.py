@@ -96,9 +96,9 @@ def add_dither(model: nn.Module) -> None:
 def remove_dither(model: nn.Module) -> None:
     """Takes the numbers off again, in place. Weights that were not trained are what they were, to the bit.
 
-    A trained weight keeps what training added to it. (Where that carried it across a power of two, its number was
-    measured in the unit of the other side: such weights, fewer than one in a hundred, are off by at most half of
-    their change.)
+    A trained weight keeps what training added to it. (Where its number had carried it across a power of two, its
+    change was counted in the unit of the other side: such weights, fewer than one in a hundred, keep between half of
+    their change and twice it.)
     """
     for name, parameter in rounded_parameters(model):
         move(parameter, name, -1)

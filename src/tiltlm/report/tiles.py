@@ -33,7 +33,7 @@ def tiles(summary: Summary) -> list[Tile]:
     margin, memory = summary.eval_margin, summary.peak_memory_gib
     return [
         _share("Held-out accuracy", summary.eval_accuracy, summary.eval_accuracy_interval),
-        Tile("Held-out margin", None if margin is None else signed(margin), "beta × nats"),
+        Tile("Held-out margin", None if margin is None else signed(margin), _margin(summary)),
         Tile("Held-out loss", None if summary.eval_loss is None else number(summary.eval_loss), _first_loss(summary)),
         *(_reward_tiles(summary) if summary.reward is not None else []),
         _divergence(summary),
@@ -71,6 +71,16 @@ def _divergence(summary: Summary) -> Tile:
     error = "" if kl.standard_error is None else f", standard error {number(kl.standard_error)}"
     below = f". {NEGATIVE_KL}" if kl.mean < 0 else ""
     return Tile(label + at_temperature(kl.temperature), number(kl.mean), f"nats per answer{error}{below}")
+
+
+def _margin(summary: Summary) -> str:
+    interval, seen = summary.eval_margin_interval, summary.training_margin
+    parts = ["beta × nats"]
+    if interval is not None:
+        parts.append(f"95% interval {signed(interval[0])} to {signed(interval[1])}")
+    if seen is not None:
+        parts.append(f"as training saw it {signed(seen)}")
+    return ", ".join(parts)
 
 
 def _first_loss(summary: Summary) -> str:
