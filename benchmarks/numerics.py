@@ -42,9 +42,9 @@ from tiltlm.model.loading import arithmetic
 from tiltlm.model.saving import round_weights
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.model.weights import load_model
+from tiltlm.pipeline.setup import set_up
 from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
 from tiltlm.runs.decoding import decode
-from tiltlm.setup import set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "numerics"

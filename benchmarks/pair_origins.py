@@ -29,6 +29,7 @@ import tyro
 from machine import Circumstances, circumstances, write_record
 from tiltlm import demo
 from tiltlm.config import Config, DataConfig, Format, HubConfig, ModelConfig, RunConfig
+from tiltlm.config.validation import validate
 from tiltlm.console import Reporter
 from tiltlm.data.loading import load_pairs
 from tiltlm.data.preparation import DEMO
@@ -38,11 +39,10 @@ from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
+from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.records import TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import Estimate
-from tiltlm.setup import Setup, set_up
 from tiltlm.statistics import bootstrap_mean
-from tiltlm.validation import validate
 
 
 @dataclass(frozen=True, slots=True)

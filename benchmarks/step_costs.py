@@ -44,9 +44,9 @@ from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, 
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
+from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.setup import Setup, set_up
 from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm import config
-from tiltlm.help_texts import option_texts
+from tiltlm.config.help_texts import option_texts
 
 TARGET = Path(__file__).parents[1] / "configs" / "example.toml"
 HEAD = """\

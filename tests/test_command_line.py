@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tiltlm.cli import main
-from tiltlm.command_line import parse, parse_config
+from tiltlm.cli.command_line import parse, parse_config
 from tiltlm.config import Config, RunConfig, config_from_dict, option_names
+from tiltlm.config.suggestions import NOTES, OPTIONS, VALUES, nearest_options
+from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import RunFolder
-from tiltlm.suggestions import NOTES, OPTIONS, VALUES, nearest_options
-from tiltlm.validation import validate
 
 
 def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm import __version__, cli, config, demo
-from tiltlm.cli import main, parse_config
+from tiltlm import __version__, config, demo
+from tiltlm.cli import commands
+from tiltlm.cli.commands import main, parse_config
 from tiltlm.config import Config, config_from_dict, load_config
+from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError, TiltlmError
-from tiltlm.validation import validate
 
 SECTIONS = get_type_hints(Config)
 HINTS = {(section, option): hint for section, kind in SECTIONS.items() for option, hint in get_type_hints(kind).items()}
@@ -288,7 +289,7 @@ def documented() -> dict[tuple[str, str], str]:
     """The text below each option in config.py."""
     classes = {kind.__name__: section for section, kind in SECTIONS.items()}
     texts = {}
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(config.sections.__file__).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in classes:
             for option, text in zip(node.body, node.body[1:], strict=False):
@@ -371,7 +372,7 @@ def test_a_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
     def fails(words: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli.COMMANDS, "train", fails)
+    monkeypatch.setitem(commands.COMMANDS, "train", fails)
     with pytest.raises(ZeroDivisionError):
         main(["train"])
 
@@ -383,7 +384,7 @@ def test_exit_codes(
     def fails(words: object) -> int:
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "train", fails)
+    monkeypatch.setitem(commands.COMMANDS, "train", fails)
     assert main(["train"]) == code
     shown = capsys.readouterr()
     assert shown.out == "" and "tiltlm: " in shown.err
@@ -403,13 +404,13 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
     assert main(["--help"]) == 0
     usage = capsys.readouterr().out
-    assert all(f"tiltlm {command}" in usage for command in cli.COMMANDS)
+    assert all(f"tiltlm {command}" in usage for command in commands.COMMANDS)
 
 
 def test_mistakes_and_help_do_not_wait_for_pytorch() -> None:
     program = (
-        "import sys, tiltlm.cli\n"
-        "code = tiltlm.cli.main(['train', '--loss.beta', '0'])\n"
+        "import sys, tiltlm.cli.commands\n"
+        "code = tiltlm.cli.commands.main(['train', '--loss.beta', '0'])\n"
         "print(code, [name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

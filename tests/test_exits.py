@@ -16,8 +16,8 @@ import torch
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tiltlm import pipeline
 from tiltlm.cli import main
+from tiltlm.pipeline import training_run
 from tiltlm.runs.reading import read_run
 from tiltlm.runs.records import Summary
 
@@ -120,7 +120,7 @@ def test_every_stage_may_end_it(
     def ending(*arguments: object, **named: object) -> None:
         raise error("out of luck")
 
-    monkeypatch.setattr(pipeline, function, ending)
+    monkeypatch.setattr(training_run, function, ending)
     if error is KeyboardInterrupt:
         assert main(["train", *OPTIONS]) == 130
     else:
@@ -151,7 +151,7 @@ def test_a_second_interruption_leaves_the_weights_of_the_last_step(monkeypatch: 
 
 def started(*more: str) -> subprocess.Popen[str]:
     """A long training in a process of its own, some steps in."""
-    command = [sys.executable, "-m", "tiltlm.cli", "train", *OPTIONS, "--training.max-steps", "100000", *more]
+    command = [sys.executable, "-m", "tiltlm", "train", *OPTIONS, "--training.max-steps", "100000", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     metrics, deadline = RUN / "metrics.jsonl", time.monotonic() + 120

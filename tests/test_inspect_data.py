@@ -12,10 +12,10 @@ from rich.console import Console
 from tiny_models import SHAREABLE
 from tiny_tokenizers import EOS, byte_level
 
+from tiltlm.cli.inspect_command import inspect_data
 from tiltlm.config import ComparisonConfig, Config, DataConfig, ModelConfig
 from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.inspect_data import inspect_data
 
 
 @pytest.fixture

@@ -20,18 +20,17 @@ import pytest
 from safetensors import SafetensorError
 from tiny_runs import write_model, write_pairs
 
-from tiltlm import cli
-from tiltlm.cache import cache_folder, writable_cache_folder
-from tiltlm.cli import main
+from tiltlm.cli import commands, main
+from tiltlm.cli.output import watched_output
 from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.model import embedded
 from tiltlm.model.embedded import embedded_model
-from tiltlm.output import watched_output
-from tiltlm.preflight import BESIDES_THE_MODEL, require_fit
+from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
 from tiltlm.runs.reading import newest_comparable, read_run
-from tiltlm.space import folder_bytes, in_words, require_space, weight_bytes
+from tiltlm.storage.cache import cache_folder, writable_cache_folder
+from tiltlm.storage.space import folder_bytes, in_words, require_space, weight_bytes
 
 SOURCES = Path(__file__).parents[1] / "src"
 FULL = Path("/dev/full")
@@ -165,7 +164,7 @@ def test_every_prompt_that_is_given_is_answered(here: Path, capsys: pytest.Captu
 
 def started(words: list[str], output: int | None, **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tiltlm.cli", *words]
+    command = [sys.executable, "-m", "tiltlm", *words]
     return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 
@@ -268,7 +267,7 @@ def test_a_trouble_of_the_machine_is_one_sentence(
     def fails(words: object) -> int:
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, command, fails)
+    monkeypatch.setitem(commands.COMMANDS, command, fails)
     assert main([command]) == 1
     assert part in one_line(capsys.readouterr().err)
 
@@ -281,7 +280,7 @@ def test_a_mistake_of_ours_is_not_hidden_as_one(error: Exception, monkeypatch: p
     def fails(words: object) -> int:
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "train", fails)
+    monkeypatch.setitem(commands.COMMANDS, "train", fails)
     with pytest.raises(type(error)):
         main(["train"])
 

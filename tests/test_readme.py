@@ -15,7 +15,7 @@ import pytest
 from tiny_runs import write_model
 
 from tiltlm.cli import main
-from tiltlm.command_line import parse_config
+from tiltlm.cli.command_line import parse_config
 from tiltlm.model.embedded import embedded_model
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tiltlm.cli import main
 from tiltlm.config import config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
+from tiltlm.pipeline.setup import set_up
 from tiltlm.report.verdict import findings
 from tiltlm.runs.reading import read_run
-from tiltlm.setup import set_up
 
 RUN = Path("runs/one")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from tiltlm.console import Reporter, SafeConsole
-from tiltlm.masking import MASK, masked, masked_command, masked_values
-from tiltlm.visible import shortened, visible, visible_line
+from tiltlm.text.masking import MASK, masked, masked_command, masked_values
+from tiltlm.text.visible import shortened, visible, visible_line
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ANY = st.text(st.characters(codec=None), max_size=40)

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
-from tiltlm.masking import masked
-from tiltlm.visible import visible
+from tiltlm.text.masking import masked
+from tiltlm.text.visible import visible
 
 PLAIN_LINE_SECONDS = 15.0
 """Without a terminal, progress is a line at most this often."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tiltlm.cli import main, parse_config
-from tiltlm.column_names import COLUMNS
+from tiltlm.cli.commands import main, parse_config
 from tiltlm.config import Config, DataConfig, HubConfig, config_from_dict, load_config
+from tiltlm.config.column_names import COLUMNS
+from tiltlm.config.validation import validate
 from tiltlm.data.formats.columns import _SIDES, value_at
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.loading import LoadedPairs, load_pairs
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.records import Message
-from tiltlm.validation import validate
 
 TEXTS = {"prompt": "Which?", "chosen": "yes", "rejected": "no"}
 USER, YES, NO = (

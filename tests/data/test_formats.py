@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.column_names import COLUMNS
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.config.column_names import COLUMNS
 from tiltlm.data.files.rows import Row
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.ranking import RankedPairs

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data.files import hub
+from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.rows import Row
 from tiltlm.data.files.sources import split_files
 from tiltlm.data.loading import LoadedPairs, Role, load_pairs
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.hub import hub_is_reachable
+from tiltlm.storage.hub_access import hub_is_reachable
 
 CLOSED_PORT = "http://127.0.0.1:9"
 
@@ -44,7 +44,7 @@ def never_online(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("looked for at the hub")
 
-    monkeypatch.setattr(hub, "hub_rows", refuse)
+    monkeypatch.setattr(hub_datasets, "hub_rows", refuse)
 
 
 @pytest.mark.usefixtures("never_online")
@@ -274,7 +274,7 @@ def test_offline_mode_is_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", CLOSED_PORT)
     before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     with pytest.raises(DataError):
-        hub.hub_rows("owner/name", "train", None)
+        hub_datasets.hub_rows("owner/name", "train", None)
     after = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     assert after == before
 
@@ -299,7 +299,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("subset", [None, "small"])
 def test_a_cached_dataset_loads_without_a_connection(cached: str, subset: str | None) -> None:
-    assert list(hub.hub_rows(cached, "train", subset)) == [
+    assert list(hub_datasets.hub_rows(cached, "train", subset)) == [
         Row("owner/name[train]#1", pair("a")),
         Row("owner/name[train]#2", pair("b")),
     ]
@@ -307,7 +307,7 @@ def test_a_cached_dataset_loads_without_a_connection(cached: str, subset: str | 
 
 def test_a_split_that_is_not_there_is_told_beside_those_that_are(cached: str) -> None:
     with pytest.raises(DataError, match=r"cannot be reached.*does not hold.*split `test`.*\['train'\]"):
-        hub.hub_rows(cached, "test", None)
+        hub_datasets.hub_rows(cached, "test", None)
 
 
 def test_a_subset_is_tried_as_configuration_and_then_as_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +321,8 @@ def test_a_subset_is_tried_as_configuration_and_then_as_folder(monkeypatch: pyte
         return [pair("a")]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(hub, "hub_is_reachable", lambda: True)
-    assert list(hub.hub_rows("o/n", "train", "harmless-base")) == [Row("o/n[train]#1", pair("a"))]
+    monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
+    assert list(hub_datasets.hub_rows("o/n", "train", "harmless-base")) == [Row("o/n[train]#1", pair("a"))]
     assert calls == [{"split": "train", "name": "harmless-base"}, {"split": "train", "data_dir": "harmless-base"}]
 
 
@@ -331,7 +331,7 @@ def test_a_subset_is_tried_as_configuration_and_then_as_folder(monkeypatch: pyte
     [("gpt2", True), ("Anthropic/hh-rlhf", True), ("a/b/c", False), ("./a", False), ("~/a", False), ("a b", False)],
 )
 def test_names_the_hub_could_have(name: str, known: bool) -> None:
-    assert hub.is_hub_id(name) is known
+    assert hub_datasets.is_hub_id(name) is known
 
 
 def test_an_answer_of_any_kind_means_reachable(monkeypatch: pytest.MonkeyPatch) -> None:

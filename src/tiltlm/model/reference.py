@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.cache import REFERENCE_SUFFIX
 from tiltlm.data.tokens.packing import micro_batches, pack_pairs
 from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import SCORER_REVISION, PairScorer, sequence_logps
 from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
+from tiltlm.storage.cache import REFERENCE_SUFFIX
 
 PAIRS_AT_ONCE = 64
 """Pairs scored between two writes to disk: what an interruption may cost."""

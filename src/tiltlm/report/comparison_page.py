@@ -6,7 +6,7 @@ import re
 
 from tiltlm.report.wording import count, number
 from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison
-from tiltlm.visible import shortened, visible, visible_line
+from tiltlm.text.visible import shortened, visible, visible_line
 
 _WHOLE = "comparison.json"
 _LONGEST_NAME = 200

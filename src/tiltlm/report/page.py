@@ -11,17 +11,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tiltlm.masking import masked, masked_command
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
+from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder, naming
 from tiltlm.runs.reading import RunFiles, read_run
 from tiltlm.runs.records import Settings, Summary
-from tiltlm.summary import summarise
-from tiltlm.visible import shortened, visible
+from tiltlm.text.masking import masked, masked_command
+from tiltlm.text.visible import shortened, visible
 
 SPECIAL_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\])")
 

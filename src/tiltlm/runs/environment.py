@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tiltlm.masking import masked_command
 from tiltlm.runs.records import Environment
+from tiltlm.text.masking import masked_command
 
 PACKAGES = ("tiltlm", "torch", "transformers", "tokenizers", "datasets", "numpy")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
-from tiltlm.masking import masked_values
+from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
 """The file by which a run's folder is known, written before any other. A folder without it is never removed."""

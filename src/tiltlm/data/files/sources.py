@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from tiltlm.config import DataConfig
-from tiltlm.data.files import hub
+from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.reading import data_suffix, holds_rows, known_kinds, read_rows
 from tiltlm.data.files.rows import Rows
 from tiltlm.errors import DataError
@@ -53,12 +53,12 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
     if "://" in spec:
         raise DataError(f"{option}: `{spec}` is an address, and only files are read: download it, and name the file.")
     # A path that is wrongly written must never be looked for at the hub.
-    if data_suffix(path) is not None or not hub.is_hub_id(spec):
+    if data_suffix(path) is not None or not hub_datasets.is_hub_id(spec):
         raise DataError(f"{option}: there is no file or folder `{spec}`.{_did_you_mean(path)}")
     if hub_folder is not None:
         return _in_hub_folder(spec, split, subset, Path(hub_folder).expanduser(), option)
     try:
-        return Source(hub.hub_rows(spec, split, subset), ())
+        return Source(hub_datasets.hub_rows(spec, split, subset), ())
     except DataError as error:
         raise DataError(
             f"{option}: `{spec}` is no file or folder here, so it was looked for as a dataset of the hub: {error}\n"
@@ -90,8 +90,8 @@ def _local(path: Path, split: str, subset: str | None, option: str) -> Source:
     if not folder.is_dir():
         raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
     for saved in (folder, folder / split):
-        if hub.is_saved_dataset(saved):
-            return Source(hub.saved_rows(saved, split, option), (saved.name,))
+        if hub_datasets.is_saved_dataset(saved):
+            return Source(hub_datasets.saved_rows(saved, split, option), (saved.name,))
     files = split_files(folder, split, option)
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     rows = chain.from_iterable(read_rows(file, name, notes.append) for file, name in zip(files, names, strict=True))
@@ -136,7 +136,7 @@ def _of_one_split(files: list[Path], folder: Path, split: str, option: str) -> l
     if len(splits) > 1:
         raise DataError(
             f"{folder} has several splits that are called `{split}`: {', '.join(splits)}. Choose one, "
-            f"e.g. `--{option}-split {hub.likely_split([*splits])}`."
+            f"e.g. `--{option}-split {hub_datasets.likely_split([*splits])}`."
         )
     return files
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tiltlm.column_names import COLUMNS
+from tiltlm.config.column_names import COLUMNS
 from tiltlm.data.files.rows import Row
 from tiltlm.data.formats.notation import decoded
 from tiltlm.errors import DataError

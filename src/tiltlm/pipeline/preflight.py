@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiltlm.cache import cache_folder, writable_cache_folder
 from tiltlm.config import Config
+from tiltlm.config.validation import places_read
 from tiltlm.console import Reporter
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
-from tiltlm.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
-from tiltlm.validation import places_read
+from tiltlm.storage.cache import cache_folder, writable_cache_folder
+from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
 
 BESIDES_THE_MODEL = 5_000_000
 """Bytes of a run's other files: tokenizer, pictures, records."""

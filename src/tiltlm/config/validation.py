@@ -6,8 +6,8 @@ import difflib
 import math
 from pathlib import Path
 
-from tiltlm.column_names import COLUMNS
-from tiltlm.config import ComparisonConfig, Config, DataConfig, TrainingConfig
+from tiltlm.config.column_names import COLUMNS
+from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
 LONGEST_NAME = 200

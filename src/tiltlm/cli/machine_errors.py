@@ -7,7 +7,7 @@ import sqlite3
 
 from safetensors import SafetensorError
 
-from tiltlm.cache import cache_folder
+from tiltlm.storage.cache import cache_folder
 
 MACHINE_ERRORS = (OSError, sqlite3.DatabaseError, SafetensorError)
 """What may come of the machine; `in_words` tells."""

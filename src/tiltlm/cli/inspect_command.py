@@ -14,9 +14,9 @@ from tiltlm.config import Config
 from tiltlm.console import Reporter
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
+from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
 from tiltlm.runs.records import DataReport, Example, Lengths, Split
-from tiltlm.setup import set_up
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""

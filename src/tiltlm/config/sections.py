@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tiltlm.column_names import ColumnNames
+from tiltlm.config.column_names import ColumnNames
+from tiltlm.config.suggestions import nearest_options, nearest_value
 from tiltlm.errors import ConfigError
-from tiltlm.suggestions import nearest_options, nearest_value
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]

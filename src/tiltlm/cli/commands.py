@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from tiltlm import __version__
-from tiltlm.cache import cache_folder
-from tiltlm.command_line import check_flags, is_flag, parse, parse_config
+from tiltlm.cli.command_line import check_flags, is_flag, parse, parse_config
+from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
+from tiltlm.cli.output import WatchedOutput, watched_output
+from tiltlm.config.help_texts import explain
+from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError, RunError, TiltlmError
-from tiltlm.help_texts import explain
-from tiltlm.machine_errors import MACHINE_ERRORS, in_words
-from tiltlm.masking import masked
-from tiltlm.output import WatchedOutput, watched_output
 from tiltlm.runs.folder import free_name
-from tiltlm.suggestions import nearest
-from tiltlm.visible import visible
+from tiltlm.storage.cache import cache_folder
+from tiltlm.text.masking import masked
+from tiltlm.text.visible import visible
 
 USAGE = """\
 usage: tiltlm COMMAND ...
@@ -157,7 +157,7 @@ def _train(words: Sequence[str]) -> int:
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     # Imported here, so that help and mistakes in options do not wait for PyTorch.
     from tiltlm.console import Reporter
-    from tiltlm.pipeline import train
+    from tiltlm.pipeline.training_run import train
 
     reporter = Reporter()
     if note is not None:
@@ -174,8 +174,8 @@ def _compare(words: Sequence[str]) -> int:
     for prompt in prompts:
         if arguments.run is None and prompt and _is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
+    from tiltlm.cli.compare_command import compare_run
     from tiltlm.console import Reporter
-    from tiltlm.inference import compare_run
     from tiltlm.runs.reading import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
@@ -196,7 +196,7 @@ def _report(words: Sequence[str]) -> int:
 def _cache(words: Sequence[str]) -> int:
     clear = Literal["reference", "models", "all"]
     arguments = _simple(CacheArguments, words, {"clear": clear}, "tiltlm cache", positional=0)
-    from tiltlm.cache_contents import clear_cache, describe_cache
+    from tiltlm.storage.cache_contents import clear_cache, describe_cache
 
     for line in clear_cache(cache_folder(), arguments.clear) if arguments.clear else describe_cache(cache_folder()):
         print(visible(line), flush=True)
@@ -210,9 +210,9 @@ def _inspect(words: Sequence[str]) -> int:
         raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
     rest, report_file = _take_report(rest)
     config = parse_config(["--data.train", *(data or ["demo"]), *rest], INSPECT_HELP, "tiltlm inspect")
+    from tiltlm.cli.inspect_command import inspect_data
     from tiltlm.console import Reporter
-    from tiltlm.inspect_data import inspect_data
-    from tiltlm.preflight import prepare_model
+    from tiltlm.pipeline.preflight import prepare_model
 
     reporter = Reporter()
     prepare_model(config, reporter)

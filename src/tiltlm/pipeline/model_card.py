@@ -8,12 +8,12 @@ import shlex
 from pathlib import Path
 
 from tiltlm.config import config_from_dict
-from tiltlm.masking import masked
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.reading import RunFiles
 from tiltlm.runs.records import Summary
-from tiltlm.visible import visible
+from tiltlm.text.masking import masked
+from tiltlm.text.visible import visible
 
 
 def model_card(run: RunFiles, summary: Summary) -> str:

@@ -15,11 +15,11 @@ import tyro
 
 from tiltlm import demo
 from tiltlm.config import Config, config_from_dict, load_config, option_types
+from tiltlm.config.help_texts import explain
+from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
+from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
-from tiltlm.help_texts import explain
 from tiltlm.runs.folder import MARKER
-from tiltlm.suggestions import nearest_options, nearest_value, note_on
-from tiltlm.validation import validate
 
 TRAIN_HELP = """\
 Train a language model on preference pairs with Direct Preference Optimization.

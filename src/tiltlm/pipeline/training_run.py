@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.cache import REFERENCE, cache_folder
 from tiltlm.config import Config
+from tiltlm.config.validation import require_warmup
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
@@ -28,20 +28,20 @@ from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.model.weights import load_model
-from tiltlm.preflight import before_work, require_fit
+from tiltlm.pipeline.preflight import before_work, require_fit
+from tiltlm.pipeline.run_record import RunRecord
+from tiltlm.pipeline.setup import Setup, comparer_for, device_name, prompt_room, reference_source, set_up
 from tiltlm.records import ReferencedPair, TokenizedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
-from tiltlm.run_record import RunRecord
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.records import EvalRow, Summary, TrainRow
-from tiltlm.setup import Setup, comparer_for, device_name, prompt_room, reference_source, set_up
+from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
 from tiltlm.training.loop import StopRequest, Trainer, total_steps
 from tiltlm.training.metrics import MetricsLog
-from tiltlm.validation import require_warmup
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from tiltlm.config import DataConfig
 from tiltlm.data.files.rows import Row, Rows, without_nulls
 from tiltlm.errors import DataError
-from tiltlm.hub import hub_endpoint, hub_is_reachable
+from tiltlm.storage.hub_access import hub_endpoint, hub_is_reachable
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tiltlm.cache import EMBEDDED_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
 from tiltlm.errors import ConfigError, TiltlmError
+from tiltlm.storage.cache import EMBEDDED_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
 
 _REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
 _SIDECARS = ("-journal", "-wal", "-shm")

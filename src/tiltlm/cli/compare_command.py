@@ -16,11 +16,11 @@ from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
-from tiltlm.preflight import prepare_model
+from tiltlm.pipeline.preflight import prepare_model
+from tiltlm.pipeline.setup import comparer_for, prompt_room, set_up
 from tiltlm.runs.reading import RunFiles, has_model, read_run
 from tiltlm.runs.records import Answer, Comparison
-from tiltlm.setup import comparer_for, prompt_room, set_up
-from tiltlm.visible import shortened
+from tiltlm.text.visible import shortened
 
 _NARROW = 100
 """Below this many columns, answers stand one below the other."""

@@ -1,0 +1,5 @@
+"""The commands."""
+
+from tiltlm.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""A run, part by part."""

@@ -1,0 +1,1 @@
+"""Texts as they may be shown: hidden characters made visible, secrets masked."""
