@@ -1,0 +1,104 @@
+"""Tokenized examples in columns: token ids of all of them in one array, and examples as views into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiltlm.records import TokenizedSequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedExample:
+    """One prompt with its scored sequences, as a view. A pair is its chosen sequence, then its rejected one.
+
+    labels: of each sequence, CHOSEN, REJECTED or MISMATCHED (objectives/interface.py).
+    prompt_tokens_cut: how many tokens the prompt lost.
+    """
+
+    id: str
+    sequences: tuple[TokenizedSequence, ...]
+    labels: tuple[int, ...]
+    prompt_tokens_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenColumns:
+    """Examples in columns, which may be mapped from a file. E examples, N sequences, tokens of all of them.
+
+    ids: int32 token ids, shape (tokens,). bounds: int64, shape (N + 1,): sequence n is ids[bounds[n]:bounds[n + 1]].
+    first_scored: int32, shape (N,), index within its sequence of the first token that belongs to the completion.
+    tokens_cut: int32, shape (N,), how many tokens the completion lost at its end.
+    labels: int8, shape (N,).
+    members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
+    prompt_tokens_cut: int32, shape (E,).
+    names: the examples' ids, E of them.
+    """
+
+    ids: np.ndarray
+    bounds: np.ndarray
+    first_scored: np.ndarray
+    tokens_cut: np.ndarray
+    labels: np.ndarray
+    members: np.ndarray
+    prompt_tokens_cut: np.ndarray
+    names: Sequence[str]
+
+    @staticmethod
+    def of(examples: Iterable[TokenizedExample]) -> TokenColumns:
+        """The columns of some examples."""
+        given = list(examples)
+        sequences = [sequence for example in given for sequence in example.sequences]
+        return TokenColumns(
+            ids=np.concatenate([s.ids for s in sequences]) if sequences else np.empty(0, dtype=np.int32),
+            bounds=_bounds([len(s.ids) for s in sequences]),
+            first_scored=np.array([s.first_scored for s in sequences], dtype=np.int32),
+            tokens_cut=np.array([s.tokens_cut for s in sequences], dtype=np.int32),
+            labels=np.array([label for example in given for label in example.labels], dtype=np.int8),
+            members=_bounds([len(example.sequences) for example in given]),
+            prompt_tokens_cut=np.array([example.prompt_tokens_cut for example in given], dtype=np.int32),
+            names=[example.id for example in given],
+        )
+
+    def __len__(self) -> int:
+        return len(self.members) - 1
+
+    def __getitem__(self, number: int) -> TokenizedExample:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        own = range(int(self.members[number]), int(self.members[number + 1]))
+        return TokenizedExample(
+            self.names[number],
+            tuple(self.sequence(n) for n in own),
+            tuple(self.labels[own.start : own.stop].tolist()),
+            int(self.prompt_tokens_cut[number]),
+        )
+
+    def __iter__(self) -> Iterator[TokenizedExample]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences all examples have."""
+        return len(self.bounds) - 1
+
+    @property
+    def scored_tokens(self) -> np.ndarray:
+        """How many tokens of each sequence are scored, shape (N,)."""
+        counts: np.ndarray = np.diff(self.bounds) - self.first_scored
+        return counts
+
+    def sequence(self, number: int) -> TokenizedSequence:
+        """One sequence, as a view."""
+        ids = self.ids[self.bounds[number] : self.bounds[number + 1]]
+        return TokenizedSequence(ids, int(self.first_scored[number]), int(self.tokens_cut[number]))
+
+    def take(self, numbers: Sequence[int]) -> TokenColumns:
+        """The columns of some of the examples, in the given order."""
+        return TokenColumns.of(self[number] for number in numbers)
+
+
+def _bounds(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)

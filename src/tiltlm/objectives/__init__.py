@@ -1,0 +1,1 @@
+"""The objectives of the field, one file a family."""

@@ -1,0 +1,94 @@
+"""What an objective is: settings of its own, what it needs, and a pure function from log-probabilities to losses.
+
+Shape suffixes: N scored sequences, U units (pairs or completions), P pairs, T scored tokens. Importing an objective
+imports no torch, so that settings can be read and explained without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
+"""Labels of sequences: a preferred or desirable answer, the other, and an answer to another prompt (see `Needs`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a run must provide for an objective, and thereby what it does.
+
+    unit: what has one loss: a pair (an example's chosen and rejected answer), or every labelled completion.
+    reference: log-probabilities of the reference; where no objective needs them that stage does not run.
+    tokens: log-probabilities token by token, not only their sums.
+    coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
+    mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
+    """
+
+    unit: Literal["pair", "completion"] = "pair"
+    reference: bool = True
+    tokens: bool = False
+    coupled: bool = False
+    mismatched: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Sequences of whole examples with their log-probabilities, in nats. Those of an example stand together.
+
+    logps_N: log pi(y|x), summed over the completion's tokens.
+    tokens_N: int64, number of tokens in each sum.
+    labels_N: int8, CHOSEN, REJECTED or MISMATCHED. A pair is its chosen sequence, then its rejected one.
+    reference_logps_N: log pi_ref(y|x); None where the objective needs no reference.
+    token_logps_T, reference_token_logps_T: the same token by token; None unless the objective needs them (and, for the
+        second, a reference).
+    sequence_T, offset_T: int64, of each scored token the number of its sequence and its place in the completion; None
+        where token_logps_T is.
+    """
+
+    logps_N: Tensor
+    tokens_N: Tensor
+    labels_N: Tensor
+    reference_logps_N: Tensor | None = None
+    token_logps_T: Tensor | None = None
+    reference_token_logps_T: Tensor | None = None
+    sequence_T: Tensor | None = None
+    offset_T: Tensor | None = None
+
+    def log_ratios(self) -> Tensor:
+        """log pi(y|x) - log pi_ref(y|x) of each sequence, in nats, shape (N,)."""
+        assert self.reference_logps_N is not None
+        return self.logps_N - self.reference_logps_N
+
+
+def sides(values_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of the sequences of pairs, as (chosen_P, rejected_P)."""
+    chosen_P, rejected_P = values_N.unflatten(0, (-1, 2)).unbind(1)
+    return chosen_P, rejected_P
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossOutput:
+    """losses_U: the objective per unit. rewards_N: implicit rewards per sequence, detached."""
+
+    losses_U: Tensor
+    rewards_N: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """An objective of the field, under the field's name.
+
+    loss: the losses of scored sequences, given an instance of `settings`; pure, and finite wherever its arguments are.
+    settings: a frozen dataclass with a default, a range and a help text for every field.
+    what: one sentence on what it does and when to use it.
+    """
+
+    name: str
+    loss: Callable[[Scored, Any], LossOutput]
+    settings: type
+    needs: Needs
+    what: str
