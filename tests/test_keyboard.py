@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import os
@@ -24,7 +23,6 @@ from tiltlm.cli import commands, main
 from tiltlm.cli.output import watched_output
 from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
-from tiltlm.model import embedded
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
@@ -362,14 +360,6 @@ def test_a_user_without_a_home_chooses_a_cache(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="set TILTLM_CACHE"):
         cache_folder()
-
-
-def test_without_pip_the_one_that_python_carries_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ensurepip")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
-    shown = subprocess.run([*embedded._pip(), "--version"], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("pip ") and ".whl" in shown.stdout
 
 
 def test_sizes(tmp_path: Path) -> None:
