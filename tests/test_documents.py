@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import tyro
 
 from tiltlm import demo
-from tiltlm.cli.commands import COMMANDS, CompareArguments, parse_config
+from tiltlm.cli.arguments import COMMANDS, Compare
+from tiltlm.cli.command_line import parse_config, parse_inspect, parse_simple
 from tiltlm.config import Config, load_config, option_names
 from tiltlm.evaluation.rewards import vader
 from tiltlm.model.embedded import PACKAGE, VERSION
@@ -60,9 +60,9 @@ def test_every_command_is_one_that_works(line: str, monkeypatch: pytest.MonkeyPa
         if words[1] == "train":
             parse_config(words[2:])
         elif words[1] == "inspect":
-            parse_config(["--data.train", *words[2:]])
+            parse_inspect(words[2:])
         elif words[1] == "compare":
-            tyro.cli(CompareArguments, args=words[2:])
+            parse_simple(Compare, words[2:], {"prompt": tuple[str, ...]}, positional=1)
 
 
 def test_the_example_has_every_option_with_its_default_and_its_text() -> None:

@@ -92,7 +92,7 @@ def test_a_reward_without_its_package_says_the_same(missing: None) -> None:
 
 
 def test_the_extra_has_exactly_what_is_asked_for() -> None:
-    """And the core none of it; the embedded model's package is in neither, as its dependencies must not be installed."""
+    """And the core none of it; the embedded model's package is in neither, as what that asks for must stay out."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = {re.split(r"[=><]", line)[0] for line in project["optional-dependencies"]["demo"]}
     assert extra == {*SENTIMENT, *GGUF}
