@@ -10,11 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 """Labels of sequences: a preferred or desirable answer, the other, and an answer to another prompt (see `Needs`)."""
+
+SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+"""How the settings of every objective are declared: `@dataclass(frozen=True, config=SETTINGS)` of pydantic, ranges as
+`Annotated[float, Field(...)]`, a help text under each field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,12 @@ class LossOutput:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An objective of the field, under the field's name.
+    """An objective of the field, under the field's name. A value of this type in a module of this package declares it.
 
     loss: the losses of scored sequences, given an instance of `settings`; pure, and finite wherever its arguments are.
-    settings: a frozen dataclass with a default, a range and a help text for every field.
+    settings: a frozen dataclass (see SETTINGS) with a default, a range and a help text for every field.
     what: one sentence on what it does and when to use it.
+    aliases: what other trainers call it, for the error that names the nearest objective; not accepted as a name.
     """
 
     name: str
@@ -92,3 +99,4 @@ class Objective:
     settings: type
     needs: Needs
     what: str
+    aliases: tuple[str, ...] = ()
