@@ -105,6 +105,10 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     if objective.needs.reference:
         moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
         assert not torch.allclose(of(objective, moved)[0], losses_U)
+    given_scored = scored(examples, objective.needs)
+    longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
+    reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
+    assert reads_counts == objective.needs.counts or objective.needs.tokens
     if objective.needs.mismatched:
         far = [
             [dataclasses.replace(o, policy=o.reference + 1) if o.label == MISMATCHED else o for o in e]
