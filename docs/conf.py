@@ -28,7 +28,14 @@ author = "the authors of tiltlm"
 release = version = tiltlm.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "README.ru.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "src/tiltlm/demo/CARD.md"]
+include_patterns = [
+    "README.md",
+    "README.ru.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/*.md",
+    "src/tiltlm/demo/CARD.md",
+]
 exclude_patterns = [".*", "build", "runs"]
 html_theme = "furo"
 html_title = "tiltlm"
