@@ -37,13 +37,14 @@ from machine import Circumstances, circumstances, write_record
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.preparation import DEMO, prepare_data, read_data
 from tiltlm.data.tokens.packing import pack_pairs, pack_sequences
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.model.dither import add_dither
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.saving import round_weights
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import set_up
-from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
+from tiltlm.records import PackedBatch
 from tiltlm.runs.decoding import decode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,8 +154,8 @@ def measured(arguments: Arguments) -> Record:
     model = load_model(setup.source, CPU)
     held_out = [sequence for pair in data.eval for sequence in (pair.chosen, pair.rejected)]
     errors = arithmetic_errors(model, held_out)
-    steps = list(step_effects(model, data.train, data.eval))
-    saved = list(saved_shares(model, data.train, data.eval))
+    steps = list(step_effects(model, list(data.train), list(data.eval)))
+    saved = list(saved_shares(model, list(data.train), list(data.eval)))
     return Record(
         circumstances=where,
         data=arguments.data if arguments.data == DEMO else Path(arguments.data).name,
@@ -258,7 +259,7 @@ def family_errors() -> Iterable[FamilyError]:
 
 
 def step_effects(
-    model: PreTrainedModel, train: Sequence[TokenizedPair], held_out: Sequence[TokenizedPair]
+    model: PreTrainedModel, train: Sequence[TokenizedExample], held_out: Sequence[TokenizedExample]
 ) -> Iterable[Step]:
     """One sign step of the DPO loss, seen in bfloat16 and in float32."""
     signs = gradient_signs(model, train)
@@ -280,7 +281,7 @@ def step_effects(
 
 
 def saved_shares(
-    model: PreTrainedModel, train: Sequence[TokenizedPair], held_out: Sequence[TokenizedPair]
+    model: PreTrainedModel, train: Sequence[TokenizedExample], held_out: Sequence[TokenizedExample]
 ) -> Iterable[Saved]:
     """What is left of a change of a model stored in bfloat16, once it is saved in bfloat16 again; in float32."""
     signs = gradient_signs(model, train)
@@ -301,7 +302,7 @@ def saved_shares(
         yield Saved(step, true, rounded / true, dithered / true)
 
 
-def gradient_signs(model: PreTrainedModel, train: Sequence[TokenizedPair]) -> dict[str, Tensor]:
+def gradient_signs(model: PreTrainedModel, train: Sequence[TokenizedExample]) -> dict[str, Tensor]:
     """Signs of the DPO loss's gradient at its start: that of minus the mean difference of log-probabilities."""
     scorer = PairScorer(model)
     batch = pack_pairs(train, scorer.trees)

@@ -31,16 +31,16 @@ from tiltlm import demo
 from tiltlm.config import Config, DataConfig, Format, HubConfig, ModelConfig, RunConfig
 from tiltlm.config.validation import validate
 from tiltlm.console import Reporter
-from tiltlm.data.loading import load_pairs
+from tiltlm.data.conversion import load_examples
 from tiltlm.data.preparation import DEMO
-from tiltlm.data.splitting import pair_key, subsample
+from tiltlm.data.splitting import example_key, subsample
 from tiltlm.data.tokens.packing import pack_sequences
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
-from tiltlm.records import TokenizedPair, TokenizedSequence
 from tiltlm.runs.records import Estimate
 from tiltlm.statistics import bootstrap_mean
 
@@ -158,16 +158,16 @@ def main() -> None:
     reporter = Reporter()
     around = circumstances("float32")
     setup = set_up(_config(arguments))
-    loaded = load_pairs(
+    loaded = load_examples(
         demo.TRAIN if arguments.data == DEMO else arguments.data, setup.config.data, HubConfig(), "train"
     )
-    one_per_prompt = list({pair_key(pair): pair for pair in reversed(loaded.pairs)}.values())
+    one_per_prompt = list({example_key(pair): pair for pair in reversed(loaded.examples)}.values())
     tokenized = setup.tokenizer(one_per_prompt)
-    fitting = {pair.id for pair in tokenized.pairs}
+    fitting = {pair.id for pair in tokenized.examples}
     # Drawn after tokenization, so that pairs that are too long do not make the sample smaller.
     usable = [pair for pair in one_per_prompt if pair.id in fitting]
     drawn = {usable[number].id for number in subsample(usable, arguments.pairs, arguments.seed)}
-    pairs = [pair for pair in tokenized.pairs if pair.id in drawn]
+    pairs = [pair for pair in tokenized.examples if pair.id in drawn]
 
     scorer = PairScorer(load_model(setup.source, setup.device))
     scored = score_pairs(setup, scorer, pairs, arguments, reporter)
@@ -175,7 +175,7 @@ def main() -> None:
     record = Record(
         arguments={name: value for name, value in dataclasses.asdict(arguments).items() if name != "output"},
         format=loaded.source.format,
-        pairs_read=len(loaded.pairs),
+        pairs_read=len(loaded.examples),
         prompts_read=len(one_per_prompt),
         pairs_dropped_by_length=len(tokenized.dropped),
         pairs_scored=len(scored),
@@ -213,7 +213,7 @@ def _config(arguments: Arguments) -> Config:
 
 
 def score_pairs(
-    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedPair], arguments: Arguments, reporter: Reporter
+    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedExample], arguments: Arguments, reporter: Reporter
 ) -> list[ScoredPair]:
     """Samples one answer to each pair's prompt and scores all three."""
     prompts = [pair.chosen.ids[: pair.chosen.first_scored].tolist() for pair in pairs]

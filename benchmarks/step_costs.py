@@ -38,14 +38,15 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from machine import Circumstances, circumstances, write_record
 from tiltlm import demo
 from tiltlm.config import Config, HubConfig, load_config
-from tiltlm.data.loading import load_pairs
+from tiltlm.data.conversion import load_examples
 from tiltlm.data.splitting import subsample
+from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, generate_answers
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
 from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
-from tiltlm.records import ReferencedPair, TokenizedPair
+from tiltlm.records import ReferencedPair
 from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.training.loop import StopRequest, Trainer
 from tiltlm.training.metrics import MetricsLog
@@ -124,15 +125,15 @@ class Bench:
 
     setup: Setup
     scorer: PairScorer
-    pairs: list[TokenizedPair]
+    pairs: list[TokenizedExample]
     folder: Path
 
     @staticmethod
     def of(arguments: Arguments, folder: Path) -> Bench:
         setup = set_up(_config(arguments))
-        loaded = load_pairs(demo.TRAIN, setup.config.data, HubConfig(), "train")
-        drawn = subsample(loaded.pairs, arguments.pairs, arguments.seed)
-        pairs = setup.tokenizer([loaded.pairs[number] for number in drawn]).pairs
+        loaded = load_examples(demo.TRAIN, setup.config.data, HubConfig(), "train")
+        drawn = subsample(loaded.examples, arguments.pairs, arguments.seed)
+        pairs = list(setup.tokenizer([loaded.examples[number] for number in drawn]).examples)
         return Bench(setup, PairScorer(load_model(setup.source, setup.device)), pairs, folder)
 
     @property

@@ -1,4 +1,4 @@
-"""The frozen types that flow from room to room: pairs, tokens, packed rows, log-probabilities, losses.
+"""The frozen types that flow from room to room: packed rows, log-probabilities, losses.
 
 Shape suffixes of tensor names: P pairs, S scored positions, R rows, L row length.
 """
@@ -7,88 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat: `role` is `system`, `user`, `assistant` or another the chat template knows.
-
-    further: what else the message says, such as `tool_calls` or `reasoning_content`: names in alphabetical order, each
-        with the JSON text of its value, so that messages can be compared and counted.
-    """
-
-    role: str
-    content: str
-    further: tuple[tuple[str, str], ...] = ()
-
-
-# Verbatim text, or a chat still to be rendered by the model's template.
-Text = str | tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PreferencePair:
-    """A prompt with a preferred and a less preferred completion, as read from the user's data.
-
-    `id` names the pair in every message and report: the file and line (or row) it came from, with
-    a suffix where one row gives several pairs. Either all three texts are verbatim strings, which
-    are concatenated as they stand, or all three are messages for the model's chat template.
-
-    tools: JSON text of the list of tools that the chat template is given; None where there are none.
-    """
-
-    id: str
-    prompt: Text
-    chosen: Text
-    rejected: Text
-    tools: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedPair:
-    """A row or pair that is not used, and why. Every one is listed in `data_report.json`."""
-
-    id: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenizedSequence:
-    """Prompt and completion as one token sequence.
-
-    ids: int32 token ids, shape (tokens,).
-    first_scored: index of the first token that belongs to the completion; at least 1.
-    tokens_cut: how many tokens the completion lost at its end.
-    """
-
-    ids: np.ndarray
-    first_scored: int
-    tokens_cut: int = 0
-
-    @property
-    def scored_tokens(self) -> int:
-        return len(self.ids) - self.first_scored
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenizedPair:
-    """Both sequences of a pair, ready to be packed. `prompt_tokens_cut` were removed of the prompt."""
-
-    id: str
-    chosen: TokenizedSequence
-    rejected: TokenizedSequence
-    prompt_tokens_cut: int = 0
+from tiltlm.data.tokens.token_columns import TokenizedExample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferencedPair:
     """A pair with its reference log-probabilities, log pi_ref(y|x) in nats: what a training step reads."""
 
-    pair: TokenizedPair
+    pair: TokenizedExample
     chosen_logp: float
     rejected_logp: float
 

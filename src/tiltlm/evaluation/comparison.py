@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
 from tiltlm.data.tokens.packing import pack_sequences
+from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.evaluation.generation import Answer as Generated
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.model.vocabulary import require_embedded
-from tiltlm.records import TokenizedSequence
 from tiltlm.runs.records import (
     Answer,
     Answers,

@@ -20,10 +20,11 @@ import torch
 from transformers import PreTrainedModel
 
 from tiltlm.data.tokens.packing import micro_batches, pack_pairs
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import SCORER_REVISION, PairScorer, sequence_logps
-from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
+from tiltlm.records import ReferencedPair
 from tiltlm.storage.cache import REFERENCE_SUFFIX
 
 PAIRS_AT_ONCE = 64
@@ -98,14 +99,14 @@ def _key(sequence: TokenizedSequence) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def missing_pairs(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list[TokenizedPair]:
+def missing_pairs(pairs: Sequence[TokenizedExample], cache: ReferenceCache) -> list[TokenizedExample]:
     """Pairs of which at least one side is not in the cache."""
     return [pair for pair in pairs if cache.get(pair.chosen) is None or cache.get(pair.rejected) is None]
 
 
 def fill_cache(
     scorer: PairScorer,
-    pairs: Sequence[TokenizedPair],
+    pairs: Sequence[TokenizedExample],
     cache: ReferenceCache,
     precision: torch.dtype,
     token_budget: int,
@@ -123,8 +124,8 @@ def fill_cache(
 
 
 def scored(
-    scorer: PairScorer, pairs: Sequence[TokenizedPair], precision: torch.dtype, token_budget: int
-) -> Iterator[tuple[list[TokenizedPair], list[tuple[float, float]]]]:
+    scorer: PairScorer, pairs: Sequence[TokenizedExample], precision: torch.dtype, token_budget: int
+) -> Iterator[tuple[list[TokenizedExample], list[tuple[float, float]]]]:
     """Pairs, some at a time, with their (chosen, rejected) log-probabilities under a model that is not trained.
 
     Raises:
@@ -152,7 +153,7 @@ def _finite(values: Sequence[float]) -> bool:
     return all(abs(value) < float("inf") for value in values)
 
 
-def with_reference(pairs: Sequence[TokenizedPair], cache: ReferenceCache) -> list[ReferencedPair]:
+def with_reference(pairs: Sequence[TokenizedExample], cache: ReferenceCache) -> list[ReferencedPair]:
     """Joins pairs with their cached values; every pair must be in the cache."""
     joined = []
     for pair in pairs:

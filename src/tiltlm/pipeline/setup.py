@@ -8,7 +8,7 @@ import torch
 
 from tiltlm.config import Config
 from tiltlm.data.tokens.templates import choose_template
-from tiltlm.data.tokens.tokenization import PairTokenizer, check_limits
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import Comparer
 from tiltlm.model.finding import ModelSource, find_model
@@ -22,7 +22,7 @@ class Setup:
 
     config: Config
     source: ModelSource
-    tokenizer: PairTokenizer
+    tokenizer: ExampleTokenizer
     positions: int | None
     device: torch.device
     precision: torch.dtype
@@ -45,7 +45,7 @@ def set_up(config: Config) -> Setup:
     facts = model_facts(source, tokenizer)
     check_limits(config.data, config.comparison, facts.positions)
     choose_template(tokenizer, config.model.chat_template)
-    encoder = PairTokenizer(tokenizer, config.data, facts.terminators)
+    encoder = ExampleTokenizer(tokenizer, config.data, facts.terminators)
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
 

@@ -16,6 +16,7 @@ from tiltlm.config.validation import require_warmup
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
+from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
 from tiltlm.model.dither import add_dither, remove_dither
@@ -31,7 +32,7 @@ from tiltlm.model.weights import load_model
 from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup, comparer_for, device_name, prompt_room, reference_source, set_up
-from tiltlm.records import ReferencedPair, TokenizedPair
+from tiltlm.records import ReferencedPair
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.environment import describe_environment
@@ -154,8 +155,8 @@ def _reference(
     if setup.config.model.reference is not None:
         reference = PairScorer(load_model(reference_source(setup), setup.device))
         _require_vocabulary(setup, reference.model, data)
-    exact = _cached(setup, reference, data.eval, torch.float32, reporter)
-    start = exact if reference is scorer else _cached(setup, scorer, data.eval, torch.float32, reporter)
+    exact = _cached(setup, reference, list(data.eval), torch.float32, reporter)
+    start = exact if reference is scorer else _cached(setup, scorer, list(data.eval), torch.float32, reporter)
     if setup.precision is not torch.float32:
         for one in (scorer,) if reference is scorer else (scorer, reference):
             add_dither(one.model)
@@ -165,7 +166,7 @@ def _reference(
 
 
 def _cached(
-    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedPair], precision: torch.dtype, reporter: Reporter
+    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedExample], precision: torch.dtype, reporter: Reporter
 ) -> list[ReferencedPair]:
     """Pairs with a model's log-probabilities, from the cache or computed now."""
     name = str(precision).removeprefix("torch.")

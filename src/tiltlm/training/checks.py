@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tiltlm.data.tokens.packing import pack_pairs
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.token_columns import TokenizedSequence
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
-from tiltlm.records import PackedBatch, PairLogps, ReferencedPair, TokenizedSequence
+from tiltlm.records import PackedBatch, PairLogps, ReferencedPair
 from tiltlm.runs.records import Check
 from tiltlm.training.loop import Trainer, reference_logps
 
@@ -36,7 +37,7 @@ class _Result:
     explanation: str
 
 
-def run_checks(trainer: Trainer, items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> list[Check]:
+def run_checks(trainer: Trainer, items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> list[Check]:
     """All checks, on the pairs of the first step.
 
     Args:
@@ -62,7 +63,7 @@ def _sequences(items: Sequence[ReferencedPair]) -> list[TokenizedSequence]:
     return [sequence for item in items for sequence in (item.pair.chosen, item.pair.rejected)]
 
 
-def _one_bos(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
+def _one_bos(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> _Result:
     bos, wanted = tokenizer.tokenizer.bos_token_id, tokenizer.adds_bos
     doubled = missing = within = 0
     for sequence in _sequences(items):
@@ -82,7 +83,7 @@ def _one_bos(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Resu
     )
 
 
-def _eos_present(items: Sequence[ReferencedPair], tokenizer: PairTokenizer) -> _Result:
+def _eos_present(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> _Result:
     # A completion that was cut does not end where the answer did.
     sequences = [sequence for sequence in _sequences(items) if not sequence.tokens_cut]
     ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)

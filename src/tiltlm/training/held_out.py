@@ -11,10 +11,11 @@ import torch
 
 from tiltlm.config import LossConfig
 from tiltlm.data.tokens.grouping import prompt_groups
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.model.reference import scored
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import LossSettings, PairLogps, ReferencedPair, TokenizedPair
+from tiltlm.records import LossSettings, PairLogps, ReferencedPair
 from tiltlm.runs.records import Estimate, Evaluation
 from tiltlm.statistics import Z_95, clustered_mean
 from tiltlm.training.metrics import PairSums, eval_row
@@ -32,13 +33,13 @@ class HeldOut:
     start_P2: np.ndarray
 
     @property
-    def tokenized(self) -> list[TokenizedPair]:
+    def tokenized(self) -> list[TokenizedExample]:
         return [item.pair for item in self.pairs]
 
     @property
     def prompts(self) -> list[int]:
         """Of each pair, the number of its prompt."""
-        return prompt_groups(self.tokenized)
+        return prompt_groups(TokenColumns.of(self.tokenized))
 
 
 def values_of(pairs: Sequence[ReferencedPair]) -> np.ndarray:
@@ -48,7 +49,7 @@ def values_of(pairs: Sequence[ReferencedPair]) -> np.ndarray:
 
 def exact_logps(
     scorer: PairScorer,
-    pairs: Sequence[TokenizedPair],
+    pairs: Sequence[TokenizedExample],
     token_budget: int,
     advance: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
@@ -119,7 +120,7 @@ def _margins(log_ratios_P2: np.ndarray, beta: float) -> np.ndarray:
     return margins
 
 
-def _pair_logps(values_P2: np.ndarray, pairs: Sequence[TokenizedPair]) -> PairLogps:
+def _pair_logps(values_P2: np.ndarray, pairs: Sequence[TokenizedExample]) -> PairLogps:
     counts = torch.tensor([[pair.chosen.scored_tokens, pair.rejected.scored_tokens] for pair in pairs])
     logps = torch.from_numpy(values_P2)
     return PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])

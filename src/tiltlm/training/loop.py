@@ -19,6 +19,7 @@ from tiltlm.config import Config, TrainingConfig
 from tiltlm.data.ordering import batches, steps_per_epoch
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.packing import micro_batches, pack_pairs
+from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.dpo_loss import LOSSES
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import arithmetic
@@ -238,7 +239,7 @@ class Trainer:
         both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
         sums = PairSums()
         sums.add(both, self.objective(both, both))
-        return eval_row(sums, prompt_groups([item.pair for item in items]), 0, 0.0, 0.0)
+        return eval_row(sums, prompt_groups(TokenColumns.of(item.pair for item in items)), 0, 0.0, 0.0)
 
     @torch.no_grad()
     def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
@@ -247,7 +248,9 @@ class Trainer:
         for group in self.micro_batches(items):
             policy, output, _ = self.score(group)
             sums.add(policy, output)
-        return eval_row(sums, prompt_groups([item.pair for item in items]), step, epoch, time.perf_counter() - start)
+        return eval_row(
+            sums, prompt_groups(TokenColumns.of(item.pair for item in items)), step, epoch, time.perf_counter() - start
+        )
 
 
 def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
+from tiltlm.records import PackedBatch
 
 ROW_COLUMNS = 512
 """Rows are filled up to this length, or to the largest tree's. Longer rows share more (a system prompt common to all
@@ -48,13 +49,15 @@ def shared_prefix(a: np.ndarray, b: np.ndarray) -> int:
     return int(different.argmax()) if different.any() else shortest
 
 
-def micro_batches(pairs: Sequence[TokenizedPair], token_budget: int, trees: bool = True) -> list[list[TokenizedPair]]:
+def micro_batches(
+    pairs: Sequence[TokenizedExample], token_budget: int, trees: bool = True
+) -> list[list[TokenizedExample]]:
     """Cuts pairs into groups whose rows hold at most `token_budget` columns, padding included.
 
     Pairs of like size come together, so that rows are full. A pair larger than the budget is a group of
     its own. The grouping changes speed and memory, never the gradient: losses are summed over pairs.
     """
-    groups: list[list[TokenizedPair]] = []
+    groups: list[list[TokenizedExample]] = []
     room: list[int] = []  # free columns of each row of the last group
     capacity = 0
     for size, pair in sorted(((_row_size(pair, trees), pair) for pair in pairs), key=lambda item: -item[0]):
@@ -71,7 +74,7 @@ def micro_batches(pairs: Sequence[TokenizedPair], token_budget: int, trees: bool
     return [part for group in groups for part in _within_budget(group, token_budget, trees)]
 
 
-def _within_budget(group: list[TokenizedPair], token_budget: int, trees: bool) -> list[list[TokenizedPair]]:
+def _within_budget(group: list[TokenizedExample], token_budget: int, trees: bool) -> list[list[TokenizedExample]]:
     """Halves a group that comes out too large: pairs of one prompt share a tree, which may want longer rows."""
     sequences = [sequence for pair in group for sequence in (pair.chosen, pair.rejected)]
     if not trees or len(group) == 1 or _columns(sequences) <= token_budget:
@@ -86,14 +89,14 @@ def _columns(sequences: Sequence[TokenizedSequence]) -> int:
     return len(sizes) * max(sizes)
 
 
-def _row_size(pair: TokenizedPair, trees: bool) -> int:
+def _row_size(pair: TokenizedExample, trees: bool) -> int:
     """Columns of the longest row this pair needs."""
     if trees:
         return tree_size((pair.chosen, pair.rejected))
     return max(len(pair.chosen.ids), len(pair.rejected.ids)) - 1
 
 
-def pack_pairs(pairs: Sequence[TokenizedPair], trees: bool = True) -> PackedBatch:
+def pack_pairs(pairs: Sequence[TokenizedExample], trees: bool = True) -> PackedBatch:
     """Packs pairs; pair p's chosen completion is segment 2p and its rejected completion 2p + 1."""
     return pack_sequences([sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)], trees)
 

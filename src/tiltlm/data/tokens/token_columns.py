@@ -7,7 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltlm.records import TokenizedSequence
+from tiltlm.objectives.interface import CHOSEN, REJECTED
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedSequence:
+    """Prompt and completion as one token sequence.
+
+    ids: int32 token ids, shape (tokens,).
+    first_scored: index of the first token that belongs to the completion; at least 1.
+    tokens_cut: how many tokens the completion lost at its end.
+    """
+
+    ids: np.ndarray
+    first_scored: int
+    tokens_cut: int = 0
+
+    @property
+    def scored_tokens(self) -> int:
+        return len(self.ids) - self.first_scored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +40,23 @@ class TokenizedExample:
     sequences: tuple[TokenizedSequence, ...]
     labels: tuple[int, ...]
     prompt_tokens_cut: int = 0
+
+    @staticmethod
+    def pair(
+        id: str, chosen: TokenizedSequence, rejected: TokenizedSequence, prompt_tokens_cut: int = 0
+    ) -> TokenizedExample:
+        """A preferred and a less preferred completion of one prompt."""
+        return TokenizedExample(id, (chosen, rejected), (CHOSEN, REJECTED), prompt_tokens_cut)
+
+    @property
+    def chosen(self) -> TokenizedSequence:
+        """The first chosen sequence."""
+        return self.sequences[self.labels.index(CHOSEN)]
+
+    @property
+    def rejected(self) -> TokenizedSequence:
+        """The first rejected sequence."""
+        return self.sequences[self.labels.index(REJECTED)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +124,12 @@ class TokenColumns:
         """How many tokens of each sequence are scored, shape (N,)."""
         counts: np.ndarray = np.diff(self.bounds) - self.first_scored
         return counts
+
+    @property
+    def all_pairs(self) -> bool:
+        """Whether every example is a chosen sequence, then a rejected one."""
+        pairs = np.array_equal(np.diff(self.members), np.full(len(self), 2))
+        return pairs and bool((self.labels.reshape(-1, 2) == (CHOSEN, REJECTED)).all())
 
     def sequence(self, number: int) -> TokenizedSequence:
         """One sequence, as a view."""
