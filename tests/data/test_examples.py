@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level, pair_tokenizer
 
 from tiltlm.data.examples import Example, Message, Text, contradictory
 from tiltlm.data.splitting import example_key
+from tiltlm.data.tokens import token_columns
+from tiltlm.data.tokens.names import Names
+from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
-from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
 
 few = settings(max_examples=40, deadline=None)
 words = st.lists(st.sampled_from(["yes", "no", "Ass", "istant", "é", "\n"]), min_size=1, max_size=12).map(" ".join)
@@ -84,7 +90,7 @@ def test_the_key_of_an_example_is_that_of_its_prompt() -> None:
     assert example_key(pair) == example_key(Example("p:2", "Q: ", (" maybe",), (CHOSEN,)))
 
 
-sequences = st.tuples(st.lists(st.integers(0, 99), min_size=2, max_size=6), st.integers(0, 3)).map(
+sequences = st.tuples(st.lists(st.integers(0, 2), min_size=2, max_size=6), st.integers(0, 3)).map(
     lambda given: TokenizedSequence(np.array(given[0], dtype=np.int32), 1, given[1])
 )
 examples = st.tuples(st.lists(sequences, min_size=1, max_size=4), st.integers(0, 9)).map(
@@ -110,3 +116,42 @@ def test_columns_hold_examples_and_take_is_what_a_list_would_give(
     assert content(columns.take(numbers)) == content(TokenColumns.of([given_[number] for number in numbers]))
     assert content(columns) == content(columns.take(range(len(columns))))
     assert columns.scored_tokens.tolist() == [s.scored_tokens for e in given_ for s in e.sequences]
+
+
+@few
+@given(st.lists(examples, max_size=8), st.integers(1, 20))
+def test_a_take_in_small_portions_is_the_same(given_: list[TokenizedExample], at_once: int) -> None:
+    columns = TokenColumns.of(given_)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_columns, "_TOKENS_AT_ONCE", at_once)
+        turned = columns.take(np.arange(len(columns))[::-1])
+        laid_out = tokens_laid_out(columns)
+    assert content(turned) == content(columns)[::-1]
+    assert laid_out == tokens_laid_out(columns)
+
+
+def tree_size(rows: list[tuple[int, ...]]) -> int:
+    """The number of different beginnings, which are the nodes of the trie."""
+    return len({row[:end] for row in rows for end in range(1, len(row) + 1)})
+
+
+@few
+@given(st.lists(examples, max_size=8), st.data())
+def test_what_is_shared_is_what_a_trie_shares(given_: list[TokenizedExample], data: st.DataObject) -> None:
+    rows = [[tuple(s.ids[:-1].tolist()) for s in example.sequences] for example in given_]
+    expected = (sum(map(tree_size, rows)), sum(len(row) for some in rows for row in some))
+    assert tokens_laid_out(TokenColumns.of(given_)) == expected
+    mismatched = [
+        replace(e, sequences=(*e.sequences, data.draw(sequences)), labels=(*e.labels, MISMATCHED)) for e in given_
+    ]
+    assert tokens_laid_out(TokenColumns.of(mismatched)) == expected
+
+
+@few
+@given(st.lists(st.text(st.characters(codec=None), max_size=5)), st.data())
+def test_names_are_kept_whatever_they_hold(given_: list[str], data: st.DataObject) -> None:
+    names = Names.of(given_)
+    assert list(names) == given_ and len(names) == len(given_)
+    numbers = data.draw(st.lists(st.integers(0, len(given_) - 1), max_size=10)) if given_ else []
+    assert list(names.take(np.array(numbers, dtype=np.int64))) == [given_[number] for number in numbers]
+    assert list(names[1:3]) == given_[1:3]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiltlm.data.conversion import LoadedExamples
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokens.packing import tree_size
+from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.objectives.interface import CHOSEN, REJECTED
@@ -96,9 +96,10 @@ def _source(part: LoadedExamples) -> Source:
 
 def _split(part: Tokenized) -> Split:
     columns = TokenColumns.of(part.examples)
-    lengths, scored = np.diff(columns.bounds), columns.scored_tokens
+    scored = columns.scored_tokens
     chosen, rejected = (scored[columns.labels == label] for label in (CHOSEN, REJECTED))
     pairs = len(columns) > 0 and columns.all_pairs
+    laid_out, without_sharing = tokens_laid_out(columns)
     return Split(
         pairs=len(columns),
         prompts=len({prompt_key(rendered.prompt) for rendered in part.rendered}),
@@ -108,8 +109,8 @@ def _split(part: Tokenized) -> Split:
         chosen_longer=float(np.mean(chosen > rejected)) if pairs else None,
         prompts_cut=int(np.count_nonzero(columns.prompt_tokens_cut)),
         completions_cut=int(np.count_nonzero(columns.tokens_cut)),
-        tokens_laid_out=sum(tree_size(example.sequences) for example in columns),
-        tokens_without_sharing=int((lengths - 1).sum()),
+        tokens_laid_out=laid_out,
+        tokens_without_sharing=without_sharing,
     )
 
 

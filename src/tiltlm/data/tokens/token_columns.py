@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiltlm.data.tokens.names import Names
 from tiltlm.objectives.interface import CHOSEN, REJECTED
+
+_TOKENS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,11 +91,11 @@ class TokenColumns:
         sequences = [sequence for example in given for sequence in example.sequences]
         return TokenColumns(
             ids=np.concatenate([s.ids for s in sequences]) if sequences else np.empty(0, dtype=np.int32),
-            bounds=_bounds([len(s.ids) for s in sequences]),
+            bounds=bounds_of([len(s.ids) for s in sequences]),
             first_scored=np.array([s.first_scored for s in sequences], dtype=np.int32),
             tokens_cut=np.array([s.tokens_cut for s in sequences], dtype=np.int32),
             labels=np.array([label for example in given for label in example.labels], dtype=np.int8),
-            members=_bounds([len(example.sequences) for example in given]),
+            members=bounds_of([len(example.sequences) for example in given]),
             prompt_tokens_cut=np.array([example.prompt_tokens_cut for example in given], dtype=np.int32),
             names=[example.id for example in given],
         )
@@ -136,10 +139,53 @@ class TokenColumns:
         ids = self.ids[self.bounds[number] : self.bounds[number + 1]]
         return TokenizedSequence(ids, int(self.first_scored[number]), int(self.tokens_cut[number]))
 
-    def take(self, numbers: Sequence[int]) -> TokenColumns:
+    def take(self, numbers: Sequence[int] | np.ndarray) -> TokenColumns:
         """The columns of some of the examples, in the given order."""
-        return TokenColumns.of(self[number] for number in numbers)
+        taken = np.asarray(numbers, dtype=np.int64)
+        counts = self.members[taken + 1] - self.members[taken]
+        sequences = ranges(self.members[taken], counts)
+        lengths = self.bounds[sequences + 1] - self.bounds[sequences]
+        return TokenColumns(
+            ids=_gathered(self.ids, self.bounds[sequences], lengths),
+            bounds=bounds_of(lengths),
+            first_scored=self.first_scored[sequences],
+            tokens_cut=self.tokens_cut[sequences],
+            labels=self.labels[sequences],
+            members=bounds_of(counts),
+            prompt_tokens_cut=self.prompt_tokens_cut[taken],
+            names=self.names.take(taken) if isinstance(self.names, Names) else [self.names[n] for n in taken.tolist()],
+        )
 
 
-def _bounds(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where parts of these lengths begin when they stand one after another, and where the last one ends; int64."""
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, dtype=np.int64, out=bounds[1:])
+    return bounds
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers of several ranges, one after another; int64."""
+    ends = np.cumsum(lengths)
+    numbers: np.ndarray = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+    return numbers
+
+
+def _gathered(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Parts of an array, one after another."""
+    bounds = bounds_of(lengths)
+    gathered = np.empty(bounds[-1], dtype=ids.dtype)
+    # The places of all tokens at once would take twice the memory of the tokens themselves.
+    for first, last in portions(bounds):
+        gathered[bounds[first] : bounds[last]] = ids[ranges(starts[first:last], lengths[first:last])]
+    return gathered
+
+
+def portions(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cuts parts with these bounds into runs [first, last) of some million tokens, a long part being a run alone."""
+    first, parts = 0, len(bounds) - 1
+    while first < parts:
+        last = int(np.searchsorted(bounds, bounds[first] + _TOKENS_AT_ONCE, side="right")) - 1
+        last = min(max(last, first + 1), parts)
+        yield first, last
+        first = last
