@@ -10,11 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 """Labels of sequences: a preferred or desirable answer, the other, and an answer to another prompt (see `Needs`)."""
+
+SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+"""How the settings of every objective are declared: `@dataclass(frozen=True, config=SETTINGS)` of pydantic, ranges as
+`Annotated[float, Field(...)]`, a help text under each field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Needs:
 
     unit: what has one loss: a pair (an example's chosen and rejected answer), or every labelled completion.
     reference: log-probabilities of the reference; where no objective needs them that stage does not run.
+    counts: how many tokens each sum has. A run always knows it; who gives log-probabilities by hand is asked for it.
     tokens: log-probabilities token by token, not only their sums.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
     mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
@@ -30,6 +37,7 @@ class Needs:
 
     unit: Literal["pair", "completion"] = "pair"
     reference: bool = True
+    counts: bool = False
     tokens: bool = False
     coupled: bool = False
     mismatched: bool = False
@@ -63,6 +71,17 @@ class Scored:
         assert self.reference_logps_N is not None
         return self.logps_N - self.reference_logps_N
 
+    def token_log_ratios(self) -> Tensor:
+        """log pi - log pi_ref of each scored token, in nats, shape (T,)."""
+        assert self.token_logps_T is not None
+        assert self.reference_token_logps_T is not None
+        return self.token_logps_T - self.reference_token_logps_T
+
+    def sums(self, values_T: Tensor) -> Tensor:
+        """Values of tokens, summed by sequence; shape (N,)."""
+        assert self.sequence_T is not None
+        return values_T.new_zeros(len(self.tokens_N)).index_add(0, self.sequence_T, values_T)
+
 
 def sides(values_N: Tensor) -> tuple[Tensor, Tensor]:
     """Values of the sequences of pairs, as (chosen_P, rejected_P)."""
@@ -80,11 +99,12 @@ class LossOutput:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An objective of the field, under the field's name.
+    """An objective of the field, under the field's name. A value of this type in a module of this package declares it.
 
     loss: the losses of scored sequences, given an instance of `settings`; pure, and finite wherever its arguments are.
-    settings: a frozen dataclass with a default, a range and a help text for every field.
+    settings: a frozen dataclass (see SETTINGS) with a default, a range and a help text for every field.
     what: one sentence on what it does and when to use it.
+    aliases: what other trainers call it, for the error that names the nearest objective; not accepted as a name.
     """
 
     name: str
@@ -92,3 +112,4 @@ class Objective:
     settings: type
     needs: Needs
     what: str
+    aliases: tuple[str, ...] = ()

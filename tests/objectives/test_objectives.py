@@ -1,0 +1,184 @@
+"""What holds for every objective, whatever its equation: a new one is held to it by being declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from scored_examples import Completion, random_examples, scored
+from torch import Tensor
+
+from tiltlm.objectives import ALIASES, OBJECTIVES, gathered
+from tiltlm.objectives.interface import MISMATCHED, Objective
+
+every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+
+
+def of(objective: Objective, examples: list[list[Completion]]) -> tuple[Tensor, Tensor]:
+    output = objective.loss(scored(examples, objective.needs), objective.settings())
+    return output.losses_U, output.rewards_N
+
+
+@every
+def test_one_loss_a_unit_and_one_detached_reward_a_sequence(objective: Objective) -> None:
+    examples = random_examples(objective.needs, 5)
+    for example in examples:
+        for completion in example:
+            completion.policy.requires_grad_()
+    losses_U, rewards_N = of(objective, examples)
+    assert losses_U.shape == (5,)
+    assert rewards_N.shape == (sum(len(example) for example in examples),)
+    assert losses_U.requires_grad
+    assert not rewards_N.requires_grad
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_come_in_the_type_of_the_log_probabilities(objective: Objective, dtype: torch.dtype) -> None:
+    examples = [
+        [dataclasses.replace(one, policy=one.policy.to(dtype), reference=one.reference.to(dtype)) for one in example]
+        for example in random_examples(objective.needs, 3)
+    ]
+    assert all(values.dtype == dtype for values in of(objective, examples))
+
+
+@every
+def test_the_gradient_is_that_of_finite_differences(objective: Objective) -> None:
+    """In every token of every completion but mismatched ones, which only set a level and are not trained."""
+    examples = random_examples(objective.needs, 4, seed=1)
+    trained = [one for example in examples for one in example if one.label != MISMATCHED]
+
+    def losses(*policies: Tensor) -> Tensor:
+        given = dict(zip(map(id, trained), policies, strict=True))
+        moved = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
+        return of(objective, moved)[0]
+
+    torch.autograd.gradcheck(losses, [one.policy.clone().requires_grad_() for one in trained])
+
+
+@every
+def test_examples_in_another_order_have_their_losses_in_that_order(objective: Objective) -> None:
+    examples = random_examples(objective.needs, 6, seed=2)
+    order = [3, 0, 5, 1, 4, 2]
+    losses_U, _ = of(objective, examples)
+    shuffled_U, _ = of(objective, [examples[number] for number in order])
+    torch.testing.assert_close(shuffled_U, losses_U[order], rtol=1e-14, atol=1e-14)
+
+
+@every
+def test_only_coupled_losses_depend_on_the_batch(objective: Objective) -> None:
+    examples = random_examples(objective.needs, 6, seed=3, spread=3.0)
+    whole, _ = of(objective, examples)
+    parts = torch.cat([of(objective, examples[:2])[0], of(objective, examples[2:])[0]])
+    assert torch.allclose(whole, parts, rtol=1e-12, atol=0) != objective.needs.coupled
+
+
+@every
+@pytest.mark.parametrize("ratio", [-1e4, 1e4])
+def test_far_from_the_reference_loss_and_gradient_are_finite(objective: Objective, ratio: float) -> None:
+    """All log-ratios at 1e4 nats either way, and one side alone; in float32, as in training."""
+    for moved in ((ratio, ratio), (ratio, -ratio), (ratio, 0.0)):
+        examples = random_examples(objective.needs, 4, seed=4)
+        policies = []
+        for number, one in enumerate(one for example in examples for one in example):
+            policies.append(one.policy.float().add(moved[number % 2] / len(one.policy)).requires_grad_())
+        drawn = iter(policies)
+        far = [[dataclasses.replace(o, policy=next(drawn), reference=o.policy.float()) for o in e] for e in examples]
+        losses_U, rewards_N = of(objective, far)
+        losses_U.sum().backward()
+        assert losses_U.isfinite().all()
+        assert rewards_N.isfinite().all()
+        assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
+
+
+@every
+def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective) -> None:
+    """`scored` leaves out what is not declared; and what is declared is read: the losses move with it."""
+    examples = random_examples(objective.needs, 4, seed=5)
+    losses_U, _ = of(objective, examples)
+    if objective.needs.reference:
+        moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
+        assert not torch.allclose(of(objective, moved)[0], losses_U)
+    given_scored = scored(examples, objective.needs)
+    longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
+    reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
+    assert reads_counts == objective.needs.counts or objective.needs.tokens
+    if objective.needs.mismatched:
+        far = [
+            [dataclasses.replace(o, policy=o.reference + 1) if o.label == MISMATCHED else o for o in e]
+            for e in examples
+        ]
+        assert not torch.allclose(of(objective, far)[0], losses_U)
+
+
+@every
+def test_settings_have_defaults_and_help_and_refuse_what_is_not_theirs(objective: Objective) -> None:
+    settings = objective.settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.beta = 1.0
+    described = TypeAdapter(objective.settings).json_schema()["properties"].values()
+    ranges = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "enum"}
+    assert all("default" in field and field["description"] and ranges & set(field) for field in described)
+    with pytest.raises(ValueError, match="betta"):
+        objective.settings(betta=0.1)
+    with pytest.raises(ValueError, match="beta"):
+        objective.settings(beta="0.1")
+
+
+@every
+def test_it_says_what_it_is_and_where_it_comes_from(objective: Objective) -> None:
+    assert objective.what.endswith(".")
+    text = objective.loss.__doc__
+    assert text is not None
+    for said in ("arXiv", "loss", "Units:", "At the start", "Rewards:"):
+        assert said in text
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, tiltlm.objectives as o; o.OBJECTIVES['sigmoid'].settings(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_aliases_lead_to_objectives_and_shadow_none() -> None:
+    assert set(ALIASES.values()) <= set(OBJECTIVES)
+    assert not set(ALIASES) & set(OBJECTIVES)
+
+
+NEW = """
+from tiltlm.objectives.dpo import SIGMOID
+from tiltlm.objectives.interface import Needs, Objective
+
+NEW = Objective("{name}", SIGMOID.loss, SIGMOID.settings, Needs(), "For a test.", ({aliases}))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "more_objectives"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == folder.name]:
+        del sys.modules[name]
+
+
+def test_a_new_file_is_a_new_objective(package: Path) -> None:
+    (package / "novel.py").write_text(NEW.format(name="novel", aliases="'newest',"))
+    found = gathered(package.name, [str(package)])
+    assert set(found) == {"novel", "sigmoid"}
+    assert found["sigmoid"] is OBJECTIVES["sigmoid"], "one that is imported from elsewhere is the same, not another"
+
+
+@pytest.mark.parametrize(("name", "aliases"), [("novel", ""), ("other", "'novel',"), ("other", "'dpo',")])
+def test_two_of_one_name_are_refused(package: Path, name: str, aliases: str) -> None:
+    (package / "novel.py").write_text(NEW.format(name="novel", aliases=""))
+    (package / "same.py").write_text(NEW.format(name=name, aliases=aliases))
+    with pytest.raises(ValueError, match=r"novel|dpo"):
+        gathered(package.name, [str(package)])
