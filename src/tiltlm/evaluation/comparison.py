@@ -11,14 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
-from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.evaluation.generation import Answer as Generated
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.scoring import score, totals
+from tiltlm.model.scoring import score_sequences
 from tiltlm.model.vocabulary import require_embedded
-from tiltlm.objectives.interface import CHOSEN
 from tiltlm.runs.records import (
     Answer,
     Answers,
@@ -169,11 +168,8 @@ class AnswerComparison:
 
     def _logps(self, scorer: Scorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
         """log pi(y|x) of each sequence's completion at a temperature, in nats."""
-        examples = (TokenizedExample(f"answer {n}", (one,), (CHOSEN,)) for n, one in enumerate(sequences))
-        columns = TokenColumns.of(examples)
-        values = score(scorer, columns, self.precision, self.token_budget, temperature=temperature)
-        logps: list[float] = totals(values, columns).tolist()
-        return logps
+        scored = score_sequences(scorer, sequences, self.precision, self.token_budget, temperature)
+        return [float(values.sum()) for values in scored]
 
 
 def _sequence(prompt: Prompt, answer: Generated) -> TokenizedSequence:
