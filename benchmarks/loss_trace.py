@@ -20,9 +20,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
+from tiltlm.runs.run_files import read_run
 from transformers import (
     AutoTokenizer,
     Gemma3ForCausalLM,
@@ -38,7 +40,6 @@ from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, Mode
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.reporter import LogReporter
 from tiltlm.pipeline.run import train
-from tiltlm.runs.run_files import read_run
 
 Trace = list[dict[str, float | str | None]]
 """One row of figures after another, floats as they are."""
@@ -62,11 +63,11 @@ class Arguments:
 def tiny_models(folder: Path) -> Iterator[tuple[str, Path]]:
     """Random models of a few hundred thousand weights, with the embedded model's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model())
-    common = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    common: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     gpt2 = GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=1024, **common)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 1024}
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 1024}
     llama = LlamaConfig(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, **shape, **common)
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     gemma = Gemma3TextConfig(num_hidden_layers=4, sliding_window=64, **heads, **shape, **common)
     torch.manual_seed(0)
     built: tuple[tuple[str, PreTrainedModel], ...] = (

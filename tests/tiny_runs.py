@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiltlm.records import ReferencedPair
 from tiny_models import SHAREABLE, VOCABULARY, build
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
@@ -15,7 +16,6 @@ from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingCo
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address, with_reference
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import ReferencedPair
 from tiltlm.training.loop import Trainer
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import DataConfig
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 
-GPT2_FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "gpt2-bpe"
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 
 # Every turn ends with the end-of-turn token and a newline, as ChatML's do.

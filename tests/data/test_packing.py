@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiltlm.data.tokens.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
+from tiltlm.records import PackedBatch
 
 from tiltlm.data.tokens import packing
-from tiltlm.data.tokens.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.records import PackedBatch
 
 many, few = settings(max_examples=60, deadline=None), settings(max_examples=20, deadline=None)
 # So few different tokens that sequences share prefixes by chance; 0 is what padding holds.

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiltlm.data.tokens.packing import pack_sequences
 from tiny_models import SHAREABLE, build
 from torch import Tensor
 
-from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.model import dither
 from tiltlm.model.dither import add_dither, move, noise, remove_dither, rounded_parameters

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiltlm.records import ReferencedPair
 from tiny_runs import pairs, referenced, tiny_model, trainer
 from tiny_tokenizers import byte_level
 
@@ -18,7 +19,6 @@ from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import ReferencedPair
 from tiltlm.runs.records import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
