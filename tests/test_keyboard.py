@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import commands, main
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.output import watched_output
-from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
@@ -327,12 +327,12 @@ def test_a_loaded_model_that_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
-    require_fit(10**9, tmp_path, Reporter())
+    require_fit(10**9, tmp_path, ConsoleReporter())
     assert capsys.readouterr().out == ""
-    require_fit(2 * 10**9, tmp_path, Reporter())
+    require_fit(2 * 10**9, tmp_path, ConsoleReporter())
     assert "the disk may be too full for the trained model: 4.0 GB are free" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"the trained model takes about 4\.2 GB, and 4\.0 GB are free"):
-        require_fit(2 * 10**9 + 10**8, tmp_path, Reporter())
+        require_fit(2 * 10**9 + 10**8, tmp_path, ConsoleReporter())
 
 
 def test_the_file_that_cannot_be_written_is_named(

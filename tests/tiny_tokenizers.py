@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import DataConfig
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 
@@ -49,9 +49,9 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
     return _wrapped(tokenizer, bos, chat_template, None, True)
 
 
-def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> PairTokenizer:
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
-    return PairTokenizer(tokenizer, DataConfig(**settings))
+    return ExampleTokenizer(tokenizer, DataConfig(**settings))
 
 
 def _wrapped(

@@ -103,14 +103,14 @@ def _train(words: Sequence[str]) -> int:
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     # Imported here, so that help and mistakes in options do not wait for PyTorch.
-    from tiltlm.console import Reporter
-    from tiltlm.pipeline.training_run import train
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.pipeline.run import train
 
-    reporter = Reporter()
+    reporter = ConsoleReporter()
     if note is not None:
         reporter.say(note)
-    summary = train(config, ("tiltlm", "train", *words), reporter)
-    return 0 if summary.completed else 130
+    run = train(config, ("tiltlm", "train", *words), reporter)
+    return 0 if run.summary.completed else 130
 
 
 def _compare(words: Sequence[str]) -> int:
@@ -122,11 +122,11 @@ def _compare(words: Sequence[str]) -> int:
         if arguments.run is None and prompt and _is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.cli.compare_command import compare_run
-    from tiltlm.console import Reporter
+    from tiltlm.cli.console import ConsoleReporter
     from tiltlm.runs.reading import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
-    compare_run(_existing(run), prompts, Reporter())
+    compare_run(_existing(run), prompts, ConsoleReporter())
     return 0
 
 
@@ -151,11 +151,11 @@ def _cache(words: Sequence[str]) -> int:
 
 def _inspect(words: Sequence[str]) -> int:
     arguments = parse_inspect(words)
+    from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.inspect_command import inspect_data
-    from tiltlm.console import Reporter
     from tiltlm.pipeline.preflight import prepare_model
 
-    reporter = Reporter()
+    reporter = ConsoleReporter()
     prepare_model(arguments.settings, reporter)
     inspect_data(arguments.settings, arguments.report, reporter)
     return 0

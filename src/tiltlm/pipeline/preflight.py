@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tiltlm.config import Config
 from tiltlm.config.validation import places_read
-from tiltlm.console import Reporter
 from tiltlm.demo.packages import require
 from tiltlm.evaluation.rewards import PACKAGES
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
 from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
