@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,8 +60,8 @@ def write_model(folder: Path, seed: int = 0, chat: bool = False) -> Path:
     tokenizer = byte_level(chat_template=CHAT_TEMPLATE if chat else None)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 1024, "initializer_range": 0.3}
-    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 1024, "initializer_range": 0.3}
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder)
     return folder
 

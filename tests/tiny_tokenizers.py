@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,7 +23,7 @@ _SENTENCES = ["\n\nHuman: is the answer yes or no?\n\nAssistant: yes, the answer
 
 
 def byte_level(
-    bos: bool = False, chat_template: str | None = None, pad: str | None = None, eos: bool = True
+    bos: bool = False, chat_template: str | dict[str, str] | None = None, pad: str | None = None, eos: bool = True
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE, as GPT-2's and Llama 3's: every text is encoded, and decoded to itself.
 
@@ -40,7 +42,9 @@ def byte_level(
     return _wrapped(tokenizer, bos, chat_template, pad, eos)
 
 
-def word_level(*words: str, bos: bool = False, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def word_level(
+    *words: str, bos: bool = False, chat_template: str | dict[str, str] | None = None
+) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark; what is not in `words` is `<unk>`, and white space is nothing."""
     vocabulary = {word: number for number, word in enumerate((UNK, BOS, EOS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
@@ -49,13 +53,13 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
     return _wrapped(tokenizer, bos, chat_template, None, True)
 
 
-def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> ExampleTokenizer:
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: Any) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
     return ExampleTokenizer(tokenizer, DataConfig(**settings))
 
 
 def _wrapped(
-    tokenizer: Tokenizer, bos: bool, chat_template: str | None, pad: str | None, eos: bool
+    tokenizer: Tokenizer, bos: bool, chat_template: str | dict[str, str] | None, pad: str | None, eos: bool
 ) -> PreTrainedTokenizerFast:
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(
