@@ -41,7 +41,7 @@ from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.records import TokenizedPair, TokenizedSequence
-from tiltlm.runs.records import Estimate
+from tiltlm.runs.estimates import Estimate
 from tiltlm.statistics import bootstrap_mean
 
 

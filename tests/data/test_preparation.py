@@ -16,7 +16,7 @@ from tiltlm.data.tokens.packing import tree_size
 from tiltlm.data.tokens.tokenization import PairTokenizer
 from tiltlm.errors import DataError
 from tiltlm.records import PreferencePair
-from tiltlm.runs.records import DataReport
+from tiltlm.runs.data_account import DataReport
 
 Row = dict[str, object]
 LONG = " yes" * 600

@@ -9,7 +9,7 @@ from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_leve
 from tiltlm.data.tokens.notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.records import Message, PreferencePair, Text
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 
 def messages(role: str, text: str) -> tuple[Message, ...]:

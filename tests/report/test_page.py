@@ -9,7 +9,7 @@ import example_run
 import pytest
 
 from tiltlm.report.page import render_page, with_marked_tokens, with_minus_signs, write_report
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 ATTACK = "<script>alert(1)</script>"
 # Elements that HTML itself closes.

@@ -15,8 +15,7 @@ import pytest
 
 from tiltlm.report.panels import running_mean
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
-from tiltlm.runs.decoding import decode
-from tiltlm.runs.records import EvalRow, Metrics, TrainRow
+from tiltlm.runs.rows import EvalRow, Metrics, TrainRow
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,8 +23,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def metrics(steps: int = 40, evaluated: bool = True, **changed: float) -> Metrics:
     rows = example_run.metric_rows(steps)
     return Metrics(
-        train=tuple(decode(TrainRow, row | changed) for row in rows if row["kind"] == "train"),
-        evaluations=tuple(decode(EvalRow, row) for row in rows if row["kind"] == "eval" and evaluated),
+        train=tuple(example_run.record(TrainRow, row | changed) for row in rows if row["kind"] == "train"),
+        evaluations=tuple(example_run.record(EvalRow, row) for row in rows if row["kind"] == "eval" and evaluated),
     )
 
 

@@ -18,8 +18,8 @@ from tiltlm.model.scorer import PairScorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.setup import comparer_for, prompt_room, set_up
-from tiltlm.runs.reading import RunFiles, has_model, read_run
-from tiltlm.runs.records import Answer, Comparison
+from tiltlm.runs.answers import Answer, Comparison
+from tiltlm.runs.run_files import RunFiles, has_model, read_run
 from tiltlm.text.visible import shortened
 
 _NARROW = 100

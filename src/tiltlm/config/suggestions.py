@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from tiltlm.objectives import ALIASES
 
 # Options as TRL, transformers, LLaMA-Factory and others call them, in lower case with underscores.
 OPTIONS = {
@@ -125,8 +127,8 @@ NOTES = {
 }
 
 # Values of an option as others call them.
-VALUES = {
-    "loss.name": {"dpo": "sigmoid", "logistic": "sigmoid", "cdpo": "sigmoid", "robust": "sigmoid"},
+VALUES: dict[str, Mapping[str, str]] = {
+    "loss.name": ALIASES,
     "training.optimizer": {"adam": "adamw", "adamw_torch": "adamw", "adamw_hf": "adamw", "rms": "rmsprop"},
     "training.schedule": {"constant_with_warmup": "constant", "none": "constant", "cos": "cosine"},
     "model.precision": {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp16": "bfloat16"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,7 +13,7 @@ from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokens.packing import tree_size
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.records import DroppedPair, TokenizedPair, TokenizedSequence
-from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Example, Lengths, Remark, Source, Split
+from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Source, Split
 
 EXAMPLES = 3
 
@@ -55,9 +56,9 @@ def data_report(
     )
 
 
-def _example(pair: TokenizedPair, decode: Callable[[Sequence[int]], str]) -> Example:
+def _example(pair: TokenizedPair, decode: Callable[[Sequence[int]], str]) -> ShownExample:
     (prompt, chosen), (other, rejected) = (_texts(sequence, decode) for sequence in (pair.chosen, pair.rejected))
-    return Example(
+    return ShownExample(
         pair.id,
         prompt,
         chosen,
@@ -79,17 +80,7 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
 
 
 def _source(part: LoadedPairs) -> Source:
-    report = part.source
-    return Source(
-        report.role,
-        report.name,
-        report.format,
-        report.format_why,
-        report.rows,
-        len(part.pairs),
-        report.files,
-        report.unused_columns,
-    )
+    return Source(**dataclasses.asdict(part.source), pairs=len(part.pairs))
 
 
 def _split(pairs: Sequence[TokenizedPair], prompts: Sequence[str]) -> Split:

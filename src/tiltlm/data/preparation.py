@@ -15,7 +15,7 @@ from tiltlm.data.tokens.rendering import RenderedPair
 from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
 from tiltlm.errors import DataError
 from tiltlm.records import DroppedPair, PreferencePair, TokenizedPair
-from tiltlm.runs.records import DataReport
+from tiltlm.runs.data_account import DataReport
 
 DEMO = "demo"
 Advance = Callable[[int], None]

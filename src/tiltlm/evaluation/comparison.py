@@ -12,20 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
 from tiltlm.data.tokens.packing import pack_sequences
-from tiltlm.evaluation.generation import Answer as Generated
-from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.records import TokenizedSequence
-from tiltlm.runs.records import (
-    Answer,
-    Answers,
-    ComparedPrompt,
-    Comparison,
-    ComparisonSettings,
-)
+from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +96,9 @@ class Comparer:
 
     def _answer(
         self, scorer: PairScorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
-    ) -> list[list[Generated]]:
+    ) -> list[list[GeneratedAnswer]]:
         """For each prompt the greedy answer, then the sampled ones."""
-        answers: list[list[Generated]] = [[] for _ in prompts]
+        answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
             if samples == 0:
                 continue
@@ -121,7 +114,7 @@ class Comparer:
         temperature: float | None,
         samples: int,
         advance: Callable[[int], None],
-    ) -> list[list[Generated]]:
+    ) -> list[list[GeneratedAnswer]]:
         settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
         ids = [prompt.ids for prompt in prompts]
         return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
@@ -143,7 +136,7 @@ class Comparer:
         reference: PairScorer,
         policy: PairScorer | None,
         prompts: Sequence[Prompt],
-        answers: Sequence[Sequence[Generated]],
+        answers: Sequence[Sequence[GeneratedAnswer]],
     ) -> list[Answers]:
         """Scores generated answers; log-ratios only for a policy's own samples, where they estimate the KL."""
         flat = [(prompt, answer) for prompt, drawn in zip(prompts, answers, strict=True) for answer in drawn]
@@ -179,7 +172,7 @@ class Comparer:
         return logps
 
 
-def _sequence(prompt: Prompt, answer: Generated) -> TokenizedSequence:
+def _sequence(prompt: Prompt, answer: GeneratedAnswer) -> TokenizedSequence:
     return TokenizedSequence(np.array([*prompt.ids, *answer.ids], dtype=np.int32), len(prompt.ids))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.config import Config
+from tiltlm.config import Config, settings_table
 from tiltlm.config.validation import require_warmup
 from tiltlm.console import Reporter
 from tiltlm.data.ordering import batches
@@ -36,7 +36,8 @@ from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.records import EvalRow, Summary, TrainRow
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut, evaluate_saved, exact_logps, values_of
@@ -70,7 +71,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter) -> Summary
             require_warmup(total_steps(config.training, len(data.train)), config.training)
             extra_prompts(config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
         folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-        folder.write_json("config.json", config)
+        folder.write_json("config.json", settings_table(config))
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         folder.write_json("environment.json", environment)
         folder.write_json("data_report.json", data.report)
@@ -280,19 +281,22 @@ def _evaluate(
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(saved_P2, trained_P2, held_out, setup.config.loss, name, start)
     folder.write_json("evaluation.json", evaluation)
-    figures = evaluation.figures
-    reporter.say(
-        f"  in float32: held-out loss {figures.loss:.4f}, accuracy {figures.accuracy:.3f}, margin {figures.margin:+.3f}"
-    )
+    reporter.say(f"  in float32: {_held_out_words(evaluation.figures, with_interval=False)}")
 
 
 def _say_evaluation(row: EvalRow, precision: torch.dtype, reporter: Reporter) -> None:
-    low, high = row.accuracy_interval or (0.0, 1.0)
     name = str(precision).removeprefix("torch.")
-    reporter.say(
-        f"  step {row.step}, in {name}: held-out loss {row.loss:.4f}, accuracy {row.accuracy:.3f} "
-        f"[{low:.3f}, {high:.3f}], margin {row.margin:+.3f}"
-    )
+    reporter.say(f"  step {row.step}, in {name}: {_held_out_words(row, with_interval=True)}")
+
+
+def _held_out_words(row: EvalRow, with_interval: bool) -> str:
+    """What an evaluation found; what it could not measure is left out."""
+    words = f"held-out loss {row.loss:.4f}"
+    if row.accuracy is not None:
+        words += f", accuracy {row.accuracy:.3f}"
+        if with_interval and row.accuracy_interval is not None:
+            words += " [{:.3f}, {:.3f}]".format(*row.accuracy_interval)
+    return words if row.margin is None else f"{words}, margin {row.margin:+.3f}"
 
 
 def _compare(setup: Setup, trained: PairScorer, data: PreparedData, folder: RunFolder, reporter: Reporter) -> None:

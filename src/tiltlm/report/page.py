@@ -18,8 +18,8 @@ from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder, naming
-from tiltlm.runs.reading import RunFiles, read_run
-from tiltlm.runs.records import Settings, Summary
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import RunFiles, Settings, read_run
 from tiltlm.text.masking import masked, masked_command
 from tiltlm.text.visible import shortened, visible
 

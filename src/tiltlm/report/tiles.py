@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tiltlm.report.verdict import NEGATIVE_KL
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
-from tiltlm.runs.records import Estimate, Interval, Summary
+from tiltlm.runs.estimates import Estimate, Interval
+from tiltlm.runs.outcomes import Summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
-from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
+from tiltlm.runs.estimates import AnswerStatistics, Estimate, Interval
+from tiltlm.runs.outcomes import Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 
@@ -209,13 +211,18 @@ def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[s
 def _log_probabilities(summary: Summary) -> Finding:
     topic = "Log-probabilities"
     chosen, rejected = summary.chosen_logp_change, summary.rejected_logp_change
-    if chosen is None or rejected is None:
+    measured = {"chosen": chosen, "rejected": rejected}
+    changes = {side: change for side, change in measured.items() if change is not None}
+    if not changes:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {_change(chosen)}, rejected {_change(rejected)} nats per held-out completion"
-    if max(abs(chosen.mean), abs(rejected.mean)) < STILL:
+    figures = ", ".join(f"{side} {_change(change)}" for side, change in changes.items())
+    figures += " nats per held-out completion"
+    if max(abs(change.mean) for change in changes.values()) < STILL:
         advice = "The learning rate is too small, or there were too few steps"
         return Finding(topic, "caution", f"Nothing moved: {figures}. {advice}.")
+    if chosen is None:
+        return Finding(topic, "note", f"The log-probabilities changed: {figures}.")
     if chosen.interval is None:
         sentence = f"The log-probabilities changed: {figures}; without an interval, an effect is not shown."
         return Finding(topic, "not shown", sentence)
@@ -225,12 +232,16 @@ def _log_probabilities(summary: Summary) -> Finding:
         return Finding(topic, "not shown", sentence)
     if side > 0:
         return Finding(topic, "note", f"The chosen completions became more likely: {figures}.")
-    too = " too" if rejected.interval is not None and _side(rejected.interval, 0.0) < 0 else ""
-    sentence = (
-        f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
-        "so both may fall. Where that harms, lower the learning rate or raise beta."
-    )
-    return Finding(topic, "caution", sentence)
+    also = rejected is not None and rejected.interval is not None and _side(rejected.interval, 0.0) < 0
+    sentence = f"The chosen completions became less likely{' too' if also else ''}: {figures}."
+    return Finding(topic, "caution", f"{sentence} {_advice_on_falling(summary)}")
+
+
+def _advice_on_falling(summary: Summary) -> str:
+    objective = OBJECTIVES.get(summary.loss)
+    of_pairs = objective is None or objective.needs.unit == "pair"
+    why = "Only the margin between the two is in the loss, so both may fall. " if of_pairs else ""
+    return f"{why}Where that harms, lower the learning rate{'' if summary.beta is None else ' or raise beta'}."
 
 
 def _change(estimate: Estimate) -> str:

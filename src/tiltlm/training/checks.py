@@ -14,7 +14,7 @@ from tiltlm.errors import SelfCheckError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.records import PackedBatch, PairLogps, ReferencedPair, TokenizedSequence
-from tiltlm.runs.records import Check
+from tiltlm.runs.outcomes import Check
 from tiltlm.training.loop import Trainer, reference_logps
 
 LAYOUT_TOLERANCE = 1e-4
@@ -140,7 +140,7 @@ def _rounding(trainer: Trainer, batch: PackedBatch, exact_S: Tensor) -> tuple[_R
     per_token = float((rounded_S - exact_S).abs().mean())
     errors, _ = sequence_logps(rounded_S - exact_S, batch)
     per_completion = float(errors.abs().mean())
-    margin = trainer.config.loss.beta * float((errors[0::2] - errors[1::2]).abs().mean())
+    margin = trainer.config.loss.settings.beta * float((errors[0::2] - errors[1::2]).abs().mean())
     name = str(trainer.precision).removeprefix("torch.")
     result = _result(
         f"noise of {name}",

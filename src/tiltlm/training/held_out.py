@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from tiltlm.dpo_loss import LOSSES
 from tiltlm.model.reference import scored
 from tiltlm.model.scorer import PairScorer
 from tiltlm.records import LossSettings, PairLogps, ReferencedPair, TokenizedPair
-from tiltlm.runs.records import Estimate, Evaluation
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.outcomes import Evaluation
 from tiltlm.statistics import Z_95, clustered_mean
 from tiltlm.training.metrics import PairSums, eval_row
 
@@ -83,12 +85,12 @@ def evaluate_saved(
     """
     reference_P2, prompts = values_of(held_out.pairs), held_out.prompts
     policy, reference = (_pair_logps(values, held_out.tokenized) for values in (saved_P2, reference_P2))
-    output = LOSSES[loss.name](policy, reference, LossSettings(loss.beta, loss.label_smoothing))
+    output = LOSSES[loss.name](policy, reference, LossSettings(**dataclasses.asdict(loss.settings)))
     sums = PairSums()
     sums.add(policy, output)
     changes = [clustered_mean(list(change), prompts) for change in (saved_P2 - held_out.start_P2).T]
-    margins = _margins(saved_P2 - reference_P2, loss.beta)
-    trained = None if trained_P2 is None else _margins(trained_P2 - reference_P2, loss.beta)
+    margins = _margins(saved_P2 - reference_P2, loss.settings.beta)
+    trained = None if trained_P2 is None else _margins(trained_P2 - reference_P2, loss.settings.beta)
     return Evaluation(
         saved_as=saved_as,
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),

@@ -24,7 +24,7 @@ from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import arithmetic
 from tiltlm.model.scorer import PairScorer, pair_logps
 from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
-from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.metrics import MetricsLog, PairSums, eval_row
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
 
@@ -125,7 +125,7 @@ class Trainer:
 
     def objective(self, policy: PairLogps, reference: PairLogps) -> LossOutput:
         """The configured objective."""
-        settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
+        settings = LossSettings(**dataclasses.asdict(self.config.loss.settings))
         return LOSSES[self.config.loss.name](policy, reference, settings)
 
     def micro_batches(self, items: Sequence[ReferencedPair]) -> list[list[ReferencedPair]]:
@@ -226,7 +226,7 @@ class Trainer:
             **dataclasses.asdict(means),
             gradient_norm=gradient_norm,
             learning_rate=optimizer.param_groups[0]["lr"],
-            pairs=len(items),
+            examples=len(items),
             tokens=tokens,
             seconds=time.perf_counter() - start,
         )

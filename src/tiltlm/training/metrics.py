@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,24 +12,8 @@ import torch
 from torch import Tensor
 
 from tiltlm.records import LossOutput, PairLogps
-from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.runs.rows import EvalRow, RewardMeans, TrainRow, metrics_line
 from tiltlm.statistics import effective_number, wilson_interval
-
-
-@dataclass(frozen=True, slots=True)
-class PairMeans:
-    """Means over pairs. Rewards are implicit rewards beta*(log pi - log pi_ref); log-probabilities are in nats.
-
-    accuracy: share of pairs whose chosen reward is above the rejected one; a tie counts half.
-    """
-
-    loss: float
-    chosen_reward: float
-    rejected_reward: float
-    margin: float
-    accuracy: float
-    chosen_logp: float
-    rejected_logp: float
 
 
 class PairSums:
@@ -59,12 +41,12 @@ class PairSums:
         self._losses.append(losses_P)
         self.pairs += len(losses_P)
 
-    def means(self, *also: Tensor) -> tuple[PairMeans, list[float]]:
+    def means(self, *also: Tensor) -> tuple[RewardMeans, list[float]]:
         """The means, and the values of further scalars, in one transfer from the device."""
         sums = torch.stack(self._rows).sum(0) / self.pairs
         values = torch.cat([sums, *(scalar.detach().float().reshape(1) for scalar in also)]).tolist()
-        fields = len(dataclasses.fields(PairMeans))
-        return PairMeans(*values[:fields]), values[fields:]
+        fields = len(dataclasses.fields(RewardMeans))
+        return RewardMeans(*values[:fields]), values[fields:]
 
     def non_finite(self) -> list[int]:
         """Which pairs, in the order they were added, have a loss that is NaN or infinite."""
@@ -78,10 +60,11 @@ def eval_row(sums: PairSums, prompts: Sequence[int], step: int, epoch: float, se
     """
     means, _ = sums.means()
     trials = effective_number(prompts)
+    assert means.accuracy is not None  # every unit is a pair
     return EvalRow(
         step=step,
         epoch=epoch,
-        pairs=sums.pairs,
+        examples=sums.pairs,
         **dataclasses.asdict(means),
         accuracy_interval=wilson_interval(means.accuracy * trials, trials),
         seconds=seconds,
@@ -95,8 +78,7 @@ class MetricsLog:
         self._file = path.open("w", encoding="utf-8")
 
     def write(self, row: TrainRow | EvalRow) -> None:
-        kind = "train" if isinstance(row, TrainRow) else "eval"
-        self._file.write(json.dumps({"kind": kind, **dataclasses.asdict(row)}) + "\n")
+        self._file.write(metrics_line(row))
         self._file.flush()
 
     def __enter__(self) -> Self:

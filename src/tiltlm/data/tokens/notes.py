@@ -10,7 +10,7 @@ from tiltlm.data.tokens.rendering import RenderedPair
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
 from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
 from tiltlm.records import Message, PreferencePair, Text, TokenizedPair
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 MANY_CUT = 0.2
 """Share of cut prompts from which on a note says how long they are."""
