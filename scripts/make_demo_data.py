@@ -14,14 +14,14 @@ import time
 import torch
 
 from tiltlm.config import DataConfig, HubConfig
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.examples import Message
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.demo import EVAL, FOLDER, TRAIN
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import vader
 from tiltlm.model.finding import EMBEDDED, find_model
 from tiltlm.model.loading import load_tokenizer, model_facts
 from tiltlm.model.weights import load_model
-from tiltlm.records import Message
 
 HELD_OUT = 120
 SETTINGS = GenerationSettings(max_new_tokens=40, temperature=0.8, samples=4, seed=2305)
@@ -58,7 +58,7 @@ def main() -> None:
     source = find_model(EMBEDDED, HubConfig())
     tokenizer, model = load_tokenizer(source), load_model(source, torch.device("cpu"))
     terminators = model_facts(source, tokenizer).terminators
-    encoder = PairTokenizer(tokenizer, DataConfig(), terminators)
+    encoder = ExampleTokenizer(tokenizer, DataConfig(), terminators)
     openers = (FOLDER / "openers.txt").read_text(encoding="utf-8").splitlines()
     prompts = [encoder.encode_prompt(encoder.render_prompt((Message("user", opener),))[0]) for opener in openers]
     start, done = time.perf_counter(), 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import os
@@ -21,10 +20,9 @@ from safetensors import SafetensorError
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import commands, main
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.output import watched_output
-from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
-from tiltlm.model import embedded
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
@@ -329,12 +327,12 @@ def test_a_loaded_model_that_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
-    require_fit(10**9, tmp_path, Reporter())
+    require_fit(10**9, tmp_path, ConsoleReporter())
     assert capsys.readouterr().out == ""
-    require_fit(2 * 10**9, tmp_path, Reporter())
+    require_fit(2 * 10**9, tmp_path, ConsoleReporter())
     assert "the disk may be too full for the trained model: 4.0 GB are free" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"the trained model takes about 4\.2 GB, and 4\.0 GB are free"):
-        require_fit(2 * 10**9 + 10**8, tmp_path, Reporter())
+        require_fit(2 * 10**9 + 10**8, tmp_path, ConsoleReporter())
 
 
 def test_the_file_that_cannot_be_written_is_named(
@@ -362,14 +360,6 @@ def test_a_user_without_a_home_chooses_a_cache(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="set TILTLM_CACHE"):
         cache_folder()
-
-
-def test_without_pip_the_one_that_python_carries_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ensurepip")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
-    shown = subprocess.run([*embedded._pip(), "--version"], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("pip ") and ".whl" in shown.stdout
 
 
 def test_sizes(tmp_path: Path) -> None:

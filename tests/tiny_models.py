@@ -32,7 +32,7 @@ from transformers import (
     RecurrentGemmaConfig,
 )
 
-from tiltlm.records import TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenizedSequence
 
 VOCABULARY = 64
 

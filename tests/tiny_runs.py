@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiltlm.records import ReferencedPair
 from tiny_models import SHAREABLE, VOCABULARY, build
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address, with_reference
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 from tiltlm.training.loop import Trainer
 
 
@@ -22,7 +23,7 @@ def tiny_model(name: str = "llama", dtype: torch.dtype = torch.float32) -> PreTr
     return build(SHAREABLE[name](), dtype)
 
 
-def pairs(count: int, seed: int = 0) -> list[TokenizedPair]:
+def pairs(count: int, seed: int = 0) -> list[TokenizedExample]:
     """Random pairs of uneven lengths over the tiny vocabulary, ending in EOS (2)."""
     rng = np.random.default_rng(seed)
     made = []
@@ -32,11 +33,11 @@ def pairs(count: int, seed: int = 0) -> list[TokenizedPair]:
         for _ in range(2):
             completion = [*rng.integers(3, VOCABULARY, rng.integers(1, 9)), 2]
             sides.append(TokenizedSequence(np.array([*prompt, *completion], dtype=np.int32), len(prompt)))
-        made.append(TokenizedPair(f"pair {number}", *sides))
+        made.append(TokenizedExample.pair(f"pair {number}", *sides))
     return made
 
 
-def referenced(scorer: PairScorer, given: list[TokenizedPair], folder: Path) -> list[ReferencedPair]:
+def referenced(scorer: PairScorer, given: list[TokenizedExample], folder: Path) -> list[ReferencedPair]:
     cache = ReferenceCache(folder, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
     joined = with_reference(given, cache)

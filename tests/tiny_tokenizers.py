@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import DataConfig
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 
-GPT2_FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "gpt2-bpe"
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 
 # Every turn ends with the end-of-turn token and a newline, as ChatML's do.
@@ -52,9 +49,9 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
     return _wrapped(tokenizer, bos, chat_template, None, True)
 
 
-def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> PairTokenizer:
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
-    return PairTokenizer(tokenizer, DataConfig(**settings))
+    return ExampleTokenizer(tokenizer, DataConfig(**settings))
 
 
 def _wrapped(

@@ -5,4 +5,4 @@ from importlib.metadata import PackageNotFoundError, version
 try:
     __version__ = version("tiltlm")
 except PackageNotFoundError:  # run from a checkout that is not installed, as `python -m src.main` may be
-    __version__ = "0.1.0"
+    __version__ = "0.2.0"

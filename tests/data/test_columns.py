@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from tiltlm.cli.commands import main, parse_config
+from tiltlm.cli import main
+from tiltlm.cli.command_line import parse_config
 from tiltlm.config import Config, DataConfig, HubConfig, config_from_dict, load_config
 from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.validation import validate
+from tiltlm.data.conversion import LoadedExamples, load_examples
+from tiltlm.data.examples import Message
 from tiltlm.data.formats.columns import _SIDES, value_at
 from tiltlm.data.formats.table import FORMATS
-from tiltlm.data.loading import LoadedPairs, load_pairs
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import Message
 
 TEXTS = {"prompt": "Which?", "chosen": "yes", "rejected": "no"}
 USER, YES, NO = (
@@ -25,14 +26,14 @@ USER, YES, NO = (
 )
 
 
-def load(folder: Path, *rows: dict[str, Any], **settings: Any) -> LoadedPairs:
+def load(folder: Path, *rows: dict[str, Any], **settings: Any) -> LoadedExamples:
     path = folder / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return load_pairs(path, DataConfig(**settings), HubConfig(), "train")
+    return load_examples(path, DataConfig(**settings), HubConfig(), "train")
 
 
-def parts(loaded: LoadedPairs) -> tuple[object, object, object]:
-    (pair,) = loaded.pairs
+def parts(loaded: LoadedExamples) -> tuple[object, object, object]:
+    (pair,) = loaded.examples
     return pair.prompt, pair.chosen, pair.rejected
 
 
@@ -124,7 +125,7 @@ TOOL = {"type": "function", "function": {"name": "clock", "parameters": {}}}
 @pytest.mark.parametrize("prompt", [{"instruction": "Which?"}, {"prompt": "Which?"}, {"prompt": [USER]}])
 def test_tools_are_kept_for_the_template(tmp_path: Path, tools: object, prompt: dict[str, Any]) -> None:
     loaded = load(tmp_path, prompt | {"chosen": "yes", "rejected": "no", "tools": tools})
-    assert json.loads(loaded.pairs[0].tools or "") == [TOOL] and loaded.source.unused_columns == {}
+    assert json.loads(loaded.examples[0].tools or "") == [TOOL] and loaded.source.unused_columns == {}
 
 
 def test_tools_that_are_none_drop_the_row(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_tools_that_are_none_drop_the_row(tmp_path: Path) -> None:
 
 def test_one_row_with_a_system_turn_makes_chats_of_all(tmp_path: Path) -> None:
     loaded = load(tmp_path, TEXTS, TEXTS, TEXTS | {"system": "Be kind."})
-    assert [pair.prompt for pair in loaded.pairs] == [(ASKED,), (ASKED,), (SYSTEM, ASKED)]
+    assert [pair.prompt for pair in loaded.examples] == [(ASKED,), (ASKED,), (SYSTEM, ASKED)]
     assert loaded.source.format == "text-chat" and "in 3 of the first 3 rows" in loaded.source.format_why
 
 
@@ -172,7 +173,7 @@ def test_columns_are_mapped_by_dotted_paths(tmp_path: Path) -> None:
     loaded = load(tmp_path, NESTED, columns=paths)
     assert parts(loaded) == ("Which?", "yes", "no") and loaded.source.unused_columns == {"id": 1}
     # A key of all items of a list: several answers.
-    assert len(load(tmp_path, NESTED, columns=paths | {"rejected": "meta.rest.text"}).pairs) == 2
+    assert len(load(tmp_path, NESTED, columns=paths | {"rejected": "meta.rest.text"}).examples) == 2
     # Into JSON text, too.
     written = NESTED | {"meta": json.dumps(NESTED["meta"])}
     assert parts(load(tmp_path, written, columns=paths)) == ("Which?", "yes", "no")
@@ -210,14 +211,14 @@ def test_held_out_data_that_has_our_names_needs_no_mapping(tmp_path: Path) -> No
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(TEXTS) + "\n")
     mapped = DataConfig(columns={"chosen": "win", "rejected": "lose"})
-    loaded = load_pairs(path, mapped, HubConfig(), "eval")
+    loaded = load_examples(path, mapped, HubConfig(), "eval")
     assert parts(loaded) == ("Which?", "yes", "no") and "columns that data.columns maps to" in loaded.notes[0]
     # Where a part of the mapping fits, or for training, a path that leads nowhere is a mistake.
     with pytest.raises(DataError, match="which no row has"):
-        load_pairs(path, mapped, HubConfig(), "train")
+        load_examples(path, mapped, HubConfig(), "train")
     path.write_text(json.dumps(TEXTS | {"win": "no"}) + "\n")
     with pytest.raises(DataError, match="which no row has"):
-        load_pairs(path, mapped, HubConfig(), "eval")
+        load_examples(path, mapped, HubConfig(), "eval")
 
 
 def test_an_unknown_name_of_ours_is_an_error_with_the_nearest() -> None:

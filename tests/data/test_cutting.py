@@ -9,26 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, byte_level, pair_tokenizer
 
+from tiltlm.data.examples import Example, Message
 from tiltlm.data.tokens.cutting import fewer_turns, last_turn
-from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
-from tiltlm.records import Message, PreferencePair, TokenizedPair, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 
 S, U, A, T = (lambda text, role=role: Message(role, text) for role in ("system", "user", "assistant", "tool"))
 Chat = tuple[Message, ...]
 
 
-def tokenizer_of(template: str | None, **settings: object) -> PairTokenizer:
+def tokenizer_of(template: str | None, **settings: object) -> ExampleTokenizer:
     return pair_tokenizer(byte_level(chat_template=template), **settings)
 
 
 def cut(template: str | None, prompt: Chat, chosen: str = "yes", rejected: str = "no", **settings: object) -> Tokenized:
-    pair = PreferencePair("p:1", prompt, (A(chosen),), (A(rejected),))
+    pair = Example.pair("p:1", prompt, (A(chosen),), (A(rejected),))
     return tokenizer_of(template, **settings)([pair])
 
 
-def only(result: Tokenized) -> TokenizedPair:
+def only(result: Tokenized) -> TokenizedExample:
     assert not result.dropped, result.dropped
-    return result.pairs[0]
+    return result.examples[0]
 
 
 def text_of(sequence: TokenizedSequence, part: slice = slice(None)) -> str:
@@ -76,7 +77,7 @@ def test_what_is_left_of_a_chat_is_its_end_as_the_template_writes_it(
     source = vars(tiny_templates)[template] if template else None
     result = cut(source, prompt, max_length=max_length)
     written = tokenizer_of(source, max_length=max_length)
-    whole = cut(source, prompt, max_length=100_000).pairs[0]
+    whole = cut(source, prompt, max_length=100_000).examples[0]
     if len(whole.chosen.ids) <= max_length and len(whole.rejected.ids) <= max_length:
         assert only(result).chosen.ids.tolist() == whole.chosen.ids.tolist() and not only(result).prompt_tokens_cut
         return
@@ -144,7 +145,7 @@ def test_truncated_completions_fill_what_the_prompt_leaves(
     def make(**settings: object) -> Tokenized:
         if as_chat:
             return cut(template, (U(question),), *answers, **settings)
-        return tokenizer_of(None, **settings)([PreferencePair("p:1", question, *answers)])
+        return tokenizer_of(None, **settings)([Example.pair("p:1", question, *answers)])
 
     whole = only(make(max_length=1000))
     result = make(max_length=max_length, long_completions="truncate")
@@ -175,7 +176,7 @@ def test_what_fits_is_the_same_whether_or_not_completions_may_be_cut() -> None:
 def test_a_dropped_completion_names_the_option(prompt: str | Chat) -> None:
     long = " yes" * 90
     sides = (long, " no") if isinstance(prompt, str) else ((A(long),), (A("no"),))
-    result = tokenizer_of(tiny_templates.PLAIN, max_length=60)([PreferencePair("p:1", prompt, *sides)])
+    result = tokenizer_of(tiny_templates.PLAIN, max_length=60)([Example.pair("p:1", prompt, *sides)])
     (dropped,) = result.dropped
     assert dropped.reason == "completion too long" and "data.long_completions to `truncate`" in dropped.detail
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltlm.data.files.reading import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
+from tiltlm.data.files.file_rows import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
 from tiltlm.data.files.rows import Row
 from tiltlm.data.formats import columns, ranking
 from tiltlm.data.formats.messages import _FURTHER
@@ -28,8 +28,8 @@ def test_a_documented_row_is_read_as_its_format_and_every_column_is_used(name: s
     row = Row("f:1", json.loads(DOCUMENTED[name]))
     assert recognise_format([row])[0] == name
     converted = conversion(name, "all")(row)
-    assert converted.pairs and converted.unused == [] and converted.remarks == []
-    for pair in converted.pairs:
+    assert converted.examples and converted.unused == [] and converted.remarks == []
+    for pair in converted.examples:
         require_usable(pair)
 
 

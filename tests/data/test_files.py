@@ -20,10 +20,10 @@ from pyarrow import feather, ipc
 from pyarrow import parquet as pq
 
 from tiltlm.data.files import encodings
-from tiltlm.data.files.reading import data_suffix, read_rows
+from tiltlm.data.files.file_rows import data_suffix, read_rows
 from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 ROWS = [{"prompt": f"Question {number}?", "chosen": "yes, of course", "rejected": 'no; "never"'} for number in range(3)]
 
@@ -34,11 +34,11 @@ def put(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def read(path: Path) -> tuple[list[Row], list[DroppedPair], list[str]]:
+def read(path: Path) -> tuple[list[Row], list[DroppedRow], list[str]]:
     notes: list[str] = []
     rows = list(read_rows(path, tell=notes.append))
     kept = [row for row in rows if isinstance(row, Row)]
-    return kept, [row for row in rows if isinstance(row, DroppedPair)], notes
+    return kept, [row for row in rows if isinstance(row, DroppedRow)], notes
 
 
 def fields(path: Path) -> list[object]:

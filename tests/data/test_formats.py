@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.config.column_names import COLUMNS
+from tiltlm.data.conversion import load_examples
+from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.files.rows import Row
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.ranking import RankedPairs
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
-from tiltlm.data.loading import load_pairs
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import Message, PreferencePair, Text
 
 
 def user(content: str) -> Message:
@@ -152,9 +152,9 @@ FILES: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
 }
 
 
-def only_pair(fields: dict[str, Any], format_name: str | None = None) -> PreferencePair:
+def only_pair(fields: dict[str, Any], format_name: str | None = None) -> Example:
     row = Row("f:1", fields)
-    (pair,) = conversion(format_name or recognise_format([row])[0], "all")(row).pairs
+    (pair,) = conversion(format_name or recognise_format([row])[0], "all")(row).examples
     return pair
 
 
@@ -165,7 +165,7 @@ def texts(fields: dict[str, Any], format_name: str | None = None) -> tuple[Text,
 
 def reason(fields: dict[str, Any], format_name: str) -> tuple[str, str]:
     with pytest.raises(RowError) as caught:
-        for pair in conversion(format_name, "all")(Row("f:1", fields)).pairs:
+        for pair in conversion(format_name, "all")(Row("f:1", fields)).examples:
             require_usable(pair)
     return caught.value.reason, caught.value.detail
 
@@ -179,10 +179,10 @@ def changed(format_name: str, **fields: Any) -> dict[str, Any]:
 def test_every_format_from_every_kind_of_file(tmp_path: Path, format_name: str, file_name: str) -> None:
     fields, expected = EXAMPLES[format_name]
     (tmp_path / file_name).write_bytes(FILES[file_name]([fields | {"extra": "column"}] * 3))
-    loaded = load_pairs(tmp_path / file_name, DataConfig(), HubConfig(), "train")
+    loaded = load_examples(tmp_path / file_name, DataConfig(), HubConfig(), "train")
     assert loaded.source.format == format_name and loaded.source.rows == 3 and not loaded.dropped
-    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in loaded.pairs] == [expected] * 3
-    assert len({pair.id for pair in loaded.pairs}) == 3
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in loaded.examples] == [expected] * 3
+    assert len({pair.id for pair in loaded.examples}) == 3
 
 
 def test_every_format_of_the_configuration_is_in_the_table() -> None:
@@ -389,7 +389,7 @@ def test_a_completion_that_is_json_itself_stays_text() -> None:
 
 
 def ranked(choice: RankedPairs = "all", **fields: Any) -> list[tuple[str, Text, Text]]:
-    pairs = conversion("ranked", choice)(Row("f:1", {"prompt": "P"} | fields)).pairs
+    pairs = conversion("ranked", choice)(Row("f:1", {"prompt": "P"} | fields)).examples
     return [(pair.id, pair.chosen, pair.rejected) for pair in pairs]
 
 
@@ -469,7 +469,7 @@ def test_malformed_rows_give_usable_pairs_or_a_row_problem(format_name: str, fie
         for known in FORMATS.values():
             assert known.recognise(values_of) in (True, False)
         try:
-            pairs = conversion(format_name, "all")(row).pairs
+            pairs = conversion(format_name, "all")(row).examples
             for pair in pairs:
                 require_usable(pair)
         except RowError as problem:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltlm.data.tokens.grouping import TELLING, prompt_groups
-from tiltlm.records import TokenizedPair, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 
 
-def pair(prompt: list[int], cut: int = 0, completions: tuple[int, int] = (7, 8)) -> TokenizedPair:
+def pair(prompt: list[int], cut: int = 0, completions: tuple[int, int] = (7, 8)) -> TokenizedExample:
     sides = [TokenizedSequence(np.array([*prompt, token], dtype=np.int32), len(prompt)) for token in completions]
-    return TokenizedPair("pair", *sides, prompt_tokens_cut=cut)
+    return TokenizedExample.pair("pair", *sides, prompt_tokens_cut=cut)
 
 
 def partition(groups: list[int]) -> set[frozenset[int]]:
@@ -23,8 +23,8 @@ def partition(groups: list[int]) -> set[frozenset[int]]:
 
 def test_equal_prompts_are_one_group_and_others_are_not() -> None:
     given = [pair([1, 5, 6]), pair([1, 5]), pair([1, 5, 6], completions=(3, 4)), pair([5, 6]), pair([1, 5])]
-    assert partition(prompt_groups(given)) == {frozenset({0, 2}), frozenset({1, 4}), frozenset({3})}
-    assert prompt_groups([]) == []
+    assert partition(prompt_groups(TokenColumns.of(given))) == {frozenset({0, 2}), frozenset({1, 4}), frozenset({3})}
+    assert prompt_groups(TokenColumns.of([])) == []
 
 
 def test_prompts_cut_by_different_amounts_are_still_one() -> None:
@@ -32,19 +32,19 @@ def test_prompts_cut_by_different_amounts_are_still_one() -> None:
     bos = 1
     given = [pair([bos, *whole])] + [pair([bos, *whole[cut:]], cut) for cut in (5, 20, 2 * TELLING)]
     other = pair([bos, *range(400, 400 + TELLING)], 9)
-    assert partition(prompt_groups([*given, other])) == {frozenset(range(4)), frozenset({4})}
+    assert partition(prompt_groups(TokenColumns.of([*given, other]))) == {frozenset(range(4)), frozenset({4})}
 
 
 def test_a_header_alone_does_not_tell_a_prompt() -> None:
     header = [50, 51, 52]
     given = [pair([1, *header], 40), pair([1, 60, *header]), pair([1, 61, *header])]
-    assert len(set(prompt_groups(given))) == 3
+    assert len(set(prompt_groups(TokenColumns.of(given)))) == 3
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 99))
 def test_the_order_of_pairs_does_not_matter(prompts: list[int], seed: int) -> None:
     shuffled = random.Random(seed).sample(range(len(prompts)), len(prompts))
-    groups = prompt_groups([pair([1, 10 + prompts[i]]) for i in shuffled])
+    groups = prompt_groups(TokenColumns.of(pair([1, 10 + prompts[i]]) for i in shuffled))
     known = dict(zip(groups, (prompts[i] for i in shuffled), strict=True))
     assert len(known) == len(set(prompts)) == len(set(groups))
     assert [known[group] for group in groups] == [prompts[i] for i in shuffled]

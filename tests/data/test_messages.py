@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from tiltlm.data.examples import Example, Message
 from tiltlm.data.files.rows import Row
 from tiltlm.data.formats.fields import Fields, RowError
 from tiltlm.data.formats.messages import as_chat
 from tiltlm.data.formats.notation import decoded, holds_messages
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.errors import DataError
-from tiltlm.records import Message, PreferencePair
 
 CALL = [{"type": "function", "function": {"name": "clock", "arguments": {"place": "here"}}}]
 CALLED = (("tool_calls", json.dumps(CALL)),)
@@ -23,9 +23,9 @@ def chat(*messages: object) -> tuple[Message, ...]:
     return as_chat(list(messages), "`chosen`", Fields({}))
 
 
-def pair(**fields: Any) -> PreferencePair:
+def pair(**fields: Any) -> Example:
     row = Row("f:1", fields)
-    (only,) = conversion(recognise_format([row])[0], "all")(row).pairs
+    (only,) = conversion(recognise_format([row])[0], "all")(row).examples
     require_usable(only)
     return only
 
@@ -212,7 +212,7 @@ def test_a_column_of_lists_in_a_programs_notation_is_refused(text: str, column: 
 )
 def test_text_that_begins_like_a_list_stays_text(text: str) -> None:
     fields = {"prompt": "q", "chosen": text, "rejected": "b"}
-    (only,) = conversion("preference", "all")(Row("f:1", fields)).pairs
+    (only,) = conversion("preference", "all")(Row("f:1", fields)).examples
     assert only.chosen == text
 
 

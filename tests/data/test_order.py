@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import LoadedExamples, load_examples
+from tiltlm.data.examples import Message
 from tiltlm.data.formats.ranking import BEST_COLUMNS, LIST_COLUMNS, SIGNS, all_pairs
-from tiltlm.data.loading import LoadedPairs, load_pairs
 from tiltlm.errors import DataError
-from tiltlm.records import Message
 
 WORSE, BETTER = "Birds.", "The blackbird."
 
 
-def load(folder: Path, *rows: dict[str, Any], **settings: Any) -> LoadedPairs:
+def load(folder: Path, *rows: dict[str, Any], **settings: Any) -> LoadedExamples:
     path = folder / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return load_pairs(path, DataConfig(**settings), HubConfig(), "train")
+    return load_examples(path, DataConfig(**settings), HubConfig(), "train")
 
 
-def only(loaded: LoadedPairs) -> tuple[object, object]:
-    (pair,) = loaded.pairs
+def only(loaded: LoadedExamples) -> tuple[object, object]:
+    (pair,) = loaded.examples
     return pair.chosen, pair.rejected
 
 
@@ -103,7 +103,7 @@ def test_single_answers_are_no_pairs(tmp_path: Path) -> None:
 def test_the_best_by_number_or_text(tmp_path: Path, name: str) -> None:
     for best in (1, "1", BETTER):
         loaded = load(tmp_path, {"prompt": "Which?", "responses": [WORSE, BETTER, "Who knows?"], name: best})
-        assert [(pair.chosen, pair.rejected) for pair in loaded.pairs] == [(BETTER, WORSE), (BETTER, "Who knows?")]
+        assert [(pair.chosen, pair.rejected) for pair in loaded.examples] == [(BETTER, WORSE), (BETTER, "Who knows?")]
 
 
 def test_numbers_that_do_not_count_from_0_stop_the_reading(tmp_path: Path) -> None:
@@ -125,15 +125,15 @@ def test_a_ranking_is_read_where_both_readings_agree(
         loaded = load(folder, row, columns={"ranks": "ranking"})
     else:
         loaded = load(folder, row)
-    assert len(loaded.pairs) == 6
-    assert all(ranks[str(pair.chosen)] < ranks[str(pair.rejected)] for pair in loaded.pairs)
+    assert len(loaded.examples) == 6
+    assert all(ranks[str(pair.chosen)] < ranks[str(pair.rejected)] for pair in loaded.examples)
 
 
 def test_orders_that_disagree_are_noted(tmp_path: Path) -> None:
     same = {"prompt": "Why?", "responses": ["a", "b"], "scores": [1, 2], "ranks": [2, 1]}
     other = {"prompt": "Which?", "responses": [WORSE, BETTER], "scores": [1, 2], "ranks": [1, 2]}
     loaded = load(tmp_path, same, other)
-    assert (loaded.pairs[1].chosen, loaded.pairs[1].rejected) == (BETTER, WORSE)
+    assert (loaded.examples[1].chosen, loaded.examples[1].rejected) == (BETTER, WORSE)
     assert loaded.notes == ["1 row (p.jsonl:2): `ranks` orders the completions otherwise than `scores`, which is used."]
 
 
@@ -174,7 +174,7 @@ USER = {"role": "user", "content": "Which?"}
     ],
 )
 def test_ranked_chats_in_the_layouts_that_people_have(tmp_path: Path, row: dict[str, Any]) -> None:
-    (pair,) = load(tmp_path, row).pairs
+    (pair,) = load(tmp_path, row).examples
     assert pair.prompt == (Message("user", "Which?"),)
     assert (pair.chosen, pair.rejected) == ((Message("assistant", BETTER),), (Message("assistant", WORSE),))
 
@@ -205,7 +205,7 @@ def test_a_chosen_answer_rated_below_the_rejected_one_is_noted(
     row = {"prompt": "Which?", "chosen": BETTER, "rejected": WORSE}
     loaded = load(tmp_path, row, row | {"prompt": "Why?"} | ratings)
     note = f"1 row (p.jsonl:2): the chosen answer is rated below the rejected one by `{column}`. They are kept."
-    assert note in loaded.notes and len(loaded.pairs) == 2
+    assert note in loaded.notes and len(loaded.examples) == 2
     assert loaded.source.unused_columns == {}
     turned = {"chosen_score": 5, "rejected_score": 1}
     assert load(tmp_path, row | turned).notes == []
@@ -226,6 +226,6 @@ def test_ratings_of_a_list_that_holds_both_answers_are_compared(
         row |= {side: [question, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
     loaded = load(tmp_path, row | {"generations": [WORSE, BETTER]} | ratings)
     below = [note for note in loaded.notes if "rated below" in note]
-    assert ([column] if column else []) == [note.split("`")[1] for note in below] and len(loaded.pairs) == 1
+    assert ([column] if column else []) == [note.split("`")[1] for note in below] and len(loaded.examples) == 1
     assert loaded.source.unused_columns == ({} if column else {"generations": 1, "scores": 1})
     assert not load(tmp_path, row | {"generations": [BETTER, WORSE]} | ratings).notes or column is None

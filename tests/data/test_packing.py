@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiltlm.data.tokens.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
+from tiltlm.records import PackedBatch
 
 from tiltlm.data.tokens import packing
-from tiltlm.data.tokens.packing import micro_batches, pack_pairs, pack_sequences, shared_prefix, tree_size
-from tiltlm.records import PackedBatch, TokenizedPair, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 
 many, few = settings(max_examples=60, deadline=None), settings(max_examples=20, deadline=None)
 # So few different tokens that sequences share prefixes by chance; 0 is what padding holds.
@@ -47,7 +48,7 @@ def families(draw: st.DrawFn) -> list[TokenizedSequence]:
 
 
 @st.composite
-def pairs_of_few_prompts(draw: st.DrawFn) -> list[TokenizedPair]:
+def pairs_of_few_prompts(draw: st.DrawFn) -> list[TokenizedExample]:
     prompts = draw(st.lists(st.lists(tokens, min_size=1, max_size=8), min_size=1, max_size=4))
     pairs = []
     for number in range(draw(st.integers(1, 12))):
@@ -57,7 +58,7 @@ def pairs_of_few_prompts(draw: st.DrawFn) -> list[TokenizedPair]:
         chosen, rejected = (
             sequence(start + draw(st.lists(tokens, min_size=1, max_size=12)), len(start)) for start in (prompt, other)
         )
-        pairs.append(TokenizedPair(f"p:{number}", chosen, rejected))
+        pairs.append(TokenizedExample.pair(f"p:{number}", chosen, rejected))
     return pairs
 
 
@@ -169,7 +170,7 @@ def test_without_trees_a_row_is_a_sequence(sequences: list[TokenizedSequence]) -
 
 def test_a_pair_by_hand() -> None:
     """Prompt 5 6, answers 7 8 and 7 9 4: the stem goes on into the answers, and 8 needs no column."""
-    batch = pack_pairs([TokenizedPair("a", sequence([5, 6, 7, 8], 2), sequence([5, 6, 7, 9, 4], 2))])
+    batch = pack_pairs([TokenizedExample.pair("a", sequence([5, 6, 7, 8], 2), sequence([5, 6, 7, 9, 4], 2))])
     assert batch.tokens_RL.tolist() == [[5, 6, 7, 9]]
     assert batch.positions_RL.tolist() == [[0, 1, 2, 3]]
     assert batch.subtree_end_RL.tolist() == [[4, 4, 4, 4]]
@@ -178,7 +179,7 @@ def test_a_pair_by_hand() -> None:
 
 
 def test_two_branches_by_hand() -> None:
-    batch = pack_pairs([TokenizedPair("a", sequence([5, 6, 7, 7, 1], 2), sequence([5, 6, 8, 8, 1], 2))])
+    batch = pack_pairs([TokenizedExample.pair("a", sequence([5, 6, 7, 7, 1], 2), sequence([5, 6, 8, 8, 1], 2))])
     assert batch.tokens_RL.tolist() == [[5, 6, 7, 7, 8, 8]]
     assert batch.positions_RL.tolist() == [[0, 1, 2, 3, 2, 3]]
     assert batch.subtree_end_RL.tolist() == [[6, 6, 4, 4, 6, 6]]
@@ -187,9 +188,10 @@ def test_two_branches_by_hand() -> None:
 def test_answers_to_one_prompt_share_it_across_pairs() -> None:
     prompt = [3] * 30
     pairs = [
-        TokenizedPair(str(n), sequence([*prompt, n, 1], 30), sequence([*prompt, n + 50, 1], 30)) for n in range(4, 9)
+        TokenizedExample.pair(str(n), sequence([*prompt, n, 1], 30), sequence([*prompt, n + 50, 1], 30))
+        for n in range(4, 9)
     ]
-    other = TokenizedPair("other", sequence([9] * 20, 10), sequence([9] * 12 + [8] * 8, 10))
+    other = TokenizedExample.pair("other", sequence([9] * 20, 10), sequence([9] * 12 + [8] * 8, 10))
     batch = pack_pairs([pairs[0], other, *pairs[1:]])
     rows = row_of_segment(batch)
     assert len({rows[segment] for segment in (0, 1, *range(4, 12))}) == 1
@@ -212,7 +214,7 @@ def test_shared_prefix(a: list[int], b: list[int]) -> None:
 
 @few
 @given(pairs_of_few_prompts(), st.booleans())
-def test_pairs_are_numbered_chosen_first(pairs: list[TokenizedPair], trees: bool) -> None:
+def test_pairs_are_numbered_chosen_first(pairs: list[TokenizedExample], trees: bool) -> None:
     sequences = [s for pair in pairs for s in (pair.chosen, pair.rejected)]
     assert fields(pack_pairs(pairs, trees)) == fields(pack_sequences(sequences, trees))
     assert pack_pairs(pairs, trees).sequences == 2 * len(pairs)
@@ -221,14 +223,14 @@ def test_pairs_are_numbered_chosen_first(pairs: list[TokenizedPair], trees: bool
 # Micro-batches
 
 
-def columns_of(group: Sequence[TokenizedPair], trees: bool) -> int:
+def columns_of(group: Sequence[TokenizedExample], trees: bool) -> int:
     return pack_pairs(group, trees).tokens_RL.numel()
 
 
 @many
 @given(pairs_of_few_prompts(), st.integers(1, 150), st.booleans())
 def test_micro_batches_hold_every_pair_once_within_the_budget(
-    pairs: list[TokenizedPair], budget: int, trees: bool
+    pairs: list[TokenizedExample], budget: int, trees: bool
 ) -> None:
     groups = micro_batches(pairs, budget, trees)
     assert Counter(pair.id for group in groups for pair in group) == Counter(pair.id for pair in pairs)
@@ -239,7 +241,7 @@ def test_micro_batches_hold_every_pair_once_within_the_budget(
 
 @few
 @given(pairs_of_few_prompts(), st.integers(1, 150), st.booleans())
-def test_the_same_pairs_are_laid_out_the_same_way(pairs: list[TokenizedPair], budget: int, trees: bool) -> None:
+def test_the_same_pairs_are_laid_out_the_same_way(pairs: list[TokenizedExample], budget: int, trees: bool) -> None:
     first, again = (micro_batches(pairs, budget, trees) for _ in range(2))
     assert [[pair.id for pair in group] for group in first] == [[pair.id for pair in group] for group in again]
     for group in first:
@@ -248,15 +250,17 @@ def test_the_same_pairs_are_laid_out_the_same_way(pairs: list[TokenizedPair], bu
 
 @few
 @given(pairs_of_few_prompts(), st.booleans())
-def test_a_large_budget_makes_one_group_and_a_small_one_a_group_a_pair(pairs: list[TokenizedPair], trees: bool) -> None:
+def test_a_large_budget_makes_one_group_and_a_small_one_a_group_a_pair(
+    pairs: list[TokenizedExample], trees: bool
+) -> None:
     assert len(micro_batches(pairs, 10_000, trees)) == 1
     assert len(micro_batches(pairs, 1, trees)) == len(pairs)
 
 
-def pair_without_sharing(number: int, prompt: list[int], length: int) -> TokenizedPair:
+def pair_without_sharing(number: int, prompt: list[int], length: int) -> TokenizedExample:
     start = 1000 * (number + 1)
     sides = (sequence([*prompt, *range(begin, begin + length)], len(prompt)) for begin in (start, start + 500))
-    return TokenizedPair(str(number), *sides)
+    return TokenizedExample.pair(str(number), *sides)
 
 
 def test_pairs_of_one_prompt_do_not_burst_the_budget() -> None:

@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_data import DIALOGUES, SHARED, polite_and_rude
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.inspection import data_report
-from tiltlm.data.loading import LoadedPairs, load_pairs
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError, DataError
 
-REAL_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
-
-def load(path: Path, **settings: Any) -> LoadedPairs:
-    return load_pairs(path, DataConfig(**settings), HubConfig(), "train")
+def load(path: Path, **settings: Any) -> LoadedExamples:
+    return load_examples(path, DataConfig(**settings), HubConfig(), "train")
 
 
 def written(folder: Path, *rows: object) -> Path:
@@ -34,7 +33,7 @@ def row(prompt: object = "P", chosen: object = "a", rejected: object = "b") -> d
 
 def test_the_account_of_a_source(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, row(), row(chosen=""), 3, row("Q")))
-    assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1", "p.jsonl:4"]
+    assert [pair.id for pair in loaded.examples] == ["p.jsonl:1", "p.jsonl:4"]
     assert [(drop.id, drop.reason) for drop in loaded.dropped] == [
         ("p.jsonl:2", "empty completion"),
         ("p.jsonl:3", "unreadable row"),
@@ -47,7 +46,7 @@ def test_the_account_of_a_source(tmp_path: Path) -> None:
 def test_the_format_can_be_set(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, row()), format="chat")
     assert loaded.source.format == "chat" and loaded.source.format_why == "set by data.format"
-    assert not isinstance(loaded.pairs[0].prompt, str)
+    assert not isinstance(loaded.examples[0].prompt, str)
 
 
 def test_nothing_usable_is_an_error_with_reasons_and_counts(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def test_ranked_pairs_needs_ranked_rows(tmp_path: Path) -> None:
         load(written(tmp_path, row()), ranked_pairs="best-worst")
     ranking = {"prompt": "P", "answers": ["a", "b", ""], "scores": [3, 2, 1]}
     loaded = load(written(tmp_path, ranking))
-    assert [pair.id for pair in loaded.pairs] == ["p.jsonl:1#1>2"]
+    assert [pair.id for pair in loaded.examples] == ["p.jsonl:1#1>2"]
     assert [drop.id for drop in loaded.dropped] == ["p.jsonl:1#1>3", "p.jsonl:1#2>3"]
     assert loaded.source.rows == 1
 
@@ -88,7 +87,7 @@ def test_ranked_pairs_needs_ranked_rows(tmp_path: Path) -> None:
 def test_what_is_unusual_is_noted_and_kept(tmp_path: Path) -> None:
     further = row("S", " x\n\nHuman: y\n\nAssistant: z", " q")
     loaded = load(written(tmp_path, row(), row(), row(chosen="b", rejected="a"), further, row("T", "Ta", "Tb")))
-    assert len(loaded.pairs) == 5
+    assert len(loaded.examples) == 5
     assert [note.split(" pairs ")[0] for note in loaded.notes] == ["1 of 5"] * 4
     for note, word in zip(loaded.notes, ["repeat", "prefer", "further turns", "begin with the prompt"], strict=True):
         assert word in note
@@ -140,7 +139,7 @@ def test_an_answer_that_is_the_text_of_a_list_is_noted(tmp_path: Path) -> None:
 
 def test_several_rejected_answers_are_a_pair_each(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, row(rejected=["b", "c", "a"]), row(chosen=["a", "c"], rejected=["d"]), row()))
-    assert [(pair.id, pair.chosen, pair.rejected) for pair in loaded.pairs] == [
+    assert [(pair.id, pair.chosen, pair.rejected) for pair in loaded.examples] == [
         ("p.jsonl:1#1>1", "a", "b"),
         ("p.jsonl:1#1>2", "a", "c"),
         ("p.jsonl:2#1>1", "a", "d"),
@@ -150,20 +149,20 @@ def test_several_rejected_answers_are_a_pair_each(tmp_path: Path) -> None:
     assert [(drop.id, drop.reason) for drop in loaded.dropped] == [("p.jsonl:1#1>3", "identical completions")]
     chats = [[{"role": "user", "content": "P"}, {"role": "assistant", "content": text}] for text in "abc"]
     loaded = load(written(tmp_path, {"chosen": chats[0], "rejected": chats[1:]}))
-    assert len(loaded.pairs) == 2 and loaded.source.format == "chat"
+    assert len(loaded.examples) == 2 and loaded.source.format == "chat"
 
 
 def test_a_verdict_that_the_other_one_contradicts_is_noted(tmp_path: Path) -> None:
     answers = {"prompt": "P", "response_0": "a", "response_1": "b"}
     rows = [answers | {"better_response_id": better, "safer_response_id": safer} for better, safer in [(0, 0), (0, 1)]]
     loaded = load(written(tmp_path, *rows))
-    assert len(loaded.pairs) == 2 and loaded.source.unused_columns == {}
+    assert len(loaded.examples) == 2 and loaded.source.unused_columns == {}
     assert (
         "1 row (p.jsonl:2): `safer_response_id` names the other answer; `better_response_id` is used."
         in loaded.notes[0]
     )
     safer = load(written(tmp_path, *rows), columns={"better_response_id": "safer_response_id"})
-    assert safer.pairs[1].chosen != loaded.pairs[1].chosen
+    assert safer.examples[1].chosen != loaded.examples[1].chosen
 
 
 @pytest.mark.parametrize(
@@ -194,46 +193,61 @@ cells = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_s
 def test_every_row_is_a_pair_or_dropped(rows: list[object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaded = load(written(Path(folder), row("first"), *rows), format="preference")
-    found = [pair.id for pair in loaded.pairs] + [drop.id for drop in loaded.dropped]
+    found = [pair.id for pair in loaded.examples] + [drop.id for drop in loaded.dropped]
     # A row with several answers gives several pairs.
     assert {name.partition("#")[0] for name in found} == {f"p.jsonl:{line}" for line in range(1, len(rows) + 2)}
     assert len(set(found)) == len(found)
     assert loaded.source.rows == len(rows) + 1
 
 
-# Real data
+# Whole data sets
 
 
-def real(name: str) -> LoadedPairs:
-    if not (REAL_DATA / name).is_file():
-        pytest.skip(f"the real data set {name} is not here")
-    return load(REAL_DATA / name)
-
-
-def reasons(loaded: LoadedPairs) -> list[str]:
+def reasons(loaded: LoadedExamples) -> list[str]:
     return sorted(drop.reason for drop in loaded.dropped)
 
 
+def test_dialogues() -> None:
+    loaded = load(DIALOGUES)
+    assert loaded.source.format == "dialogue" and loaded.source.rows == 39
+    assert len(loaded.examples) == 37 and reasons(loaded) == ["empty completion", "identical completions"]
+    assert all(str(pair.prompt).endswith("\n\nAssistant:") for pair in loaded.examples)
+    assert len(loaded.notes) == 1 and loaded.notes[0].startswith("1 of 37 pairs have further turns")
+
+
+def test_instructions(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, *polite_and_rude(40)))
+    assert loaded.source.format == "instruction" and len(loaded.examples) == loaded.source.rows == 40
+
+
+def real(name: str) -> LoadedExamples:
+    return load(SHARED / name)
+
+
+@pytest.mark.shared_data
 def test_anthropic_hh() -> None:
     loaded = real("hh-harmless-base-test.jsonl.gz")
     assert loaded.source.format == "dialogue" and loaded.source.rows == 2312
-    assert len(loaded.pairs) == 2308 and reasons(loaded) == ["empty completion"] * 4
-    assert all(str(pair.prompt).endswith("\n\nAssistant:") for pair in loaded.pairs)
+    assert len(loaded.examples) == 2308 and reasons(loaded) == ["empty completion"] * 4
+    assert all(str(pair.prompt).endswith("\n\nAssistant:") for pair in loaded.examples)
     assert len(loaded.notes) == 1 and loaded.notes[0].startswith("5 of 2308 pairs have further turns")
 
 
+@pytest.mark.shared_data
 def test_polite_rude() -> None:
     loaded = real("polite-rude.json")
     assert loaded.source.format == "instruction" and loaded.source.rows == 1100
-    assert len(loaded.pairs) == 1094 and reasons(loaded) == ["identical completions"] * 6
+    assert len(loaded.examples) == 1094 and reasons(loaded) == ["identical completions"] * 6
 
 
+@pytest.mark.shared_data
 def test_ultrafeedback() -> None:
     loaded = real("ultrafeedback-1000.jsonl.gz")
     assert loaded.source.format == "preference" and loaded.source.rows == 1000
     assert reasons(loaded) == ["empty completion"] * 2 + ["identical completions"] * 4
 
 
+@pytest.mark.shared_data
 def test_film_reviews_are_no_pairs() -> None:
     with pytest.raises(DataError, match="`split`, `label`, `stars`, `text`"):
         real("imdb-5000.jsonl.gz")

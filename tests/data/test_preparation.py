@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from tiltlm.data.tokens.packing import tree_size
 from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
-from tiltlm.data.preparation import PreparedData, ReadPairs, examine_data, prepare_data, read_data
+from tiltlm.data.examples import Example
+from tiltlm.data.preparation import PreparedData, ReadData, examine_data, prepare_data, read_data
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokens.packing import tree_size
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
-from tiltlm.records import PreferencePair
 from tiltlm.runs.data_account import DataReport
 
 Row = dict[str, object]
@@ -36,15 +36,15 @@ def config_of(seed: int = 0, **data: object) -> Config:
     return Config(run=RunConfig(seed=seed), hub=HubConfig(), data=DataConfig(**data))
 
 
-def prepared(config: Config, chat_template: str | None = None) -> tuple[ReadPairs, PreparedData, int]:
+def prepared(config: Config, chat_template: str | None = None) -> tuple[ReadData, PreparedData, int]:
     read = read_data(config)
     advanced: list[int] = []
-    tokenizer = PairTokenizer(byte_level(chat_template=chat_template), config.data)
+    tokenizer = ExampleTokenizer(byte_level(chat_template=chat_template), config.data)
     data = prepare_data(read, tokenizer, advanced.append)
     return read, data, sum(advanced)
 
 
-def prompts_of(pairs: list[PreferencePair]) -> set[str]:
+def prompts_of(pairs: list[Example]) -> set[str]:
     return {prompt_key(pair.prompt) for pair in pairs}
 
 
@@ -213,7 +213,7 @@ def test_limits_draw_from_what_fits(tmp_path: Path, limit: int) -> None:
 
 def test_one_prompt_is_enough_to_look_at(tmp_path: Path) -> None:
     read = read_data(config_of(train=written(tmp_path, "p.jsonl", [row("Q:"), row("Q:", " maybe")])))
-    tokenizer = PairTokenizer(byte_level(), read.data)
+    tokenizer = ExampleTokenizer(byte_level(), read.data)
     data, problem = examine_data(read, tokenizer, lambda done: None)
     assert problem is not None and "1 different prompts" in problem
     assert data.report.train is not None and data.report.train.pairs == 2 and data.report.eval is None

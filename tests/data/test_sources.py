@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import LoadedExamples, Role, load_examples
 from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.rows import Row
 from tiltlm.data.files.sources import split_files
-from tiltlm.data.loading import LoadedPairs, Role, load_pairs
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.storage.hub_access import hub_is_reachable
 
@@ -31,12 +31,12 @@ def put(path: Path, *words: str) -> Path:
     return path
 
 
-def load(spec: str | Path, role: Role = "train", hub_folder: Path | None = None, **settings: Any) -> LoadedPairs:
-    return load_pairs(spec, DataConfig(**settings), HubConfig(str(hub_folder) if hub_folder else None), role)
+def load(spec: str | Path, role: Role = "train", hub_folder: Path | None = None, **settings: Any) -> LoadedExamples:
+    return load_examples(spec, DataConfig(**settings), HubConfig(str(hub_folder) if hub_folder else None), role)
 
 
-def ids(loaded: LoadedPairs) -> list[str]:
-    return [pair.id for pair in loaded.pairs]
+def ids(loaded: LoadedExamples) -> list[str]:
+    return [pair.id for pair in loaded.examples]
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_subset_is_a_sub_folder(tmp_path: Path) -> None:
     put(tmp_path / "harmless-base/train.jsonl", "a")
     put(tmp_path / "helpful-base/train.jsonl", "b")
     assert ids(load(tmp_path, subset="harmless-base")) == ["train.jsonl:1"]
-    assert len(load(tmp_path).pairs) == 2
+    assert len(load(tmp_path).examples) == 2
     with pytest.raises(DataError, match=r"no sub-folder `harmless`.*Did you mean .*harmless-base"):
         load(tmp_path, subset="harmless")
 
@@ -192,7 +192,7 @@ def test_splits_and_subsets_have_no_effect_on_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.subset has no effect"):
         load(path, subset="x")
     # The subset may be meant for the other source.
-    assert load(path, "eval", train=str(tmp_path), eval=str(path), subset="x").pairs
+    assert load(path, "eval", train=str(tmp_path), eval=str(path), subset="x").examples
 
 
 @pytest.mark.usefixtures("never_online")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltlm.data import splitting
+from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.splitting import draw_split, drawing_order, prompt_key, subsample, without_leaks
 from tiltlm.errors import DataError
-from tiltlm.records import Message, PreferencePair, Text
 
 fractions = st.floats(0.01, 0.99)
 seeds = st.integers(0, 5)
@@ -18,17 +18,17 @@ seeds = st.integers(0, 5)
 prompt_lists = st.lists(st.integers(0, 20), min_size=1, max_size=60)
 
 
-def pairs_of(prompts: list[int]) -> list[PreferencePair]:
-    return [PreferencePair(f"p:{i}", f"prompt {p}", f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
+def pairs_of(prompts: list[int]) -> list[Example]:
+    return [Example.pair(f"p:{i}", f"prompt {p}", f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
 
 
-def split(pairs: list[PreferencePair], fraction: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
+def split(pairs: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
     train, held_out = draw_split(pairs, fraction, seed, (None, None), set)
     assert train == sorted(train) and held_out == sorted(held_out)
     return [pairs[number] for number in train], [pairs[number] for number in held_out]
 
 
-def prompts_of(pairs: list[PreferencePair]) -> set[Text]:
+def prompts_of(pairs: list[Example]) -> set[Text]:
     return {pair.prompt for pair in pairs}
 
 
@@ -84,7 +84,7 @@ def test_prompt_keys_stay_the_same_from_version_to_version() -> None:
 
 
 def test_training_pairs_with_a_held_out_prompt_are_dropped() -> None:
-    held_out = [PreferencePair("e:1", "prompt 1 ", "x", "y")]
+    held_out = [Example.pair("e:1", "prompt 1 ", "x", "y")]
     kept, dropped = without_leaks(pairs_of([0, 1, 2, 1]), held_out)
     assert [pair.id for pair in kept] == ["p:0", "p:2"]
     assert [(drop.id, drop.reason) for drop in dropped] == [(f"p:{i}", "prompt is held out") for i in (1, 3)]
@@ -185,9 +185,9 @@ def test_prompts_that_are_given_other_tools_differ() -> None:
     """One question to which the answer depends on the tools is as many prompts as there are sets of tools."""
     ask = (Message("user", "Hi"),)
     assert len({prompt_key(ask), prompt_key(ask, "[]"), prompt_key(ask, '[{"name": "clock"}]')}) == 3
-    pairs = [PreferencePair(f"p:{n}", ask, "a", "b", f'[{{"name": "tool {n}"}}]') for n in range(4)]
+    pairs = [Example.pair(f"p:{n}", ask, "a", "b", f'[{{"name": "tool {n}"}}]') for n in range(4)]
     train, held_out = split(pairs, 0.5, 0)
     assert len(train) == len(held_out) == 2
     assert without_leaks(train, held_out)[0] == train
     with pytest.raises(DataError, match="1 different prompts"):
-        split([PreferencePair(f"p:{n}", ask, f"a {n}", "b", "[]") for n in range(4)], 0.5, 0)
+        split([Example.pair(f"p:{n}", ask, f"a {n}", "b", "[]") for n in range(4)], 0.5, 0)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, byte_level, pair_tokenizer
 
-from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.examples import Example, Message
+from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError, choose_template
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError
-from tiltlm.records import Message, PreferencePair
 
 ALL = {name: value for name, value in vars(tiny_templates).items() if name.isupper() and "messages" in str(value)}
 # Those that write every message's text of a chat of user and assistant.
@@ -31,25 +31,25 @@ def says(role: str, content: str, **further: object) -> Message:
     return Message(role, content, tuple((key, json.dumps(value)) for key, value in sorted(further.items())))
 
 
-def rendered(template: str, *pairs: PreferencePair) -> Tokenized:
+def rendered(template: str, *pairs: Example) -> Tokenized:
     return pair_tokenizer(byte_level(chat_template=template), max_length=4096)(pairs)
 
 
 def pair_of(
     prompt: tuple[Message, ...], chosen: Message | str, rejected: Message | str, tools: object = None
-) -> PreferencePair:
+) -> Example:
     sides = [(side if isinstance(side, Message) else says("assistant", side),) for side in (chosen, rejected)]
-    return PreferencePair("p:1", prompt, *sides, tools=json.dumps(tools) if tools else None)
+    return Example.pair("p:1", prompt, *sides, tools=json.dumps(tools) if tools else None)
 
 
-def only(result: Tokenized) -> RenderedPair:
+def only(result: Tokenized) -> RenderedExample:
     assert not result.dropped, result.dropped
     (pair,) = result.rendered
     return pair
 
 
 def drop(result: Tokenized) -> tuple[str, str]:
-    assert not result.pairs
+    assert not result.examples
     (dropped,) = result.dropped
     assert dropped.id == "p:1"
     return dropped.reason, dropped.detail
@@ -76,7 +76,7 @@ def test_prompt_and_completion_are_what_the_template_writes(
 ) -> None:
     template = ALL[name]
     pair = only(rendered(template, pair_of(prompt, *answers)))
-    for completion, answer in zip((pair.chosen, pair.rejected), answers, strict=True):
+    for completion, answer in zip(pair.completions, answers, strict=True):
         assert pair.prompt + completion == written(template, *prompt, says("assistant", answer))
         assert completion.endswith((f"{answer}{EOS}", f"{answer}{EOS}\n"))
     # The border lies in what asks for an answer, and what is given to a model is what asks.
@@ -106,8 +106,8 @@ def test_reasoning_within_an_answer_is_scored_after_one_prompt(name: str) -> Non
     thought, none = "<think>\nA thought.\n</think>\n\nRobins.", "Rocks."
     pair = only(rendered(ALL[name], pair_of(QUESTION, thought, none)))
     texts = [written(ALL[name], *QUESTION, says("assistant", answer)) for answer in (thought, none)]
-    assert [pair.prompt + pair.chosen, pair.prompt + pair.rejected] == texts
-    assert "A thought." in pair.chosen and "Robins." in pair.chosen
+    assert [pair.prompt + completion for completion in pair.completions] == texts
+    assert "A thought." in pair.completions[0] and "Robins." in pair.completions[0]
 
 
 @pytest.mark.parametrize(("name", "mark"), [("CUTS_THOUGHT", ""), ("CUTS_AND_OPENS", "<think>\n")])
@@ -119,7 +119,7 @@ def test_reasoning_that_the_template_cuts_from_an_answer_is_put_back(name: str, 
     pair = only(result)
     assert pair.prompt == f"<user>Which bird?{EOS}\n<assistant>{mark}"
     expected = [answer.removeprefix(mark) + f"{EOS}\n" for answer in answers]
-    assert [pair.chosen, pair.rejected] == expected
+    assert [*pair.completions] == expected
     assert any("put back" in remark for remark in pair.remarks)
 
 
@@ -131,10 +131,10 @@ def test_a_completion_may_have_further_turns(name: str, further: tuple[bool, boo
         (says("assistant", answer), *(more if goes_on else ()))
         for answer, goes_on in zip(("Robins.", "Rocks."), further, strict=True)
     ]
-    result = rendered(ALL[name], PreferencePair("p:1", QUESTION, *sides))
+    result = rendered(ALL[name], Example.pair("p:1", QUESTION, *sides))
     pair = only(result)
     texts = [written(ALL[name], *QUESTION, *side) for side in sides]
-    assert [pair.prompt + pair.chosen, pair.prompt + pair.rejected] == texts
+    assert [pair.prompt + completion for completion in pair.completions] == texts
     assert pair.prompt in [f"<user>Which bird?{EOS}\n<assistant>{tail}" for tail in ("", "<think>\n")]
 
 
@@ -161,8 +161,8 @@ def test_a_template_may_ask_in_another_way_than_it_writes_answered_chats(
 ) -> None:
     pair = only(rendered(template, pair_of(DIALOGUE, *answers)))
     texts = [written(template, *DIALOGUE, says("assistant", answer)) for answer in answers]
-    assert [pair.prompt + pair.chosen, pair.prompt + pair.rejected] == texts
-    assert [pair.chosen, pair.rejected] == [f"{answer}{EOS}\n" for answer in answers]
+    assert [pair.prompt + completion for completion in pair.completions] == texts
+    assert [*pair.completions] == [f"{answer}{EOS}\n" for answer in answers]
     assert pair.question == pair_tokenizer(byte_level(chat_template=template)).render_prompt(DIALOGUE)[0] != pair.prompt
 
 
@@ -250,7 +250,7 @@ def test_a_template_that_writes_no_text_says_so() -> None:
 
 def test_a_template_that_takes_parts_is_given_parts() -> None:
     pair = only(rendered(tiny_templates.PARTS_ONLY, pair_of(QUESTION, "Robins.", "Rocks.")))
-    assert pair.prompt + pair.chosen == f"<user>Which bird?{EOS}\n<assistant>Robins.{EOS}\n"
+    assert pair.prompt + pair.completions[0] == f"<user>Which bird?{EOS}\n<assistant>Robins.{EOS}\n"
 
 
 @pytest.mark.parametrize("arguments", [CALL["function"]["arguments"], json.dumps(CALL["function"]["arguments"])])
@@ -261,7 +261,7 @@ def test_tools_and_calls_are_given_to_the_template(name: str, arguments: object)
     )
     pair = only(rendered(ALL[name], pair_of(QUESTION, call, "Rocks.", tools=[TOOL])))
     assert pair.prompt.startswith(f"<system>{json.dumps(TOOL)}{EOS}\n<user>")
-    assert "clock" in pair.chosen and json.dumps(CALL["function"]["arguments"]) in pair.chosen
+    assert "clock" in pair.completions[0] and json.dumps(CALL["function"]["arguments"]) in pair.completions[0]
     assert not pair.remarks
 
 
@@ -277,7 +277,7 @@ def test_tools_and_keys_that_the_template_does_not_know_are_noted() -> None:
 def test_reasoning_of_its_own_key_is_scored_where_the_template_knows_it() -> None:
     sides = [says("assistant", "Robins.", reasoning_content=thought) for thought in ("Good.", "Bad.")]
     pair = only(rendered(tiny_templates.REASONING_KEY, pair_of(QUESTION, *sides)))
-    assert pair.chosen == f"<think>Good.</think>Robins.{EOS}\n" and not pair.remarks
+    assert pair.completions[0] == f"<think>Good.</think>Robins.{EOS}\n" and not pair.remarks
 
 
 # What is refused
@@ -297,10 +297,10 @@ def test_what_a_template_raises_belongs_to_its_row(fault: str, words: str) -> No
     template = "{% for m in messages %}{% if 'pirate' in m.content %}" + fault + "{% endif %}{% endfor %}"
     prompts = [(says("user", text),) for text in ("Hi", "Hi pirate", "Ho")]
     pairs = [
-        PreferencePair(f"p:{n}", p, (says("assistant", "a"),), (says("assistant", "b"),)) for n, p in enumerate(prompts)
+        Example.pair(f"p:{n}", p, (says("assistant", "a"),), (says("assistant", "b"),)) for n, p in enumerate(prompts)
     ]
     result = rendered(template + tiny_templates.PLAIN, *pairs)
-    assert [pair.id for pair in result.pairs] == ["p:0", "p:2"]
+    assert [pair.id for pair in result.examples] == ["p:0", "p:2"]
     (dropped,) = result.dropped
     assert (dropped.id, dropped.reason) == ("p:1", "refused by the chat template") and words in dropped.detail
 
@@ -314,11 +314,11 @@ def test_named_templates() -> None:
     with pytest.raises(ConfigError, match=r"several chat templates \(first, other\).*model\.chat_template"):
         pair_tokenizer(tokenizer)([pair_of(QUESTION, "a", "b")])
     # Text needs no template.
-    assert pair_tokenizer(tokenizer)([PreferencePair("p:1", "Q:", " a", " b")]).pairs
+    assert pair_tokenizer(tokenizer)([Example.pair("p:1", "Q:", " a", " b")]).examples
     choose_template(tokenizer, None)
     choose_template(tokenizer, "first")
     assert tokenizer.chat_template == tiny_templates.PLAIN
-    assert only(pair_tokenizer(tokenizer)([pair_of(QUESTION, "a", "b")])).chosen == f"a{EOS}\n"
+    assert only(pair_tokenizer(tokenizer)([pair_of(QUESTION, "a", "b")])).completions[0] == f"a{EOS}\n"
 
 
 def test_a_template_from_a_file(tmp_path: Path) -> None:

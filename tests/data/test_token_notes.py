@@ -6,9 +6,9 @@ import pytest
 import tiny_templates
 from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_level
 
-from tiltlm.data.tokens.notes import notes_on_tokens
+from tiltlm.data.examples import Example, Message, Text
+from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import Tokenized
-from tiltlm.records import Message, PreferencePair, Text
 from tiltlm.runs.data_account import Remark
 
 
@@ -16,17 +16,17 @@ def messages(role: str, text: str) -> tuple[Message, ...]:
     return (Message(role, text),)
 
 
-def text_pair(number: int, prompt: str = "Q:", chosen: str = " yes", rejected: str = " no") -> PreferencePair:
-    return PreferencePair(f"p:{number}", prompt, chosen, rejected)
+def text_pair(number: int, prompt: str = "Q:", chosen: str = " yes", rejected: str = " no") -> Example:
+    return Example.pair(f"p:{number}", prompt, chosen, rejected)
 
 
-def chat_pair(number: int, prompt: Text = "is it?", chosen: str = "yes", rejected: str = "no") -> PreferencePair:
+def chat_pair(number: int, prompt: Text = "is it?", chosen: str = "yes", rejected: str = "no") -> Example:
     prompt = messages("user", prompt) if isinstance(prompt, str) else prompt
-    return PreferencePair(f"p:{number}", prompt, messages("assistant", chosen), messages("assistant", rejected))
+    return Example.pair(f"p:{number}", prompt, messages("assistant", chosen), messages("assistant", rejected))
 
 
 def noted(
-    pairs: list[PreferencePair], template: str | None = None, bos: bool = False, **settings: object
+    pairs: list[Example], template: str | None = None, bos: bool = False, **settings: object
 ) -> tuple[list[str], list[Remark]]:
     tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=template), **settings)
     return notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer)
@@ -57,7 +57,7 @@ def test_what_the_template_leaves_out_is_counted_with_all_ids() -> None:
         chat_pair(1, rejected=f"no{BOS}"),
     ],
 )
-def test_a_bos_within_the_datas_own_text_is_noted(pair: PreferencePair) -> None:
+def test_a_bos_within_the_datas_own_text_is_noted(pair: Example) -> None:
     notes, remarks = noted([text_pair(0), pair], tiny_templates.BOS_EVERY_TURN, bos=True)
     assert [note for note in notes if "BOS" in note] == [
         f"The text itself holds the BOS token {BOS} within: 1 of 2 pairs (p:1)."
@@ -85,7 +85,7 @@ def test_a_bos_that_belongs_there_is_not_noted() -> None:
         (chat_pair(1, f"Hi{EOS}Q"), False),
     ],
 )
-def test_an_end_of_sequence_within_an_answer_is_noted(pair: PreferencePair, goes_on: bool) -> None:
+def test_an_end_of_sequence_within_an_answer_is_noted(pair: Example, goes_on: bool) -> None:
     notes, remarks = noted([text_pair(0), pair], tiny_templates.PLAIN)
     what = f"An answer holds the end-of-sequence token {EOS}, goes on after it, and is scored to its end"
     assert [note for note in notes if "goes on" in note] == ([f"{what}: 1 of 2 pairs (p:1)."] if goes_on else [])
@@ -158,7 +158,7 @@ def test_many_cut_prompts_are_noted_with_the_length_that_would_do() -> None:
     assert note.endswith("With data.max_length 42 none would be cut, with 40 at most 5%.")
     assert not noted(pairs, max_length=42)[0] and not noted(pairs, max_length=34)[0]
     for limit in (42, 40):
-        cut = [pair.prompt_tokens_cut > 0 for pair in pair_tokenizer(byte_level(), max_length=limit)(pairs).pairs]
+        cut = [pair.prompt_tokens_cut > 0 for pair in pair_tokenizer(byte_level(), max_length=limit)(pairs).examples]
         assert sum(cut) <= 0.05 * len(pairs) and (limit == 40 or not any(cut))
 
 

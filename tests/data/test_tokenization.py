@@ -1,4 +1,4 @@
-"""Tokens of pairs, with GPT-2's own tokenizer and with small ones made for the purpose."""
+"""Tokens of pairs, with a tokenizer of GPT-2's kind and with small ones made for the purpose."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, GPT2_FOLDER, byte_level, pair_tokenizer, word_level
-from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
+from own_data import SHARED, gpt2_tokenizer
+from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, byte_level, pair_tokenizer, word_level
+from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
+from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.tokens import tokenization
-from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized, check_limits
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, check_limits
 from tiltlm.errors import ConfigError, ModelError
-from tiltlm.records import Message, PreferencePair, Text, TokenizedPair, TokenizedSequence
 
 HEADER = "\n\nAssistant:"
 
 
 @cache
 def gpt2() -> PreTrainedTokenizerFast:
-    if not GPT2_FOLDER.is_dir():
-        pytest.skip(f"GPT-2's vocabulary is not here: {GPT2_FOLDER}")
-    end = "<|endoftext|>"
-    return GPT2TokenizerFast.from_pretrained(GPT2_FOLDER, eos_token=end, bos_token=end, pad_token=end)
+    return gpt2_tokenizer()
+
+
+@cache
+def gpt2_itself() -> PreTrainedTokenizerFast:
+    return gpt2_tokenizer(SHARED / "gpt2-bpe")
 
 
 @cache
@@ -40,22 +44,26 @@ def with_bos() -> PreTrainedTokenizerFast:
 
 
 TOKENIZERS = {"gpt2": gpt2, "plain": plain, "with bos": with_bos}
-each_tokenizer = pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
+each_tokenizer = pytest.mark.parametrize(
+    "make",
+    [*TOKENIZERS.values(), pytest.param(gpt2_itself, marks=pytest.mark.shared_data)],
+    ids=[*TOKENIZERS, "GPT-2's own"],
+)
 
 
 def tokenized(
     tokenizer: PreTrainedTokenizerFast, prompt: Text, chosen: Text, rejected: Text, **settings: object
 ) -> Tokenized:
-    return pair_tokenizer(tokenizer, **settings)([PreferencePair("p:1", prompt, chosen, rejected)])
+    return pair_tokenizer(tokenizer, **settings)([Example.pair("p:1", prompt, chosen, rejected)])
 
 
-def only_pair(result: Tokenized) -> TokenizedPair:
-    assert len(result.pairs) == 1 and not result.dropped, result.dropped
-    return result.pairs[0]
+def only_pair(result: Tokenized) -> TokenizedExample:
+    assert len(result.examples) == 1 and not result.dropped, result.dropped
+    return result.examples[0]
 
 
 def only_drop(result: Tokenized) -> tuple[str, str]:
-    assert not result.pairs and not result.rendered and len(result.dropped) == 1
+    assert not result.examples and not result.rendered and len(result.dropped) == 1
     assert result.dropped[0].id == "p:1"
     return result.dropped[0].reason, result.dropped[0].detail
 
@@ -183,9 +191,9 @@ def test_another_terminator_ends_a_completion_too() -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens(["<end>"], special_tokens=True)
     end = tokenizer.convert_tokens_to_ids("<end>")
-    make_pairs = PairTokenizer(tokenizer, DataConfig(), frozenset({end}))
+    make_pairs = ExampleTokenizer(tokenizer, DataConfig(), frozenset({end}))
     assert make_pairs.terminators == {end, tokenizer.eos_token_id}
-    pair = only_pair(make_pairs([PreferencePair("p:1", "Answer:", " yes<end>\n", " no")]))
+    pair = only_pair(make_pairs([Example.pair("p:1", "Answer:", " yes<end>\n", " no")]))
     assert scored(tokenizer, pair.chosen) == ["Ġyes", "<end>"]
     assert scored(tokenizer, pair.rejected) == ["Ġno", EOS]
 
@@ -215,7 +223,7 @@ def test_a_template_that_ends_turns_itself_gets_one_eos_and_nothing_after() -> N
     pair, rendered = only_pair(result), result.rendered[0]
     prompt = f"<user>Hi{EOS}\n<assistant>no{EOS}\n<user>Why?{EOS}\n<assistant>"
     assert rendered.prompt == prompt and rendered.header == "<assistant>"
-    assert (rendered.chosen, rendered.rejected) == (f"yes{EOS}\n", f"no{EOS}\n")
+    assert rendered.completions == (f"yes{EOS}\n", f"no{EOS}\n")
     assert text_of(tokenizer, pair.chosen.ids) == f"{prompt}yes{EOS}"
     assert scored(tokenizer, pair.chosen) == ["yes", EOS]
     as_is = only_pair(tokenized(tokenizer, chat("Hi"), answer("yes"), answer("no"), eos="as-is"))
@@ -242,7 +250,7 @@ def test_without_a_template_a_chat_becomes_a_dialogue() -> None:
     text = f"\n\nSystem: Be brief.\n\nHuman: Hi\n\nAssistant: no\n\nHuman: Why?{HEADER}"
     rendered = result.rendered[0]
     assert (rendered.prompt, rendered.header) == (text, HEADER)
-    assert (rendered.chosen, rendered.rejected) == (" yes", " no")
+    assert rendered.completions == (" yes", " no")
     assert text_of(plain(), only_pair(result).chosen.ids) == f"{text} yes{EOS}"
 
 
@@ -367,16 +375,16 @@ def test_a_prompt_without_tokens_needs_a_bos() -> None:
 
 
 def test_pairs_keep_their_order_whatever_the_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [PreferencePair(f"p:{n}", f"Answer {n}:", " yes", " yes" if n % 3 == 0 else " no") for n in range(8)]
+    pairs = [Example.pair(f"p:{n}", f"Answer {n}:", " yes", " yes" if n % 3 == 0 else " no") for n in range(8)]
     at_once = pair_tokenizer(plain())(pairs)
-    monkeypatch.setattr(tokenization, "PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(tokenization, "EXAMPLES_AT_ONCE", 3)
     advanced: list[int] = []
     result = pair_tokenizer(plain())(pairs, advanced.append)
     assert advanced == [3, 3, 2]
-    assert [pair.id for pair in result.pairs] == ["p:1", "p:2", "p:4", "p:5", "p:7"]
+    assert [pair.id for pair in result.examples] == ["p:1", "p:2", "p:4", "p:5", "p:7"]
     assert [drop.id for drop in result.dropped] == ["p:0", "p:3", "p:6"]
-    assert [pair.id for pair in result.rendered] == [pair.id for pair in result.pairs]
-    assert [p.chosen.ids.tolist() for p in result.pairs] == [p.chosen.ids.tolist() for p in at_once.pairs]
+    assert [pair.id for pair in result.rendered] == [pair.id for pair in result.examples]
+    assert [p.chosen.ids.tolist() for p in result.examples] == [p.chosen.ids.tolist() for p in at_once.examples]
 
 
 # Any text
@@ -420,11 +428,11 @@ def test_any_text_comes_back_from_its_tokens(
 )
 def test_every_pair_is_used_or_dropped(texts: list[tuple[str, str, str]], max_length: int, eos: str, bos: bool) -> None:
     tokenizer = pair_tokenizer(with_bos() if bos else plain(), max_length=max_length, eos=eos)
-    result = tokenizer([PreferencePair(f"p:{n}", *three) for n, three in enumerate(texts)])
-    names = [item.id for item in (*result.pairs, *result.dropped)]
+    result = tokenizer([Example.pair(f"p:{n}", *three) for n, three in enumerate(texts)])
+    names = [item.id for item in (*result.examples, *result.dropped)]
     assert sorted(names) == sorted(f"p:{n}" for n in range(len(texts)))
     assert all(drop.reason and drop.detail for drop in result.dropped)
-    for pair in result.pairs:
+    for pair in result.examples:
         for sequence in (pair.chosen, pair.rejected):
             assert 1 <= sequence.first_scored < len(sequence.ids) <= max_length
 

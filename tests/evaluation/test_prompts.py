@@ -6,9 +6,9 @@ import pytest
 import tiny_templates
 from tiny_tokenizers import EOS, byte_level, pair_tokenizer
 
+from tiltlm.data.examples import Example, Message
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
-from tiltlm.records import Message, PreferencePair
 
 
 def extra(text: str, template: str | None, chat: bool = True) -> str:
@@ -49,7 +49,7 @@ def test_held_out_prompts_ask_in_the_templates_way(template: str) -> None:
     tokenizer = pair_tokenizer(byte_level(chat_template=template), max_length=48)
     long = (Message("user", " no" * 30), Message("assistant", "yes"), Message("user", "is it?"))
     pairs = [
-        PreferencePair(f"p:{n}", long, (Message("assistant", f"yes {n}"),), (Message("assistant", "no"),))
+        Example.pair(f"p:{n}", long, (Message("assistant", f"yes {n}"),), (Message("assistant", "no"),))
         for n in range(2)
     ]
     rendered = tokenizer(pairs).rendered

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiltlm.data.tokens.packing import pack_sequences
 from tiny_models import SHAREABLE, build
 from torch import Tensor
 
-from tiltlm.data.tokens.packing import pack_sequences
+from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.model import dither
 from tiltlm.model.dither import add_dither, move, noise, remove_dither, rounded_parameters
 from tiltlm.model.embedded import embedded_model
@@ -17,7 +18,6 @@ from tiltlm.model.finding import ModelSource
 from tiltlm.model.loading import arithmetic, choose_precision, load_tokenizer
 from tiltlm.model.scorer import PairScorer, sequence_logps
 from tiltlm.model.weights import load_model
-from tiltlm.records import TokenizedSequence
 
 CPU = torch.device("cpu")
 SIZE = 1_000_000

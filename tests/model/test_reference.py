@@ -11,6 +11,7 @@ import torch
 from tiny_models import one_at_a_time
 from tiny_runs import pairs, referenced, tiny_model
 
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model import reference
 from tiltlm.model.reference import (
@@ -22,7 +23,6 @@ from tiltlm.model.reference import (
     with_reference,
 )
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import TokenizedPair, TokenizedSequence
 
 
 def test_cached_values_are_the_live_ones(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_address_is_content_alone(tmp_path: Path) -> None:
     scorer, given = PairScorer(tiny_model()), pairs(4)
     cache = ReferenceCache(tmp_path, reference_address(scorer, torch.float32))
     fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
-    renamed = [TokenizedPair("another name", pair.rejected, pair.chosen) for pair in reversed(given)]
+    renamed = [TokenizedExample.pair("another name", pair.rejected, pair.chosen) for pair in reversed(given)]
     assert missing_pairs(renamed, cache) == []
     one = given[0].chosen
     later = TokenizedSequence(one.ids, one.first_scored + 1)

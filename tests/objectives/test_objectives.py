@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,19 @@ def test_far_from_the_reference_loss_and_gradient_are_finite(objective: Objectiv
         assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
 
 
+LIMITS = {"sigmoid": math.log(2), "ld_dpo": math.log(2), "simpo": math.log(2), "kto": 0.5, "ipo": 1.0}
+"""What a loss tends to as beta tends to 0; that of `ipo` in units of its first loss, 1 / (4 beta^2)."""
+
+
+@pytest.mark.parametrize(("name", "limit"), LIMITS.items())
+def test_without_beta_nothing_is_told_apart(name: str, limit: float) -> None:
+    objective, beta = OBJECTIVES[name], 1e-12
+    given_scored = scored(random_examples(objective.needs, 5, seed=6), objective.needs)
+    unit = 1 / (4 * beta**2) if name == "ipo" else 1.0
+    found = objective.loss(given_scored, objective.settings(beta=beta)).losses_U / unit
+    torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-9, atol=0)
+
+
 @every
 def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective) -> None:
     """`scored` leaves out what is not declared; and what is declared is read: the losses move with it."""
@@ -105,6 +119,10 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     if objective.needs.reference:
         moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
         assert not torch.allclose(of(objective, moved)[0], losses_U)
+    given_scored = scored(examples, objective.needs)
+    longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
+    reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
+    assert reads_counts == objective.needs.counts or objective.needs.tokens
     if objective.needs.mismatched:
         far = [
             [dataclasses.replace(o, policy=o.reference + 1) if o.label == MISMATCHED else o for o in e]

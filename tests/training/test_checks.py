@@ -9,28 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiltlm.records import ReferencedPair
 from tiny_runs import pairs, referenced, tiny_model, trainer
 from tiny_tokenizers import byte_level
 
 from tiltlm.config import DataConfig, LossConfig, TrainingConfig
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import PairScorer
-from tiltlm.records import ReferencedPair, TokenizedPair, TokenizedSequence
 from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
 
 
 @pytest.fixture
-def tokenizer() -> PairTokenizer:
-    return PairTokenizer(byte_level(), DataConfig(), terminators=frozenset({2}))
+def tokenizer() -> ExampleTokenizer:
+    return ExampleTokenizer(byte_level(), DataConfig(), terminators=frozenset({2}))
 
 
 def check(
     tmp_path: Path,
-    tokenizer: PairTokenizer,
+    tokenizer: ExampleTokenizer,
     edit: object = None,
     loss: LossConfig | None = None,
     precision: torch.dtype = torch.float32,
@@ -43,7 +44,7 @@ def check(
     return run_checks(made, items, tokenizer), scorer
 
 
-def test_a_sound_start(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_a_sound_start(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     checks, _ = check(tmp_path, tokenizer)
     assert [one.name for one in checks] == ["one BOS", "EOS", "fast path equals slow path", "first loss is ln 2"]
     assert all(one.passed for one in checks)
@@ -52,7 +53,7 @@ def test_a_sound_start(tmp_path: Path, tokenizer: PairTokenizer) -> None:
     assert checks[-1].name == "first loss is 1.0000"
 
 
-def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         return [dataclasses.replace(item, chosen_logp=item.chosen_logp - 1) for item in items]
 
@@ -60,7 +61,7 @@ def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: PairToken
         check(tmp_path, tokenizer, edit)
 
 
-def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     """Logits that the model scales and the scorer does not know of."""
 
     def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
@@ -71,7 +72,7 @@ def test_an_architecture_with_a_secret(tmp_path: Path, tokenizer: PairTokenizer)
         check(tmp_path, tokenizer, edit)
 
 
-def test_in_bfloat16_the_noise_is_said_and_stops_nothing(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_in_bfloat16_the_noise_is_said_and_stops_nothing(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     checks, _ = check(tmp_path, tokenizer, precision=torch.bfloat16)
     named = {one.name: one for one in checks}
     assert all(one.passed for one in checks)
@@ -81,7 +82,7 @@ def test_in_bfloat16_the_noise_is_said_and_stops_nothing(tmp_path: Path, tokeniz
     assert 1e-4 < float(numbers[0]) < 0.1
 
 
-def test_in_bfloat16_the_layout_is_proven_in_float32_all_the_same(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_in_bfloat16_the_layout_is_proven_in_float32_all_the_same(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     """A fault far below the noise of the arithmetic."""
 
     def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
@@ -93,14 +94,14 @@ def test_in_bfloat16_the_layout_is_proven_in_float32_all_the_same(tmp_path: Path
 
 
 def test_an_arithmetic_that_computes_nonsense_is_refused(
-    tmp_path: Path, tokenizer: PairTokenizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tokenizer: ExampleTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks_module, "NONSENSE", 1e-6)
     with pytest.raises(SelfCheckError, match=r"noise of bfloat16: .*set model.precision to float32"):
         check(tmp_path, tokenizer, precision=torch.bfloat16)
 
 
-def test_in_bfloat16_a_reference_of_another_model_is_noticed(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_in_bfloat16_a_reference_of_another_model_is_noticed(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         return [dataclasses.replace(item, chosen_logp=item.chosen_logp - 5) for item in items]
 
@@ -108,11 +109,11 @@ def test_in_bfloat16_a_reference_of_another_model_is_noticed(tmp_path: Path, tok
         check(tmp_path, tokenizer, edit, precision=torch.bfloat16)
 
 
-def test_a_missing_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_a_missing_end(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     def edit(_: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         chosen = items[0].pair.chosen
         cut = TokenizedSequence(chosen.ids[:-1], chosen.first_scored - (chosen.scored_tokens == 1))
-        pair = TokenizedPair("cut", cut, items[0].pair.rejected)
+        pair = TokenizedExample.pair("cut", cut, items[0].pair.rejected)
         return [dataclasses.replace(items[0], pair=pair), *items[1:]]
 
     with pytest.raises(SelfCheckError, match="EOS: 9 of 10 completions"):
@@ -120,7 +121,7 @@ def test_a_missing_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:
 
 
 def test_a_doubled_beginning(tmp_path: Path) -> None:
-    tokenizer = PairTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
+    tokenizer = ExampleTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
     assert tokenizer.adds_bos
     bos = tokenizer.tokenizer.bos_token_id
 
@@ -131,7 +132,7 @@ def test_a_doubled_beginning(tmp_path: Path) -> None:
                 TokenizedSequence(np.concatenate([[bos, bos], s.ids[1:]]).astype(np.int32), s.first_scored + 1)
                 for s in (item.pair.chosen, item.pair.rejected)
             ]
-            doubled.append(TokenizedPair(item.pair.id, *sides))
+            doubled.append(TokenizedExample.pair(item.pair.id, *sides))
         return referenced(scorer, doubled, tmp_path)
 
     with pytest.raises(SelfCheckError, match=r"one BOS: .* 10 have it twice"):
@@ -140,14 +141,14 @@ def test_a_doubled_beginning(tmp_path: Path) -> None:
 
 def test_a_beginning_further_on_is_counted_and_stops_nothing(tmp_path: Path) -> None:
     """Some templates begin every turn with it."""
-    tokenizer = PairTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
+    tokenizer = ExampleTokenizer(byte_level(bos=True), DataConfig(), terminators=frozenset({2}))
     bos = tokenizer.tokenizer.bos_token_id
 
     def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         chosen = items[0].pair.chosen
         ids = np.concatenate([[bos], chosen.ids[1:-1], [bos, 2]]).astype(np.int32)
         others = [
-            TokenizedPair(
+            TokenizedExample.pair(
                 item.pair.id,
                 *(
                     TokenizedSequence(np.concatenate([[bos], side.ids[1:]]).astype(np.int32), side.first_scored)
@@ -156,24 +157,24 @@ def test_a_beginning_further_on_is_counted_and_stops_nothing(tmp_path: Path) -> 
             )
             for item in items
         ]
-        others[0] = TokenizedPair("within", TokenizedSequence(ids, chosen.first_scored), others[0].rejected)
+        others[0] = TokenizedExample.pair("within", TokenizedSequence(ids, chosen.first_scored), others[0].rejected)
         return referenced(scorer, others, tmp_path)
 
     checks, _ = check(tmp_path, tokenizer, edit)
     assert checks[0].passed and "0 have it twice, 1 have another further on" in checks[0].detail
 
 
-def test_a_completion_that_was_cut_needs_no_end(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_a_completion_that_was_cut_needs_no_end(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     def edit(scorer: PairScorer, items: list[ReferencedPair]) -> list[ReferencedPair]:
         chosen = items[0].pair.chosen
         cut = TokenizedSequence(chosen.ids[:-1], chosen.first_scored - (chosen.scored_tokens == 1), tokens_cut=1)
-        return referenced(scorer, [TokenizedPair("cut", cut, items[0].pair.rejected)], tmp_path)
+        return referenced(scorer, [TokenizedExample.pair("cut", cut, items[0].pair.rejected)], tmp_path)
 
     checks, _ = check(tmp_path, tokenizer, edit)
     assert checks[1].passed and "1 of 1 completions end with" in checks[1].detail
 
 
-def test_checks_leave_no_gradient(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+def test_checks_leave_no_gradient(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:
     _, scorer = check(tmp_path, tokenizer)
     assert all(parameter.grad is None for parameter in scorer.parameters())
     assert torch.is_grad_enabled()

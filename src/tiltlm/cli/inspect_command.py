@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
-from tiltlm.console import Reporter
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
 from tiltlm.pipeline.setup import set_up
@@ -22,7 +22,7 @@ LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
 
 
-def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -> DataReport:
+def inspect_data(config: Config, report_file: Path | None, reporter: ConsoleReporter) -> DataReport:
     """Prints the account of the data as training would see it, and keeps it in `report_file` if one is named.
 
     Data that is not enough to train on is shown all the same, with the reason.
@@ -48,7 +48,7 @@ def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -
     return report
 
 
-def _show(report: DataReport, reporter: Reporter) -> None:
+def _show(report: DataReport, reporter: ConsoleReporter) -> None:
     for source in report.sources:
         reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} pairs")
         reporter.say(f"  read as `{source.format}`: {source.format_why}")
@@ -69,7 +69,7 @@ def _show(report: DataReport, reporter: Reporter) -> None:
         _show_example(example, reporter)
 
 
-def _show_example(example: ShownExample, reporter: Reporter) -> None:
+def _show_example(example: ShownExample, reporter: ConsoleReporter) -> None:
     """The tokens of both sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
     terminal = reporter.console.is_terminal
     begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")

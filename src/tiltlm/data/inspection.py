@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tiltlm.data.loading import LoadedPairs
+from tiltlm.data.conversion import LoadedExamples
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokens.packing import tree_size
+from tiltlm.data.tokens.sharing import tokens_laid_out
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.data.tokens.tokenization import Tokenized
-from tiltlm.records import DroppedPair, TokenizedPair, TokenizedSequence
-from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Source, Split
+from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Split
 
 EXAMPLES = 3
 
 
 def data_report(
-    loaded: Sequence[LoadedPairs],
+    loaded: Sequence[LoadedExamples],
     train: Tokenized,
     held_out: Tokenized | None,
-    also_dropped: Sequence[DroppedPair],
+    also_dropped: Sequence[DroppedRow],
     notes: Sequence[str],
     remarks: Sequence[Remark],
     decode: Callable[[Sequence[int]], str],
@@ -31,42 +31,42 @@ def data_report(
 
     Args:
         loaded: what each source gave.
-        train, held_out: what became of the pairs chosen for training and evaluation.
-        also_dropped: pairs taken out otherwise.
+        train, held_out: what became of the examples chosen for training and evaluation.
+        also_dropped: examples taken out otherwise.
         notes: sentences on anything unusual, besides those of the sources.
-        remarks: what the notes count, with every pair it is true of.
+        remarks: what the notes count, with every example it is true of.
         decode: text of token ids, special tokens included.
     """
     rows = [drop for part in loaded for drop in part.dropped] + list(also_dropped)
     rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
-    texts = [pair.prompt for part in loaded for pair in part.pairs]
+    texts = [example.prompt for part in loaded for example in part.examples]
     return DataReport(
-        sources=tuple(_source(part) for part in loaded),
-        train=_split(train.pairs, [pair.prompt for pair in train.rendered]),
-        eval=_split(held_out.pairs, [pair.prompt for pair in held_out.rendered]) if held_out is not None else None,
+        sources=tuple(part.source for part in loaded),
+        train=_split(train),
+        eval=_split(held_out) if held_out is not None else None,
         dropped=Dropped(
             count=len(rows),
             by_reason=dict(Counter(row.reason for row in rows).most_common()),
-            list=tuple(DroppedRow(row.id, row.reason, row.detail) for row in rows),
+            list=tuple(rows),
         ),
         notes=(*(note for part in loaded for note in part.notes), *notes),
-        examples=tuple(_example(pair, decode) for pair in train.pairs[:EXAMPLES]),
+        examples=tuple(_shown(example, decode) for example in train.examples[:EXAMPLES]),
         chat=any(not isinstance(text, str) for text in texts),
         remarks=tuple(remarks),
     )
 
 
-def _example(pair: TokenizedPair, decode: Callable[[Sequence[int]], str]) -> ShownExample:
-    (prompt, chosen), (other, rejected) = (_texts(sequence, decode) for sequence in (pair.chosen, pair.rejected))
+def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> ShownExample:
+    (prompt, chosen), (other, rejected) = (_texts(one, decode) for one in (example.chosen, example.rejected))
     return ShownExample(
-        pair.id,
+        example.id,
         prompt,
         chosen,
         rejected,
         rejected_prompt=None if other == prompt else other,
-        prompt_tokens_cut=pair.prompt_tokens_cut,
-        chosen_tokens_cut=pair.chosen.tokens_cut,
-        rejected_tokens_cut=pair.rejected.tokens_cut,
+        prompt_tokens_cut=example.prompt_tokens_cut,
+        chosen_tokens_cut=example.chosen.tokens_cut,
+        rejected_tokens_cut=example.rejected.tokens_cut,
     )
 
 
@@ -79,28 +79,27 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
     return prompt, decode(ids[sequence.first_scored :])
 
 
-def _source(part: LoadedPairs) -> Source:
-    return Source(**dataclasses.asdict(part.source), pairs=len(part.pairs))
-
-
-def _split(pairs: Sequence[TokenizedPair], prompts: Sequence[str]) -> Split:
-    chosen = [pair.chosen.scored_tokens for pair in pairs]
-    rejected = [pair.rejected.scored_tokens for pair in pairs]
+def _split(part: Tokenized) -> Split:
+    columns = TokenColumns.of(part.examples)
+    scored = columns.scored_tokens
+    chosen, rejected = (scored[columns.labels == label] for label in (CHOSEN, REJECTED))
+    pairs = len(columns) > 0 and columns.all_pairs
+    laid_out, without_sharing = tokens_laid_out(columns)
     return Split(
-        pairs=len(pairs),
-        prompts=len({prompt_key(prompt) for prompt in prompts}),
-        prompt_tokens=_lengths([pair.chosen.first_scored for pair in pairs]),
+        pairs=len(columns),
+        prompts=len({prompt_key(rendered.prompt) for rendered in part.rendered}),
+        prompt_tokens=_lengths(columns.first_scored[columns.members[:-1]]),
         chosen_tokens=_lengths(chosen),
         rejected_tokens=_lengths(rejected),
-        chosen_longer=float(np.mean([c > r for c, r in zip(chosen, rejected, strict=True)])) if pairs else None,
-        prompts_cut=sum(pair.prompt_tokens_cut > 0 for pair in pairs),
-        completions_cut=sum(side.tokens_cut > 0 for pair in pairs for side in (pair.chosen, pair.rejected)),
-        tokens_laid_out=sum(tree_size((pair.chosen, pair.rejected)) for pair in pairs),
-        tokens_without_sharing=sum(len(pair.chosen.ids) + len(pair.rejected.ids) - 2 for pair in pairs),
+        chosen_longer=float(np.mean(chosen > rejected)) if pairs else None,
+        prompts_cut=int(np.count_nonzero(columns.prompt_tokens_cut)),
+        completions_cut=int(np.count_nonzero(columns.tokens_cut)),
+        tokens_laid_out=laid_out,
+        tokens_without_sharing=without_sharing,
     )
 
 
-def _lengths(values: Sequence[int]) -> Lengths | None:
-    if not values:
+def _lengths(values: np.ndarray) -> Lengths | None:
+    if not len(values):
         return None
-    return Lengths(mean=float(np.mean(values)), median=float(np.median(values)), max=max(values))
+    return Lengths(mean=float(np.mean(values)), median=float(np.median(values)), max=int(values.max()))

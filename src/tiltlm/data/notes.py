@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from tiltlm.data.examples import Example, Text
 from tiltlm.data.formats.layouts import ASSISTANT_HEADER, USER_HEADER
 from tiltlm.data.formats.notation import decoded
-from tiltlm.records import PreferencePair, Text
+from tiltlm.objectives.interface import CHOSEN, REJECTED
 
 # Rows named in a note; their number is always given.
 _NAMED = 3
@@ -47,24 +48,25 @@ def _context_note(name: str, count: int) -> str:
     return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
 
 
-def notes_on(pairs: Sequence[PreferencePair]) -> list[str]:
-    """What is unusual about pairs."""
-    seen: set[tuple[Text, str | None, Text, Text]] = set()
+def notes_on(examples: Sequence[Example]) -> list[str]:
+    """What is unusual about examples."""
+    seen: set[tuple[Text, str | None, frozenset[tuple[Text, int]]]] = set()
     repeated = contradictory = 0
-    for pair in pairs:
-        asked = (pair.prompt, pair.tools)
-        repeated += (*asked, pair.chosen, pair.rejected) in seen
-        contradictory += (*asked, pair.rejected, pair.chosen) in seen
-        seen.add((*asked, pair.chosen, pair.rejected))
+    for example in examples:
+        said = list(zip(example.completions, example.labels, strict=True))
+        turned = frozenset((text, REJECTED if label == CHOSEN else CHOSEN) for text, label in said)
+        repeated += (example.prompt, example.tools, frozenset(said)) in seen
+        contradictory += (example.prompt, example.tools, turned) in seen
+        seen.add((example.prompt, example.tools, frozenset(said)))
     counted = {
         "repeat an earlier pair exactly. They are kept.": repeated,
         "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,
     }
-    notes = [f"{count} of {len(pairs)} pairs {what}" for what, count in counted.items() if count]
+    notes = [f"{count} of {len(examples)} pairs {what}" for what, count in counted.items() if count]
     for what, holds in _NOTED.items():
-        ids = [pair.id for pair in pairs if holds(pair)]
+        ids = [example.id for example in examples if holds(example)]
         if ids:
-            notes.append(f"{len(ids)} of {len(pairs)} pairs {what} First: {_first(ids)}.")
+            notes.append(f"{len(ids)} of {len(examples)} pairs {what} First: {_first(ids)}.")
     return notes
 
 
@@ -76,8 +78,8 @@ def _first(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
 
 
-def _has_later_turns(pair: PreferencePair) -> bool:
-    return any(map(_goes_on, (pair.chosen, pair.rejected)))
+def _has_later_turns(example: Example) -> bool:
+    return any(map(_goes_on, example.completions))
 
 
 def _goes_on(completion: Text) -> bool:
@@ -86,11 +88,15 @@ def _goes_on(completion: Text) -> bool:
     return any(message.role == "user" for message in completion)
 
 
-def _repeats_prompt(pair: PreferencePair) -> tuple[bool, bool]:
-    """Whether the chosen and the rejected completion begin with the prompt, or with what its last turn says."""
-    prompt = _last_words(pair.prompt).strip()
-    chosen, rejected = (_first_words(text).lstrip().startswith(prompt) for text in (pair.chosen, pair.rejected))
-    return bool(prompt) and chosen, bool(prompt) and rejected
+def _repeats_prompt(example: Example) -> tuple[bool, bool]:
+    """Whether a chosen and a rejected completion begin with the prompt, or with what its last turn says."""
+    prompt = _last_words(example.prompt).strip()
+    repeat = [bool(prompt) and _first_words(text).lstrip().startswith(prompt) for text in example.completions]
+    chosen, rejected = (
+        any(does for does, label in zip(repeat, example.labels, strict=True) if label == wanted)
+        for wanted in (CHOSEN, REJECTED)
+    )
+    return chosen, rejected
 
 
 def _first_words(text: Text) -> str:
@@ -101,26 +107,26 @@ def _last_words(text: Text) -> str:
     return text if isinstance(text, str) else text[-1].content if text else ""
 
 
-def _is_nothing(pair: PreferencePair) -> bool:
-    return any(_first_words(text).strip().lower() in _NOTHING for text in (pair.chosen, pair.rejected))
+def _is_nothing(example: Example) -> bool:
+    return any(_first_words(text).strip().lower() in _NOTHING for text in example.completions)
 
 
-def _is_listed(pair: PreferencePair) -> bool:
+def _is_listed(example: Example) -> bool:
     """Whether an answer is the JSON text of a list of texts."""
-    texts = (_first_words(text).lstrip() for text in (pair.chosen, pair.rejected))
+    texts = (_first_words(text).lstrip() for text in example.completions)
     lists = (decoded(text) for text in texts if text.startswith('["'))
     return any(isinstance(items, list) and all(isinstance(item, str) for item in items) for items in lists)
 
 
-_NOTED: dict[str, Callable[[PreferencePair], bool]] = {
+_NOTED: dict[str, Callable[[Example], bool]] = {
     "have further turns within a completion, as the dialogues part earlier. Those are scored, too.": _has_later_turns,
     "have completions that begin with the prompt, which then stands there twice.": (
-        lambda pair: _repeats_prompt(pair) == (True, True)
+        lambda example: _repeats_prompt(example) == (True, True)
     ),
     "have a chosen completion that begins with the prompt, where the rejected one does not: repeating the prompt is "
-    "learnt.": lambda pair: _repeats_prompt(pair) == (True, False),
+    "learnt.": lambda example: _repeats_prompt(example) == (True, False),
     "have a rejected completion that begins with the prompt, where the chosen one does not: not repeating the prompt "
-    "is learnt.": lambda pair: _repeats_prompt(pair) == (False, True),
+    "is learnt.": lambda example: _repeats_prompt(example) == (False, True),
     "have `nan`, `None`, `null` or such as a whole answer: a program may have written it where there was none.": (
         _is_nothing
     ),

@@ -1,4 +1,4 @@
-"""From settings to tokenized training and held-out pairs, with the data report: the data room's front door."""
+"""From settings to tokenized training and held-out examples, with the data report: the data room's front door."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from dataclasses import dataclass, replace
 
 from tiltlm import demo
 from tiltlm.config import Config, DataConfig
+from tiltlm.data.conversion import LoadedExamples, Role, load_examples
+from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
-from tiltlm.data.loading import LoadedPairs, Role, load_pairs
-from tiltlm.data.splitting import draw_split, drawing_order, pair_key, without_leaks
-from tiltlm.data.tokens.notes import notes_on_tokens
-from tiltlm.data.tokens.rendering import RenderedPair
-from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
+from tiltlm.data.splitting import draw_split, drawing_order, example_key, without_leaks
+from tiltlm.data.tokens.rendering import RenderedExample
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.data.tokens.token_notes import notes_on_tokens
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair, PreferencePair, TokenizedPair
-from tiltlm.runs.data_account import DataReport
+from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ReadPairs:
-    """Pairs as read, before it is known which of them fit.
+class ReadData:
+    """Examples as read, before it is known which of them fit.
 
     train: those that may be trained on; their prompts are not in `held_out`.
     held_out: the held-out data; empty where some of `train` is to be held out.
     """
 
-    train: list[PreferencePair]
-    held_out: list[PreferencePair]
-    loaded: list[LoadedPairs]
-    dropped: list[DroppedPair]
+    train: list[Example]
+    held_out: list[Example]
+    loaded: list[LoadedExamples]
+    dropped: list[DroppedRow]
     data: DataConfig
     seed: int
 
@@ -41,14 +42,14 @@ class ReadPairs:
 class PreparedData:
     """What training needs of the data. `eval_rendered[i]` is the text of `eval[i]`."""
 
-    train: list[TokenizedPair]
-    eval: list[TokenizedPair]
-    eval_rendered: list[RenderedPair]
+    train: TokenColumns
+    eval: TokenColumns
+    eval_rendered: list[RenderedExample]
     report: DataReport
 
 
-def read_data(config: Config) -> ReadPairs:
-    """Reads training and held-out pairs and keeps their prompts apart.
+def read_data(config: Config) -> ReadData:
+    """Reads training and held-out examples and keeps their prompts apart.
 
     Raises:
         DataError: data is missing, in no known format, or nothing usable is left.
@@ -57,24 +58,24 @@ def read_data(config: Config) -> ReadPairs:
     data, seed = config.data, config.run.seed
     loaded = [_load(config, data.train, "train")]
     if data.eval is None:
-        return ReadPairs(loaded[0].pairs, [], loaded, [], data, seed)
+        return ReadData(loaded[0].examples, [], loaded, [], data, seed)
     loaded.append(_load(config, data.eval, "eval"))
-    train, dropped = without_leaks(loaded[0].pairs, loaded[1].pairs)
-    return ReadPairs(train, loaded[1].pairs, loaded, dropped, data, seed)
+    train, dropped = without_leaks(loaded[0].examples, loaded[1].examples)
+    return ReadData(train, loaded[1].examples, loaded, dropped, data, seed)
 
 
-def _load(config: Config, name: str, role: Role) -> LoadedPairs:
+def _load(config: Config, name: str, role: Role) -> LoadedExamples:
     if name != DEMO:
-        return load_pairs(name, config.data, config.hub, role)
-    loaded = load_pairs(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role)
+        return load_examples(name, config.data, config.hub, role)
+    loaded = load_examples(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role)
     return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 
-def prepare_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) -> PreparedData:
-    """Tokenizes what was read, draws from what fits as many pairs as are wanted, and writes the account of it.
+def prepare_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> PreparedData:
+    """Tokenizes what was read, draws from what fits as many examples as are wanted, and writes the account of it.
 
     Raises:
-        DataError: no pair is left for training or for evaluation.
+        DataError: no example is left for training or for evaluation.
     """
     data, problem = examine_data(read, tokenizer, advance)
     if problem is not None:
@@ -82,11 +83,11 @@ def prepare_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) ->
     return data
 
 
-def examine_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) -> tuple[PreparedData, str | None]:
+def examine_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tuple[PreparedData, str | None]:
     """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is."""
     train, held_out, dropped, problem = _tokenized(read, tokenizer, advance)
     for part, what in ((train, "training"), (held_out, "evaluation")):
-        if problem is None and not part.pairs:
+        if problem is None and not part.examples:
             first = dropped[0] if not part.dropped else part.dropped[0]
             count = len(part.dropped) or len(dropped)
             problem = (
@@ -97,19 +98,21 @@ def examine_data(read: ReadPairs, tokenizer: PairTokenizer, advance: Advance) ->
     report = data_report(
         read.loaded,
         train,
-        held_out if held_out.pairs or read.held_out else None,
+        held_out if held_out.examples or read.held_out else None,
         [*read.dropped, *dropped],
         [*_notes(read, train, held_out, dropped, tokenizer), *notes],
         remarks,
         lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
     )
-    return PreparedData(train.pairs, held_out.pairs, held_out.rendered, report), problem
+    return PreparedData(
+        TokenColumns.of(train.examples), TokenColumns.of(held_out.examples), held_out.rendered, report
+    ), problem
 
 
 def _tokenized(
-    read: ReadPairs, tokenizer: PairTokenizer, advance: Advance
-) -> tuple[Tokenized, Tokenized, list[DroppedPair], str | None]:
-    """Training and held-out pairs, what else is dropped, and why there is no split if there is none."""
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
+) -> tuple[Tokenized, Tokenized, list[DroppedRow], str | None]:
+    """Training and held-out examples, what else is dropped, and why there is no split if there is none."""
     data = read.data
     if read.held_out:
         train = _drawn(read.train, data.max_train_pairs, read.seed, tokenizer, advance)
@@ -118,9 +121,9 @@ def _tokenized(
 
 
 def _split(
-    read: ReadPairs, tokenizer: PairTokenizer, advance: Advance
-) -> tuple[Tokenized, Tokenized, list[DroppedPair], str | None]:
-    """Training and held-out pairs of one source."""
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
+) -> tuple[Tokenized, Tokenized, list[DroppedRow], str | None]:
+    """Training and held-out examples of one source."""
     data, known = read.data, Tokenized()
 
     def fitting(numbers: list[int]) -> set[int]:
@@ -133,45 +136,50 @@ def _split(
         limits = (data.max_train_pairs, data.max_eval_pairs)
         drawn = draw_split(read.train, data.eval_fraction, read.seed, limits, fitting)
     except DataError as error:
-        return known.take(range(len(known.pairs))), Tokenized(), known.dropped, str(error) if known.pairs else None
+        return (
+            known.take(range(len(known.examples))),
+            Tokenized(),
+            known.dropped,
+            str(error) if known.examples else None,
+        )
     number_of = {place: number for number, place in enumerate(known.places)}
     train, held_out = (known.take([number_of[place] for place in part]) for part in drawn)
     return train, held_out, known.dropped, None
 
 
 def _drawn(
-    pairs: Sequence[PreferencePair], limit: int | None, seed: int, tokenizer: PairTokenizer, advance: Advance
+    examples: Sequence[Example], limit: int | None, seed: int, tokenizer: ExampleTokenizer, advance: Advance
 ) -> Tokenized:
-    """At most `limit` pairs that fit, in their given order. No more are tokenized than it takes to find them."""
-    if limit is None or len(pairs) <= limit:
-        return tokenizer(pairs, advance)
-    order = drawing_order(pairs, seed)
+    """At most `limit` examples that fit, in their given order. No more are tokenized than it takes to find them."""
+    if limit is None or len(examples) <= limit:
+        return tokenizer(examples, advance)
+    order = drawing_order(examples, seed)
     found = Tokenized()
     start = 0
-    while start < len(order) and len(found.pairs) < limit:
-        portion = order[start : start + limit - len(found.pairs)]
+    while start < len(order) and len(found.examples) < limit:
+        portion = order[start : start + limit - len(found.examples)]
         start += len(portion)
-        part = tokenizer([pairs[number] for number in portion], advance)
+        part = tokenizer([examples[number] for number in portion], advance)
         found.extend(replace(part, places=[portion[place] for place in part.places]))
     in_order = found.take(sorted(range(len(found.places)), key=found.places.__getitem__))
     return replace(in_order, dropped=found.dropped)
 
 
 def _notes(
-    read: ReadPairs, train: Tokenized, held_out: Tokenized, dropped: Sequence[DroppedPair], tokenizer: PairTokenizer
+    read: ReadData, train: Tokenized, held_out: Tokenized, dropped: Sequence[DroppedRow], tokenizer: ExampleTokenizer
 ) -> list[str]:
     notes = []
-    used = len(train.pairs) + len(held_out.pairs)
+    used = len(train.examples) + len(held_out.examples)
     lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
     unused = len(read.train) + len(read.held_out) - used - lost
     if unused:
         further = "1 further pair is" if unused == 1 else f"{unused} further pairs are"
         notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
-    if not read.held_out and held_out.pairs:
-        prompts = len({pair_key(read.train[place]) for place in held_out.places})
+    if not read.held_out and held_out.examples:
+        prompts = len({example_key(read.train[place]) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
-    forms = [{isinstance(pair.prompt, str) for pair in part} for part in (read.train, read.held_out)]
+    forms = [{isinstance(example.prompt, str) for example in part} for part in (read.train, read.held_out)]
     if not forms[0] & forms[1] and read.held_out:
         trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
         notes.append(

@@ -1,4 +1,4 @@
-"""Which pairs are trained on and which are held out: decided by prompt, and by content alone, never by place."""
+"""Which examples are trained on and which are held out: decided by prompt, and by content alone, never by place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, groupby
 
+from tiltlm.data.examples import Example, Message, Text
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair, Message, PreferencePair, Text
+from tiltlm.runs.data_account import DroppedRow
 
 PROMPTS_AT_ONCE = 512
 """How many prompts are asked for first at both ends of the order; then twice as many, and so on."""
@@ -24,13 +25,13 @@ def prompt_key(prompt: Text, tools: str | None = None) -> str:
     return _digest(said if tools is None else [said, tools])
 
 
-def pair_key(pair: PreferencePair) -> str:
-    """The `prompt_key` of a pair's prompt and tools."""
-    return prompt_key(pair.prompt, pair.tools)
+def example_key(example: Example) -> str:
+    """The `prompt_key` of an example's prompt and tools."""
+    return prompt_key(example.prompt, example.tools)
 
 
 def draw_split(
-    pairs: Sequence[PreferencePair],
+    pairs: Sequence[Example],
     fraction: float,
     seed: int,
     limits: tuple[int | None, int | None],
@@ -52,7 +53,7 @@ def draw_split(
     Raises:
         DataError: fewer than two prompts have a pair that fits.
     """
-    keys = [pair_key(pair) for pair in pairs]
+    keys = [example_key(pair) for pair in pairs]
     prompts = [list(group) for _, group in groupby(drawing_order(pairs, seed), key=keys.__getitem__)]
     first: list[list[int]] = []
     last: list[list[int]] = []
@@ -104,31 +105,27 @@ def _prompts_for(limit: int | None, prompts: list[list[int]]) -> float:
     return next((count for count, pairs in enumerate(reached, start=1) if pairs >= limit), math.inf)
 
 
-def without_leaks(
-    train: Sequence[PreferencePair], held_out: Sequence[PreferencePair]
-) -> tuple[list[PreferencePair], list[DroppedPair]]:
+def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tuple[list[Example], list[DroppedRow]]:
     """The training pairs whose prompt is not held out, and the others as dropped.
 
     Raises:
         DataError: all training prompts are held out.
     """
-    held_out_ids = {pair_key(pair): pair.id for pair in reversed(held_out)}
-    kept: list[PreferencePair] = []
-    dropped: list[DroppedPair] = []
+    held_out_ids = {example_key(pair): pair.id for pair in reversed(held_out)}
+    kept: list[Example] = []
+    dropped: list[DroppedRow] = []
     for pair in train:
-        held_out_id = held_out_ids.get(pair_key(pair))
+        held_out_id = held_out_ids.get(example_key(pair))
         if held_out_id is None:
             kept.append(pair)
         else:
-            dropped.append(
-                DroppedPair(pair.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval")
-            )
+            dropped.append(DroppedRow(pair.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval"))
     if train and not kept:
         raise DataError("the prompts of all training pairs are in the held-out data (data.eval), too: none is left.")
     return kept, dropped
 
 
-def drawing_order(pairs: Sequence[PreferencePair], seed: int) -> list[int]:
+def drawing_order(pairs: Sequence[Example], seed: int) -> list[int]:
     """The pairs' numbers in the order in which a limit draws them: prompt by prompt.
 
     It depends on the seed and the pairs' contents, so a larger limit adds pairs and takes none away.
@@ -136,15 +133,15 @@ def drawing_order(pairs: Sequence[PreferencePair], seed: int) -> list[int]:
     return sorted(range(len(pairs)), key=lambda number: _rank(pairs[number], seed))
 
 
-def subsample(pairs: Sequence[PreferencePair], limit: int | None, seed: int) -> list[int]:
+def subsample(pairs: Sequence[Example], limit: int | None, seed: int) -> list[int]:
     """The numbers of at most `limit` of the pairs, in their given order; None: all."""
     if limit is None or len(pairs) <= limit:
         return list(range(len(pairs)))
     return sorted(drawing_order(pairs, seed)[:limit])
 
 
-def _rank(pair: PreferencePair, seed: int) -> tuple[str, str]:
-    return _digest([seed, pair_key(pair)]), _digest([_plain(pair.chosen), _plain(pair.rejected)])
+def _rank(example: Example, seed: int) -> tuple[str, str]:
+    return _digest([seed, example_key(example)]), _digest([_plain(text) for text in example.completions])
 
 
 def _plain(text: Text) -> object:

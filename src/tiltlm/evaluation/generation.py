@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tiltlm.model.loading import arithmetic
+from tiltlm.model.loading import autocast
 
 SEQUENCES_AT_ONCE = 64
 """Sequences generated together, which bounds the memory of keys and values."""
@@ -70,7 +70,7 @@ def generate_answers(
         ids, mask = _left_padded([prompts[index] for index in group], generation.pad_token_id, model.device)
         with (
             torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
-            arithmetic(model.device, precision),
+            autocast(model.device, precision),
             _own_settings_aside(model),
         ):
             torch.manual_seed(settings.seed * 1_000_003 + start)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.examples import Message, Text
+from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import TemplateRefusalError
-from tiltlm.data.tokens.tokenization import PairTokenizer
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.comparison import Prompt
-from tiltlm.records import Message, Text
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def held_out_prompts(
-    rendered: Sequence[RenderedPair], limit: int, tokenizer: PairTokenizer, room: int | None
+    rendered: Sequence[RenderedExample], limit: int, tokenizer: ExampleTokenizer, room: int | None
 ) -> list[Prompt]:
     """The first `limit` different prompts of the held-out pairs, each in at most `room` tokens."""
-    first: dict[str, RenderedPair] = {}
+    first: dict[str, RenderedExample] = {}
     for pair in rendered:
         first.setdefault(pair.question, pair)
     prompts = []
@@ -30,7 +30,7 @@ def held_out_prompts(
     return prompts
 
 
-def extra_prompts(texts: Sequence[str], chat: bool, tokenizer: PairTokenizer, room: int | None) -> list[Prompt]:
+def extra_prompts(texts: Sequence[str], chat: bool, tokenizer: ExampleTokenizer, room: int | None) -> list[Prompt]:
     """A person's own prompts, written as the training data was: as a chat, or verbatim.
 
     Raises:
@@ -52,7 +52,7 @@ def extra_prompts(texts: Sequence[str], chat: bool, tokenizer: PairTokenizer, ro
     return prompts
 
 
-def _require_whole(number: int, prompt: Text, tokenizer: PairTokenizer) -> None:
+def _require_whole(number: int, prompt: Text, tokenizer: ExampleTokenizer) -> None:
     """Refuses a prompt of which the model would see a part: its answers would be those to another one."""
     if isinstance(prompt, str):
         return

@@ -142,6 +142,6 @@ def choose_precision(setting: Precision, device: torch.device) -> tuple[torch.dt
     return torch.float32, f"float32: the {device.type} has no units for bfloat16"
 
 
-def arithmetic(device: torch.device, precision: torch.dtype) -> torch.autocast:
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """The context in which a model is run: autocast to the precision, or nothing where that is float32 already."""
     return torch.autocast(device.type, precision, enabled=precision is not torch.float32)

@@ -29,6 +29,7 @@ class Needs:
 
     unit: what has one loss: a pair (an example's chosen and rejected answer), or every labelled completion.
     reference: log-probabilities of the reference; where no objective needs them that stage does not run.
+    counts: how many tokens each sum has. A run always knows it; who gives log-probabilities by hand is asked for it.
     tokens: log-probabilities token by token, not only their sums.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
     mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
@@ -36,6 +37,7 @@ class Needs:
 
     unit: Literal["pair", "completion"] = "pair"
     reference: bool = True
+    counts: bool = False
     tokens: bool = False
     coupled: bool = False
     mismatched: bool = False
@@ -68,6 +70,17 @@ class Scored:
         """log pi(y|x) - log pi_ref(y|x) of each sequence, in nats, shape (N,)."""
         assert self.reference_logps_N is not None
         return self.logps_N - self.reference_logps_N
+
+    def token_log_ratios(self) -> Tensor:
+        """log pi - log pi_ref of each scored token, in nats, shape (T,)."""
+        assert self.token_logps_T is not None
+        assert self.reference_token_logps_T is not None
+        return self.token_logps_T - self.reference_token_logps_T
+
+    def sums(self, values_T: Tensor) -> Tensor:
+        """Values of tokens, summed by sequence; shape (N,)."""
+        assert self.sequence_T is not None
+        return values_T.new_zeros(len(self.tokens_N)).index_add(0, self.sequence_T, values_T)
 
 
 def sides(values_N: Tensor) -> tuple[Tensor, Tensor]:

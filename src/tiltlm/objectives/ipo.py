@@ -43,6 +43,6 @@ IPO = Objective(
     name="ipo",
     loss=ipo,
     settings=IpoSettings,
-    needs=Needs(),
+    needs=Needs(counts=True),
     what="IPO: draws the margin per token to 1/(2 beta), no further; for labels without noise, where DPO never rests.",
 )

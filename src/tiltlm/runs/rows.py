@@ -29,7 +29,8 @@ class RewardMeans:
     """Means over units, pairs or labelled completions. Rewards are those of the objective, such as the implicit rewards
     beta * (log pi - log pi_ref).
 
-    accuracy: share of pairs whose chosen reward is above the rejected one; a tie counts half.
+    accuracy: share of pairs whose chosen reward is above the rejected one, or of labelled completions whose reward has
+        the sign of its label; a tie counts half.
 
     None: there was nothing to take it from, as an unpaired batch may hold no rejected answer.
     """

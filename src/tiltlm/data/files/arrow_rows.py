@@ -7,7 +7,7 @@ from typing import Any
 
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, without_nulls
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 
 def parquet_rows(stream: Any, name: str) -> Rows:
@@ -62,12 +62,12 @@ def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind:
         raise DataError(f"{name}: {error}") from error
     except (ArrowException, OSError) as error:
         detail = f"damaged {kind} file, nothing is read from here on: {error}"
-        yield DroppedPair(f"{name}#{number + 1}", UNREADABLE, detail)
+        yield DroppedRow(f"{name}#{number + 1}", UNREADABLE, detail)
 
 
-def _row(place: str, record: Any) -> Row | DroppedPair:
+def _row(place: str, record: Any) -> Row | DroppedRow:
     try:
         fields = record.to_pylist()[0]
     except UnicodeDecodeError as error:
-        return DroppedPair(place, UNREADABLE, f"not UTF-8 text: {error}")
+        return DroppedRow(place, UNREADABLE, f"not UTF-8 text: {error}")
     return Row(place, {column: without_nulls(value) for column, value in fields.items()})

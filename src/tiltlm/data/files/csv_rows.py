@@ -12,7 +12,7 @@ from typing import Any
 from tiltlm.data.files.encodings import UNDECODABLE, TextFile
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Said of what cannot be read, as some programs escape quotes so.
@@ -40,9 +40,9 @@ def csv_rows(stream: Any, text: TextFile, tell: Tell) -> Rows:
         raise DataError(f"{place}: a column name appears twice: {', '.join(columns)}.")
     for place, cells in records:
         if isinstance(cells, str):
-            yield DroppedPair(place, UNREADABLE, cells)
+            yield DroppedRow(place, UNREADABLE, cells)
         elif len(cells) != len(columns):
-            yield DroppedPair(place, UNREADABLE, f"{len(cells)} fields, where the header has {len(columns)}")
+            yield DroppedRow(place, UNREADABLE, f"{len(cells)} fields, where the header has {len(columns)}")
         else:
             yield Row(place, dict(zip(columns, cells, strict=True)))
 

@@ -13,7 +13,7 @@ from tiltlm.data.files.encodings import UNDECODABLE, TextFile
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, as_row
 from tiltlm.data.formats.notation import holds_messages
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 # The most characters one item of a list may have.
 _LONGEST_ITEM = 1 << 24
@@ -139,12 +139,12 @@ def _line_rows(stream: Any, text: TextFile) -> Rows:
     for number, line in enumerate(text.lines(stream), start=1):
         place = f"{text.name}:{number}"
         if UNDECODABLE.search(line):
-            yield DroppedPair(place, UNREADABLE, text.not_text)
+            yield DroppedRow(place, UNREADABLE, text.not_text)
         elif line.strip():
             try:
                 yield as_row(place, _DECODER.decode(line))
             except _JSON_ERRORS as error:
-                yield DroppedPair(place, UNREADABLE, f"not valid JSON: {error}")
+                yield DroppedRow(place, UNREADABLE, f"not valid JSON: {error}")
 
 
 def _list_rows(stream: Any, text: TextFile) -> Rows:
@@ -168,10 +168,10 @@ class _Item:
     wrong: str | None = None
 
 
-def _item_row(place: str, item: _Item, text: TextFile) -> Row | DroppedPair:
+def _item_row(place: str, item: _Item, text: TextFile) -> Row | DroppedRow:
     if item.wrong is None and not UNDECODABLE.search(item.source):
         return as_row(place, item.value)
-    return DroppedPair(place, UNREADABLE, f"not valid JSON: {item.wrong}" if item.wrong else text.not_text)
+    return DroppedRow(place, UNREADABLE, f"not valid JSON: {item.wrong}" if item.wrong else text.not_text)
 
 
 class _Items:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 UNREADABLE = "unreadable row"
 
@@ -18,7 +18,7 @@ class Row:
     fields: Mapping[str, object]
 
 
-Rows = Iterator[Row | DroppedPair]
+Rows = Iterator[Row | DroppedRow]
 # Takes a sentence about a file that a user should know.
 Tell = Callable[[str], None]
 
@@ -31,11 +31,11 @@ def kind_of(value: object) -> str:
     return words.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
-def as_row(place: str, value: object) -> Row | DroppedPair:
+def as_row(place: str, value: object) -> Row | DroppedRow:
     """The row of a value, which must be an object."""
     if isinstance(value, dict):
         return Row(place, value)
-    return DroppedPair(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
+    return DroppedRow(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
 
 
 def without_nulls(value: object) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tiltlm.config import DataConfig
 from tiltlm.data.files import hub_datasets
-from tiltlm.data.files.reading import data_suffix, holds_rows, known_kinds, read_rows
+from tiltlm.data.files.file_rows import data_suffix, holds_rows, known_kinds, read_rows
 from tiltlm.data.files.rows import Rows
 from tiltlm.errors import DataError
 

@@ -9,7 +9,7 @@ from tiltlm.data.formats.notation import is_broken_messages
 
 
 class RowError(Exception):
-    """A row, or a pair of it, cannot be used. It becomes a DroppedPair; it never reaches the user as an exception."""
+    """A row, or a pair of it, cannot be used. It becomes a DroppedRow; it never reaches the user as an exception."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

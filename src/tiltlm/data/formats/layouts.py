@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from tiltlm.data.examples import Message, Text
 from tiltlm.data.files.rows import UNREADABLE, kind_of
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, text_field
 from tiltlm.data.formats.messages import Chat, answers_field, as_chat, as_tools, chat_field, turns
 from tiltlm.data.formats.notation import decoded, holds_messages
 from tiltlm.data.formats.pairing import Parts, after, each, parted, shared_length
 from tiltlm.data.formats.ranking import RANKED_PAIRS, RankedPairs, number, ranked_texts
-from tiltlm.records import Message, Text
 
 USER_HEADER = "\n\nHuman:"
 ASSISTANT_HEADER = "\n\nAssistant:"

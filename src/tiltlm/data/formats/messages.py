@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from tiltlm.data.examples import Message
 from tiltlm.data.files.rows import UNREADABLE, kind_of
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty
 from tiltlm.data.formats.notation import decoded, holds_messages, unwrapped
-from tiltlm.records import Message
 
 # Who speaks, by other names than those that chat templates know.
 _ROLES = {

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tiltlm.data.examples import Text
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.messages import Chat
-from tiltlm.records import Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
+from tiltlm.data.examples import Text
 from tiltlm.data.files.rows import UNREADABLE, kind_of
 from tiltlm.data.formats.fields import Fields, RowError, is_empty
 from tiltlm.data.formats.messages import as_answer
 from tiltlm.data.formats.notation import decoded, holds_messages
-from tiltlm.records import Text
 
 RankedPairs = Literal["all", "best-worst"]
 LIST_COLUMNS = ("completions", "responses", "answers", "generations", "candidates", "outputs", "samples")

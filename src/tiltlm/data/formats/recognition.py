@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tiltlm.data.examples import Example, Text, contradictory
 from tiltlm.data.files.rows import UNREADABLE, Row, kind_of
 from tiltlm.data.formats import layouts
 from tiltlm.data.formats.fields import Fields, RowError, is_empty
@@ -15,14 +16,13 @@ from tiltlm.data.formats.ratings import compare_ratings
 from tiltlm.data.formats.refusals import refusal
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import PreferencePair, Text
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What a row gave. unused: columns with a value, and keys within columns, that went into no pair."""
+    """What a row gave. unused: columns with a value, and keys within columns, that went into no example."""
 
-    pairs: list[PreferencePair]
+    examples: list[Example]
     unused: list[str]
     remarks: list[str]
 
@@ -118,19 +118,19 @@ def _convert(row: Row, layout: layouts.Layout) -> Converted:
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
     compare_ratings(fields)
-    pairs = [PreferencePair(f"{row.id}{p.suffix}", p.prompt, p.chosen, p.rejected, p.tools) for p in parts]
-    return Converted(pairs, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)
+    examples = [Example.pair(f"{row.id}{p.suffix}", p.prompt, p.chosen, p.rejected, p.tools) for p in parts]
+    return Converted(examples, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)
 
 
-def require_usable(pair: PreferencePair) -> None:
-    """Raises a RowError for a pair that nothing can be learnt from."""
-    for part, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+def require_usable(example: Example) -> None:
+    """Raises a RowError for an example that nothing can be learnt from."""
+    for part, text in (("prompt", example.prompt), *zip(example.names, example.completions, strict=True)):
         further = "" if isinstance(text, str) else "".join(value for message in text for _, value in message.further)
         _require_characters(joined_text(text) + further, part)
         if not joined_text(text).strip() and not further:
             raise RowError("empty prompt" if part == "prompt" else "empty completion", f"`{part}` holds no text")
-    _require_characters(pair.tools or "", "tools")
-    if pair.chosen == pair.rejected:
+    _require_characters(example.tools or "", "tools")
+    if contradictory(example.completions, example.labels):
         raise RowError("identical completions", "`chosen` and `rejected` are the same")
 
 

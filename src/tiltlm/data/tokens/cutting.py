@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from tiltlm.records import Message
+from tiltlm.data.examples import Message
 
 _SYSTEM = ("system", "developer")
 

@@ -1,4 +1,4 @@
-"""A pair as text: where the prompt ends and the completion begins, and what of it the chat template leaves out."""
+"""An example as text: where the prompt ends and the completion begins, and what of it the chat template leaves out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tiltlm.data.examples import Example, Message, Text, contradictory
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.tokens.templates import PROBE, ChatTemplate, TemplateRefusalError, shared_start
 from tiltlm.data.tokens.traces import REASONING, Loss, TraceFinder, is_of_an_answer, missing_of_text
-from tiltlm.records import Message, PreferencePair, Text
 
 LOST = "lost in the chat template"
 REFUSED = "refused by the chat template"
@@ -20,47 +20,46 @@ _DIALOGUE_HEADER = re.compile(r"\n\n[A-Z]\w*:\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedPair:
-    """A pair as plain text. The full texts are prompt + chosen and prompt + rejected.
+class RenderedExample:
+    """An example as plain text. The full texts are the prompt followed by each completion.
 
     header: the end of the prompt that asks for an answer, such as `\\n\\nAssistant:`.
     question: what a model is given to answer. It is the prompt, but for what the template writes to ask for an answer
         and leaves out, or writes in another way, once it is answered.
-    source: the pair that was rendered, with the turns that are left of it.
+    source: the example that was rendered, with the turns that are left of it.
     remarks: what the template left out, in sentences.
     """
 
     id: str
     prompt: str
-    chosen: str
-    rejected: str
+    completions: tuple[str, ...]
     header: str
     question: str
-    source: PreferencePair
+    source: Example
     remarks: tuple[str, ...] = ()
 
 
 class Renderer:
-    """Applies the chat template where a pair is a chat; verbatim text stays as it is."""
+    """Applies the chat template where an example is a chat; verbatim text stays as it is."""
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self._traces = TraceFinder(template)
 
-    def pair(self, pair: PreferencePair) -> RenderedPair:
-        """The pair as text.
+    def render(self, example: Example) -> RenderedExample:
+        """The example as text.
 
         Raises:
             RowError: the template refuses it, leaves out what should be trained on, or writes the prompt in another way
                 once it is answered, so that nothing tells prompt and completion apart.
         """
-        if isinstance(pair.prompt, str):
-            assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
-            prompt, header = self.prompt(pair.prompt)
-            return RenderedPair(pair.id, prompt, pair.chosen, pair.rejected, header, prompt, pair)
-        assert not isinstance(pair.chosen, str) and not isinstance(pair.rejected, str)
+        if isinstance(example.prompt, str):
+            texts = tuple(text for text in example.completions if isinstance(text, str))
+            prompt, header = self.prompt(example.prompt)
+            return RenderedExample(example.id, prompt, texts, header, prompt, example)
+        answers = tuple(answer for answer in example.completions if not isinstance(answer, str))
         try:
-            return self._chat(pair, pair.prompt, (pair.chosen, pair.rejected))
+            return self._chat(example, example.prompt, answers)
         except TemplateRefusalError as refusal:
             raise RowError(REFUSED, f"it says: {refusal}") from refusal
 
@@ -86,36 +85,37 @@ class Renderer:
         return self._traces.losses(prompt, tools, [text] * len(prompt))
 
     def _chat(
-        self, pair: PreferencePair, prompt: tuple[Message, ...], sides: tuple[tuple[Message, ...], tuple[Message, ...]]
-    ) -> RenderedPair:
-        before, asked = (self.template.render(prompt, pair.tools, ask=ask) for ask in (False, True))
-        written = [self.template.render((*prompt, *side), pair.tools) for side in sides]
+        self, example: Example, prompt: tuple[Message, ...], answers: Sequence[tuple[Message, ...]]
+    ) -> RenderedExample:
+        before, asked = (self.template.render(prompt, example.tools, ask=ask) for ask in (False, True))
+        written = [self.template.render((*prompt, *answer), example.tools) for answer in answers]
         full = [
-            self._with_reasoning(prompt, side, pair.tools, asked, text)
-            for side, text in zip(sides, written, strict=True)
+            self._with_reasoning(prompt, answer, example.tools, asked, text)
+            for answer, text in zip(answers, written, strict=True)
         ]
         remarks = {RESTORED: None} if full != written else {}
-        border = self._border(prompt, sides, pair.tools, asked, full)
+        border = self._border(prompt, answers, example.tools, asked, full)
         if border is None:
-            self._require_traces(prompt, sides, pair.tools, full, [0, 0])
+            self._require_traces(example, prompt, answers, full, 0)
             raise RowError(REWRITTEN, "the template writes another prompt once it is answered: give the data as text")
-        for loss in self._require_traces(prompt, sides, pair.tools, full, [border, border]):
+        for loss in self._require_traces(example, prompt, answers, full, border):
             remarks[f"The {self.template.name} leaves out {loss.what}"] = None
-        if full[0] == full[1]:
-            _refuse_equals(*sides)
+        if contradictory(full, example.labels):
+            _refuse_equals(answers, example.labels)
         text = full[0][:border]
         header = text[len(shared_start(before, text)) :]
-        return RenderedPair(pair.id, text, full[0][border:], full[1][border:], header, asked, pair, tuple(remarks))
+        completions = tuple(whole[border:] for whole in full)
+        return RenderedExample(example.id, text, completions, header, asked, example, tuple(remarks))
 
     def _border(
         self,
         prompt: tuple[Message, ...],
-        sides: Sequence[tuple[Message, ...]],
+        answers: Sequence[tuple[Message, ...]],
         tools: str | None,
         asked: str,
         full: Sequence[str],
     ) -> int | None:
-        """Where the completion begins in both full texts; None if they do not begin with the prompt.
+        """Where the completion begins in all full texts; None if they do not begin with the prompt.
 
         Mostly it is after what asks for an answer. A template may ask with more than it writes of an answered chat,
         such as the beginning of a thinking block, or in another way. Then the border is where it would write any other
@@ -124,10 +124,10 @@ class Renderer:
         if all(text.startswith(asked) for text in full):
             return len(asked)
         headers: list[str] = []
-        for side in sides:
+        for answer in answers:
             # Templates may write another thinking block, or none, where the answer is not the last.
             answered, thought = (
-                self._until_answer((*prompt, Message(side[0].role, content), *side[1:]), tools)
+                self._until_answer((*prompt, Message(answer[0].role, content), *answer[1:]), tools)
                 for content in (PROBE, f"<think>\n{PROBE}\n</think>\n\n{PROBE}")
             )
             headers += [answered, shared_start(asked, thought)]
@@ -143,19 +143,19 @@ class Renderer:
         return text.partition(PROBE)[0] if PROBE in text else ""
 
     def _with_reasoning(
-        self, prompt: tuple[Message, ...], side: tuple[Message, ...], tools: str | None, asked: str, text: str
+        self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str | None, asked: str, text: str
     ) -> str:
         """The text with the reasoning that the template cuts from an answer put back where the answer begins.
 
         Templates cut it so that earlier reasoning does not fill the context. But of the answer itself it is what the
         model writes first, so it is what should be scored.
         """
-        answer = side[-1].content
-        head, tag, tail = answer.rpartition("</think>")
-        if len(side) > 1 or not tag or not tail.strip() or answer.strip() in text:
+        said = answer[-1].content
+        head, tag, tail = said.rpartition("</think>")
+        if len(answer) > 1 or not tag or not tail.strip() or said.strip() in text:
             return text
-        header = self._until_answer((*prompt, Message(side[0].role, PROBE)), tools)
-        if not text.startswith(header) or missing_of_text(answer, text[len(header) :]) != REASONING:
+        header = self._until_answer((*prompt, Message(answer[0].role, PROBE)), tools)
+        if not text.startswith(header) or missing_of_text(said, text[len(header) :]) != REASONING:
             return text
         written = text[len(header) :].lstrip()
         if not written.startswith(tail.strip()):
@@ -168,22 +168,24 @@ class Renderer:
 
     def _require_traces(
         self,
+        example: Example,
         prompt: tuple[Message, ...],
-        sides: Sequence[tuple[Message, ...]],
-        tools: str | None,
+        answers: Sequence[tuple[Message, ...]],
         full: Sequence[str],
-        borders: Sequence[int],
+        border: int,
     ) -> list[Loss]:
         """What is lost besides what should be trained on, which must not be.
+
+        border: where the completions begin in the full texts.
 
         Raises:
             RowError: text, reasoning or a call of a completion left no trace.
         """
         harmless: list[Loss] = []
-        for name, side, text, border in zip(("chosen", "rejected"), sides, full, borders, strict=True):
-            chat = (*prompt, *side)
-            texts = [text] * len(prompt) + [text[border:]] * len(side)
-            losses = self._traces.losses(chat, tools, texts)
+        for name, answer, text in zip(example.names, answers, full, strict=True):
+            chat = (*prompt, *answer)
+            texts = [text] * len(prompt) + [text[border:]] * len(answer)
+            losses = self._traces.losses(chat, example.tools, texts)
             said = [number for number, message in enumerate(chat) if message.content.strip()]
             if said and all(_lost_whole(number, losses) for number in said):
                 raise RowError(LOST, "the template left nothing of the messages' texts")
@@ -198,10 +200,10 @@ class Renderer:
         return harmless
 
 
-def _refuse_equals(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> None:
+def _refuse_equals(answers: Sequence[tuple[Message, ...]], labels: Sequence[int]) -> None:
     """Raises the reason why two completions are the same text."""
-    trimmed = [[replace(m, content=m.content.strip()) for m in side] for side in (chosen, rejected)]
-    if trimmed[0] == trimmed[1]:
+    trimmed = [[replace(m, content=m.content.strip()) for m in answer] for answer in answers]
+    if contradictory(trimmed, labels):
         raise RowError("identical completions", "both sides are the same text but for white space around it")
     raise RowError(LOST, "chosen and rejected differ only in what the template leaves out")
 

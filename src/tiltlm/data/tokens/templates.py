@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from tiltlm.data.examples import Message
 from tiltlm.errors import ConfigError
-from tiltlm.records import Message
 
 PLAIN_HEADER = "\n\nAssistant:"
 """What asks for an answer where there is no chat template."""

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from tiltlm.records import TokenizedSequence
+from tiltlm.data.tokens.names import Names
+from tiltlm.objectives.interface import CHOSEN, REJECTED
+
+_TOKENS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedSequence:
+    """Prompt and completion as one token sequence.
+
+    ids: int32 token ids, shape (tokens,).
+    first_scored: index of the first token that belongs to the completion; at least 1.
+    tokens_cut: how many tokens the completion lost at its end.
+    """
+
+    ids: np.ndarray
+    first_scored: int
+    tokens_cut: int = 0
+
+    @property
+    def scored_tokens(self) -> int:
+        return len(self.ids) - self.first_scored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +44,23 @@ class TokenizedExample:
     labels: tuple[int, ...]
     prompt_tokens_cut: int = 0
 
+    @staticmethod
+    def pair(
+        id: str, chosen: TokenizedSequence, rejected: TokenizedSequence, prompt_tokens_cut: int = 0
+    ) -> TokenizedExample:
+        """A preferred and a less preferred completion of one prompt."""
+        return TokenizedExample(id, (chosen, rejected), (CHOSEN, REJECTED), prompt_tokens_cut)
+
+    @property
+    def chosen(self) -> TokenizedSequence:
+        """The first chosen sequence."""
+        return self.sequences[self.labels.index(CHOSEN)]
+
+    @property
+    def rejected(self) -> TokenizedSequence:
+        """The first rejected sequence."""
+        return self.sequences[self.labels.index(REJECTED)]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenColumns:
@@ -35,6 +73,7 @@ class TokenColumns:
     members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
     prompt_tokens_cut: int32, shape (E,).
     names: the examples' ids, E of them.
+    scored_starts: int64, shape (N + 1,): where each sequence begins in the list of all scored tokens.
     """
 
     ids: np.ndarray
@@ -45,6 +84,10 @@ class TokenColumns:
     members: np.ndarray
     prompt_tokens_cut: np.ndarray
     names: Sequence[str]
+    scored_starts: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scored_starts", bounds_of(self.scored_tokens))
 
     @staticmethod
     def of(examples: Iterable[TokenizedExample]) -> TokenColumns:
@@ -53,11 +96,11 @@ class TokenColumns:
         sequences = [sequence for example in given for sequence in example.sequences]
         return TokenColumns(
             ids=np.concatenate([s.ids for s in sequences]) if sequences else np.empty(0, dtype=np.int32),
-            bounds=_bounds([len(s.ids) for s in sequences]),
+            bounds=bounds_of([len(s.ids) for s in sequences]),
             first_scored=np.array([s.first_scored for s in sequences], dtype=np.int32),
             tokens_cut=np.array([s.tokens_cut for s in sequences], dtype=np.int32),
             labels=np.array([label for example in given for label in example.labels], dtype=np.int8),
-            members=_bounds([len(example.sequences) for example in given]),
+            members=bounds_of([len(example.sequences) for example in given]),
             prompt_tokens_cut=np.array([example.prompt_tokens_cut for example in given], dtype=np.int32),
             names=[example.id for example in given],
         )
@@ -90,15 +133,64 @@ class TokenColumns:
         counts: np.ndarray = np.diff(self.bounds) - self.first_scored
         return counts
 
+    @property
+    def all_pairs(self) -> bool:
+        """Whether every example is a chosen sequence, then a rejected one."""
+        pairs = np.array_equal(np.diff(self.members), np.full(len(self), 2))
+        return pairs and bool((self.labels.reshape(-1, 2) == (CHOSEN, REJECTED)).all())
+
     def sequence(self, number: int) -> TokenizedSequence:
         """One sequence, as a view."""
         ids = self.ids[self.bounds[number] : self.bounds[number + 1]]
         return TokenizedSequence(ids, int(self.first_scored[number]), int(self.tokens_cut[number]))
 
-    def take(self, numbers: Sequence[int]) -> TokenColumns:
+    def take(self, numbers: Sequence[int] | np.ndarray) -> TokenColumns:
         """The columns of some of the examples, in the given order."""
-        return TokenColumns.of(self[number] for number in numbers)
+        taken = np.asarray(numbers, dtype=np.int64)
+        counts = self.members[taken + 1] - self.members[taken]
+        sequences = ranges(self.members[taken], counts)
+        lengths = self.bounds[sequences + 1] - self.bounds[sequences]
+        return TokenColumns(
+            ids=_gathered(self.ids, self.bounds[sequences], lengths),
+            bounds=bounds_of(lengths),
+            first_scored=self.first_scored[sequences],
+            tokens_cut=self.tokens_cut[sequences],
+            labels=self.labels[sequences],
+            members=bounds_of(counts),
+            prompt_tokens_cut=self.prompt_tokens_cut[taken],
+            names=self.names.take(taken) if isinstance(self.names, Names) else [self.names[n] for n in taken.tolist()],
+        )
 
 
-def _bounds(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where parts of these lengths begin when they stand one after another, and where the last one ends; int64."""
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, dtype=np.int64, out=bounds[1:])
+    return bounds
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers of several ranges, one after another; int64."""
+    ends = np.cumsum(lengths)
+    numbers: np.ndarray = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+    return numbers
+
+
+def _gathered(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Parts of an array, one after another."""
+    bounds = bounds_of(lengths)
+    gathered = np.empty(bounds[-1], dtype=ids.dtype)
+    # The places of all tokens at once would take twice the memory of the tokens themselves.
+    for first, last in portions(bounds):
+        gathered[bounds[first] : bounds[last]] = ids[ranges(starts[first:last], lengths[first:last])]
+    return gathered
+
+
+def portions(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cuts parts with these bounds into runs [first, last) of some million tokens, a long part being a run alone."""
+    first, parts = 0, len(bounds) - 1
+    while first < parts:
+        last = int(np.searchsorted(bounds, bounds[first] + _TOKENS_AT_ONCE, side="right")) - 1
+        last = min(max(last, first + 1), parts)
+        yield first, last
+        first = last

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
+from tiltlm.data.examples import contradictory
 from tiltlm.data.formats.fields import RowError
-from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.errors import ModelError
 
 Encoded = tuple[list[int], list[tuple[int, int]]]
@@ -15,15 +17,15 @@ Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Both sequences of a pair before anything is cut.
+class Uncut:
+    """The sequences of an example before anything is cut.
 
     starts: where scoring starts. headers: tokens of the prompt's header. bos: 1 where the sequences begin with BOS.
     """
 
-    ids: tuple[list[int], list[int]]
-    starts: tuple[int, int]
-    headers: tuple[int, int]
+    ids: tuple[list[int], ...]
+    starts: tuple[int, ...]
+    headers: tuple[int, ...]
     bos: int
 
     def longest(self) -> int:
@@ -61,28 +63,31 @@ class Encoder:
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
-    def sides(self, pair: RenderedPair, encoded: tuple[Encoded, Encoded]) -> Sides:
-        """Finds where scoring starts, and ends each side.
+    def uncut(self, example: RenderedExample, encoded: Sequence[Encoded]) -> Uncut:
+        """Finds where scoring starts, and ends each sequence.
+
+        encoded: of each full text.
 
         Raises:
-            RowError: nothing is left of a completion, both are the same, or nothing precedes the first scored token.
+            RowError: nothing is left of a completion, two of different labels are the same, or nothing precedes the
+                first scored token.
         """
         ids_of, starts, headers = [], [], []
         for ids, offsets in encoded:
             # A token that reaches across the border holds text of the completion, so it is scored.
-            start = next((i for i, (_, end) in enumerate(offsets) if end > len(pair.prompt)), len(ids))
-            headers.append(sum(end > len(pair.prompt) - len(pair.header) for _, end in offsets[:start]))
+            start = next((i for i, (_, end) in enumerate(offsets) if end > len(example.prompt)), len(ids))
+            headers.append(sum(end > len(example.prompt) - len(example.header) for _, end in offsets[:start]))
             complete = self._with_bos(ids)
             starts.append(start + len(complete) - len(ids))
             ids_of.append(self._terminated(complete, starts[-1]))
         if any(len(ids) <= start for ids, start in zip(ids_of, starts, strict=True)):
             raise RowError("empty completion", "no token of the completion is left after tokenization")
-        if ids_of[0] == ids_of[1]:
+        if contradictory(ids_of, example.source.labels):
             raise RowError("identical completions", "both sides are the same tokens")
         if min(starts) == 0:
             raise RowError("empty prompt", "the model has no BOS token, so nothing predicts the first token")
         bos = 1 if self.starts_with_bos(ids_of[0]) else 0
-        return Sides((ids_of[0], ids_of[1]), (starts[0], starts[1]), (headers[0], headers[1]), bos)
+        return Uncut(tuple(ids_of), tuple(starts), tuple(headers), bos)
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.adds_bos and not self.starts_with_bos(ids):
@@ -110,6 +115,6 @@ class Encoder:
         return [*ids, self._eos] if len(ids) > start else ids
 
 
-def both_texts(pair: RenderedPair) -> list[str]:
-    """The full texts of both sides."""
-    return [pair.prompt + completion for completion in (pair.chosen, pair.rejected)]
+def full_texts(example: RenderedExample) -> list[str]:
+    """The prompt with each completion."""
+    return [example.prompt + completion for completion in example.completions]

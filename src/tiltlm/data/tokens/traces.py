@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from tiltlm.data.examples import Message
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
-from tiltlm.records import Message
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 WHOLE, REASONING, PART = "the text", "the reasoning", "a part of the text"

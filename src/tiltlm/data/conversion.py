@@ -1,4 +1,4 @@
-"""From a name in the configuration to preference pairs, with an account of every row."""
+"""From a name in the configuration to examples, with an account of every row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.examples import Example
 from tiltlm.data.files.rows import Row
 from tiltlm.data.files.sources import open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
@@ -18,7 +19,7 @@ from tiltlm.data.formats.recognition import Convert, conversion, recognise_forma
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.notes import notes_on, notes_on_rows
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.records import DroppedPair, PreferencePair
+from tiltlm.runs.data_account import DroppedRow, Source
 
 Role = Literal["train", "eval"]
 
@@ -27,38 +28,22 @@ _SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class SourceReport:
-    """Where pairs came from: the name given, what for, the format and why, how many rows, the local files.
+class LoadedExamples:
+    """The examples of a source in its order, what of it is not used, and what else a user should know."""
 
-    unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
-    """
-
-    name: str
-    role: Role
-    format: str
-    format_why: str
-    rows: int
-    files: tuple[str, ...]
-    unused_columns: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedPairs:
-    """The pairs of a source in its order, what of it is not used, and what else a user should know."""
-
-    pairs: list[PreferencePair]
-    dropped: list[DroppedPair]
-    source: SourceReport
+    examples: list[Example]
+    dropped: list[DroppedRow]
+    source: Source
     notes: list[str]
 
 
-def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -> LoadedPairs:
-    """Reads all pairs that `spec` names: a file, a folder or a hub dataset. Every row ends in a pair or as dropped.
+def load_examples(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -> LoadedExamples:
+    """Reads all examples that `spec` names: a file, a folder or a hub dataset. Every row ends in one or as dropped.
 
     role: whether `train_split` or `eval_split` is read, and which option messages name.
 
     Raises:
-        DataError: nothing is found, its format is not known, or no pair of it can be used.
+        DataError: nothing is found, its format is not known, or no row of it can be used.
         ConfigError: an option is set that has no effect on this data.
     """
     name = str(spec)
@@ -76,7 +61,7 @@ def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -
         raise
     result = _convert_all(chain(sample, source.rows), rename, conversion(format_name, data.ranked_pairs))
     require_found(rename, readable, name)
-    if not result.pairs:
+    if not result.examples:
         raise DataError(
             f"{name}: none of its {result.rows} rows, read as `{format_name}`, can be used: {_account(result.dropped)}"
         )
@@ -84,11 +69,21 @@ def load_pairs(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -
         why += f"; {details}"
     if rename.paths:
         why += f"; {rename.words()}"
-    report = SourceReport(name, role, format_name, why, result.rows, source.files, dict(result.unused.most_common()))
+    unused = dict(result.unused.most_common())
+    report = Source(
+        role=role,
+        name=name,
+        format=format_name,
+        format_why=why,
+        rows=result.rows,
+        pairs=len(result.examples),
+        files=source.files,
+        unused_columns=unused,
+    )
     if elsewhere:
         source.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
-    notes = [*source.notes, *notes_on_rows(report.unused_columns, result.remarks), *notes_on(result.pairs)]
-    return LoadedPairs(result.pairs, result.dropped, report, notes)
+    notes = [*source.notes, *notes_on_rows(unused, result.remarks), *notes_on(result.examples)]
+    return LoadedExamples(result.examples, result.dropped, report, notes)
 
 
 def _require_effect(name: str, data: DataConfig, role: Role) -> None:
@@ -109,12 +104,12 @@ def _require_effect(name: str, data: DataConfig, role: Role) -> None:
 
 
 def _format_of(
-    sample: Sequence[Row | DroppedPair], readable: Sequence[Row], name: str, data: DataConfig
+    sample: Sequence[Row | DroppedRow], readable: Sequence[Row], name: str, data: DataConfig
 ) -> tuple[str, str]:
     if not sample:
         raise DataError(f"{name} holds no rows.")
     if not readable:
-        unreadable = [row for row in sample if isinstance(row, DroppedPair)]
+        unreadable = [row for row in sample if isinstance(row, DroppedRow)]
         raise DataError(f"{name}: none of its first {len(sample)} rows can be read: {_account(unreadable)}")
     if data.format != "auto":
         return data.format, "set by data.format"
@@ -130,18 +125,18 @@ class _Result:
     remarks: what is odd about rows that are used, with their names.
     """
 
-    pairs: list[PreferencePair] = field(default_factory=list)
-    dropped: list[DroppedPair] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
     rows: int = 0
     unused: Counter[str] = field(default_factory=Counter)
     remarks: dict[str, list[str]] = field(default_factory=dict)
 
 
-def _convert_all(rows: Iterable[Row | DroppedPair], rename: Renaming, convert: Convert) -> _Result:
+def _convert_all(rows: Iterable[Row | DroppedRow], rename: Renaming, convert: Convert) -> _Result:
     result = _Result()
     for row in rows:
         result.rows += 1
-        if isinstance(row, DroppedPair):
+        if isinstance(row, DroppedRow):
             result.dropped.append(row)
         else:
             _convert_row(rename(row), convert, result)
@@ -149,20 +144,20 @@ def _convert_all(rows: Iterable[Row | DroppedPair], rename: Renaming, convert: C
 
 
 def _convert_row(row: Row, convert: Convert, result: _Result) -> None:
-    """Adds what becomes of one row: each of its pairs, or why not; at least one."""
+    """Adds what becomes of one row: each of its examples, or why not; at least one."""
     try:
         converted = convert(row)
     except RowError as problem:
-        result.dropped.append(DroppedPair(row.id, problem.reason, problem.detail))
+        result.dropped.append(DroppedRow(row.id, problem.reason, problem.detail))
         return
     used = False
-    for pair in converted.pairs:
+    for example in converted.examples:
         try:
-            require_usable(pair)
+            require_usable(example)
         except RowError as problem:
-            result.dropped.append(DroppedPair(pair.id, problem.reason, problem.detail))
+            result.dropped.append(DroppedRow(example.id, problem.reason, problem.detail))
         else:
-            result.pairs.append(pair)
+            result.examples.append(example)
             used = True
     if used:
         result.unused.update(converted.unused)
@@ -170,7 +165,7 @@ def _convert_row(row: Row, convert: Convert, result: _Result) -> None:
             result.remarks.setdefault(remark, []).append(row.id)
 
 
-def _account(dropped: Sequence[DroppedPair]) -> str:
+def _account(dropped: Sequence[DroppedRow]) -> str:
     """How often each reason was met, the most frequent first, and where first."""
     first = {drop.reason: drop for drop in reversed(dropped)}
     counts = Counter(drop.reason for drop in dropped).most_common()

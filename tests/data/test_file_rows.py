@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltlm.data.files import encodings, json_rows
-from tiltlm.data.files.reading import read_rows
+from tiltlm.data.files.file_rows import read_rows
 from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 ROWS = [
     {"prompt": "P é 😀", "chosen": "a\nb", "rejected": "c"},
@@ -47,8 +47,8 @@ def written(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def dropped(path: Path) -> list[DroppedPair]:
-    return [row for row in read_rows(path) if isinstance(row, DroppedPair)]
+def dropped(path: Path) -> list[DroppedRow]:
+    return [row for row in read_rows(path) if isinstance(row, DroppedRow)]
 
 
 def kept(path: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_bad_bytes_in_one_parquet_row_drop_that_row(tmp_path: Path) -> None:
 
 def test_damaged_parquet_is_told(tmp_path: Path) -> None:
     (drop,) = read_rows(written(tmp_path, "pairs.parquet", b"PAR1 not really"))
-    assert isinstance(drop, DroppedPair) and "damaged parquet" in drop.detail
+    assert isinstance(drop, DroppedRow) and "damaged parquet" in drop.detail
 
 
 def test_unreadable_jsonl_lines_are_told_and_blank_ones_are_no_rows(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_truncated_gzip_keeps_the_rows_before_the_damage(tmp_path: Path, suffix:
 def test_what_is_no_gzip_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl.gz").write_bytes(to_jsonl(ROWS))
     (drop,) = read_rows(tmp_path / "p.jsonl.gz")
-    assert isinstance(drop, DroppedPair) and "damaged gzip" in drop.detail
+    assert isinstance(drop, DroppedRow) and "damaged gzip" in drop.detail
 
 
 @pytest.mark.parametrize("name", ["pairs.doc", "pairs", "pairs.parquet.gz", "pairs.doc.gz"])

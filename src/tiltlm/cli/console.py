@@ -36,7 +36,7 @@ class SafeConsole(Console):
         raise BrokenPipeError
 
 
-class Reporter:
+class ConsoleReporter:
     """Writes to standard output; a stage's duration is kept under its name."""
 
     def __init__(self, console: Console | None = None) -> None:

@@ -20,7 +20,7 @@ from tiltlm.data.files.encodings import DAMAGES, TextFile, look_at
 from tiltlm.data.files.json_rows import holds_json, json_lines_rows, json_rows, sniffed_rows
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
-from tiltlm.records import DroppedPair
+from tiltlm.runs.data_account import DroppedRow
 
 ReadText = Callable[[Any, TextFile, Tell], Rows]
 
@@ -58,7 +58,7 @@ _COMPRESSIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def read_rows(path: Path, name: str | None = None, tell: Tell = lambda note: None) -> Rows:
-    """The rows of a data file, streamed; each unreadable one as a DroppedPair in its place.
+    """The rows of a data file, streamed; each unreadable one as a DroppedRow in its place.
 
     path: a file of one of the kinds that `known_kinds` lists.
     name: what the rows' ids call the file; by default its name.
@@ -90,14 +90,14 @@ def read_rows(path: Path, name: str | None = None, tell: Tell = lambda note: Non
     except DAMAGES as error:
         if compression is None or (isinstance(error, OSError) and error.errno):
             raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-        yield DroppedPair(
+        yield DroppedRow(
             name,
             UNREADABLE,
             f"damaged {compression[0]} file, nothing is read after {place}: {error or 'it is cut off'}",
         )
 
 
-def _read_text(suffix: str, stream: Any, text: TextFile, tell: Tell) -> Generator[Row | DroppedPair, None, None]:
+def _read_text(suffix: str, stream: Any, text: TextFile, tell: Tell) -> Generator[Row | DroppedRow, None, None]:
     """The rows of an open text; once closed it has let go of the stream."""
     yield from _TEXT_KINDS[suffix](stream, text, tell)
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tiltlm.data.tokens.rendering import RenderedPair
+from tiltlm.data.examples import Example, Message
+from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
-from tiltlm.data.tokens.tokenization import PairTokenizer, Tokenized
-from tiltlm.records import Message, PreferencePair, Text, TokenizedPair
+from tiltlm.data.tokens.token_columns import TokenizedExample
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.runs.data_account import Remark
 
 MANY_CUT = 0.2
@@ -18,10 +19,12 @@ _FEW_CUT = 0.05
 _NAMED = 3
 
 
-def notes_on_tokens(train: Tokenized, held_out: Tokenized, tokenizer: PairTokenizer) -> tuple[list[str], list[Remark]]:
+def notes_on_tokens(
+    train: Tokenized, held_out: Tokenized, tokenizer: ExampleTokenizer
+) -> tuple[list[str], list[Remark]]:
     """The notes, and with every pair what is counted in them."""
     rendered = [*train.rendered, *held_out.rendered]
-    pairs = [*train.pairs, *held_out.pairs]
+    pairs = [*train.examples, *held_out.examples]
     if not pairs:
         return [], []
     remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer), *_eos_in_text(rendered, tokenizer)]
@@ -36,7 +39,7 @@ def _counted(remark: Remark, pairs: int) -> str:
     return f"{remark.what}: {len(remark.ids)} of {pairs} pairs ({first})."
 
 
-def _left_out(rendered: Sequence[RenderedPair]) -> list[Remark]:
+def _left_out(rendered: Sequence[RenderedExample]) -> list[Remark]:
     ids: dict[str, list[str]] = {}
     for pair in rendered:
         for what in pair.remarks:
@@ -44,7 +47,7 @@ def _left_out(rendered: Sequence[RenderedPair]) -> list[Remark]:
     return [Remark(what, tuple(those)) for what, those in ids.items()]
 
 
-def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
+def _bos_in_text(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
     """BOS tokens that the data's own texts hold, but for one at the beginning of a prompt."""
     bos = tokenizer.tokenizer.bos_token
     # Where it is the template's own mark of a turn, or what ends an answer, it may well stand in a text.
@@ -56,7 +59,7 @@ def _bos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
     return [Remark(f"The text itself holds the BOS token {bos} within", ids)] if ids else []
 
 
-def _eos_in_text(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[Remark]:
+def _eos_in_text(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
     """Ends of an answer within the data's own answers: nothing is ever generated from there on."""
     eos = tokenizer.tokenizer.eos_token
     if eos is None:
@@ -70,7 +73,7 @@ def _goes_on_after(eos: str, text: str) -> bool:
     return bool(text.partition(eos)[2].replace(eos, "").strip())
 
 
-def _unknown(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[Remark]:
+def _unknown(pairs: Sequence[TokenizedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
     """Characters that the tokenizer has no token for."""
     unk = tokenizer.tokenizer.unk_token_id
     # Byte-level tokenizers need none, and give it another's place.
@@ -80,24 +83,23 @@ def _unknown(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[R
         *tokenizer.terminators,
     }:
         return []
-    ids = tuple(pair.id for pair in pairs if unk in pair.chosen.ids or unk in pair.rejected.ids)
+    ids = tuple(pair.id for pair in pairs if any(unk in sequence.ids for sequence in pair.sequences))
     what = f"The tokenizer has no token for some characters, and {tokenizer.tokenizer.unk_token} stands in their place"
     return [Remark(what, ids)] if ids else []
 
 
-def _answers(pair: PreferencePair) -> list[str]:
-    sides = (pair.chosen, pair.rejected)
-    return [text for side in sides for text in ([side] if isinstance(side, str) else [m.content for m in side])]
+def _answers(example: Example) -> list[str]:
+    texts = ([text] if isinstance(text, str) else [m.content for m in text] for text in example.completions)
+    return [text for some in texts for text in some]
 
 
-def _own_texts(pair: PreferencePair, bos: str) -> list[str]:
-    sides: tuple[Text, ...] = (pair.prompt, pair.chosen, pair.rejected)
-    if isinstance(pair.prompt, str):
-        return [pair.prompt.removeprefix(bos), *(side for side in sides[1:] if isinstance(side, str))]
-    return [message.content for side in sides if not isinstance(side, str) for message in side]
+def _own_texts(example: Example, bos: str) -> list[str]:
+    if isinstance(example.prompt, str):
+        return [example.prompt.removeprefix(bos), *_answers(example)]
+    return [*(message.content for message in example.prompt), *_answers(example)]
 
 
-def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
+def _about_chats(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[str]:
     chats = [pair for pair in rendered if not isinstance(pair.source.prompt, str)]
     notes = []
     if chats and not tokenizer.template.exists:
@@ -118,7 +120,7 @@ def _about_chats(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> 
     return notes
 
 
-def _more_than_an_answer(tokenizer: PairTokenizer) -> str | None:
+def _more_than_an_answer(tokenizer: ExampleTokenizer) -> str | None:
     """What the template writes after an answer besides the mark of its end: it is scored, and no answer goes on so."""
     try:
         text = tokenizer.template.render((Message("user", PROBE), Message("assistant", PROBE)))
@@ -139,7 +141,7 @@ def _more_than_an_answer(tokenizer: PairTokenizer) -> str | None:
     return f"After an answer the chat template writes {after!r}, which is scored as a part of it."
 
 
-def _about_verbatim(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) -> list[str]:
+def _about_verbatim(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[str]:
     verbatim = [pair for pair in rendered if isinstance(pair.source.prompt, str)]
     if not verbatim:
         return []
@@ -161,9 +163,9 @@ def _about_verbatim(rendered: Sequence[RenderedPair], tokenizer: PairTokenizer) 
     return notes
 
 
-def _touches(pair: RenderedPair) -> bool:
+def _touches(pair: RenderedExample) -> bool:
     """Whether letters meet: scripts without spaces and marks of a chat's turns need none between."""
-    end, beginning = pair.prompt[-1:], pair.chosen[:1]
+    end, beginning = pair.prompt[-1:], pair.completions[0][:1]
     return (
         bool(end and beginning)
         and not end.isspace()
@@ -173,7 +175,7 @@ def _touches(pair: RenderedPair) -> bool:
     )
 
 
-def _cut_prompts(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> list[str]:
+def _cut_prompts(pairs: Sequence[TokenizedExample], tokenizer: ExampleTokenizer) -> list[str]:
     cut = sum(pair.prompt_tokens_cut > 0 for pair in pairs)
     if cut <= MANY_CUT * len(pairs):
         return []
@@ -190,12 +192,12 @@ def _cut_prompts(pairs: Sequence[TokenizedPair], tokenizer: PairTokenizer) -> li
     ]
 
 
-def _cut_completions(pairs: Sequence[TokenizedPair]) -> list[str]:
-    cut = sum(side.tokens_cut > 0 for pair in pairs for side in (pair.chosen, pair.rejected))
-    if not cut:
+def _cut_completions(pairs: Sequence[TokenizedExample]) -> list[str]:
+    cuts = [sequence.tokens_cut > 0 for pair in pairs for sequence in pair.sequences]
+    if not any(cuts):
         return []
-    return [f"{cut} of {2 * len(pairs)} completions are cut at the end to fit; they have no end-of-sequence token."]
+    return [f"{sum(cuts)} of {len(cuts)} completions are cut at the end to fit; they have no end-of-sequence token."]
 
 
-def _uncut_length(pair: TokenizedPair) -> int:
-    return pair.prompt_tokens_cut + max(len(side.ids) + side.tokens_cut for side in (pair.chosen, pair.rejected))
+def _uncut_length(pair: TokenizedExample) -> int:
+    return pair.prompt_tokens_cut + max(len(side.ids) + side.tokens_cut for side in pair.sequences)
