@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-from tiltlm.config.suggestions import nearest_options, nearest_value
+from tiltlm.config.suggestions import begun_with, nearest_options, nearest_value
 from tiltlm.errors import ConfigError
 from tiltlm.objectives.interface import SETTINGS
 from tiltlm.text.type_words import alternatives, takes
@@ -82,7 +82,8 @@ def in_words(error: ValidationError, kind: Any, section_name: str, given: dict[s
 
 def unknown_option(option: str, section_name: str, known: Sequence[str]) -> str:
     """That a section has no such option, and which one was probably meant."""
-    near = difflib.get_close_matches(option.replace("-", "_"), known, n=1, cutoff=0.5)
+    plain = option.replace("-", "_")
+    near = begun_with(plain, known) or difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
     if not near:
         near = nearest_options(f"{section_name}.{option}", declared_options())[:1]
     hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(known)}."

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
+import tyro
 from pydantic import Field, ValidationError
 
 from tiltlm.config.declaring import in_words, limits_of, section
@@ -97,7 +98,8 @@ def loss_section(objectives: Mapping[str, Objective]) -> type:
     }
     for option in settings_of(objectives):
         kind = _common_type(option, objectives)
-        annotations[option] = Annotated[kind | None, Field(description=_setting_text(option, objectives))]
+        text = _setting_text(option, objectives)
+        annotations[option] = Annotated[kind | None, Field(description=text), tyro.conf.arg(help_behavior_hint=_if_set)]
     members = {
         "__doc__": "The objective.",
         "__module__": __name__,
@@ -133,6 +135,11 @@ def _setting_text(option: str, objectives: Mapping[str, Objective]) -> str:
         text = _sentence(option_texts(objectives[name].settings)[option])
         said.setdefault(text, []).append(f"`{name}` (default {getattr(objectives[name].settings(), option)})")
     return " ".join(f"Of {', '.join(names)}: {text}" for text, names in said.items())
+
+
+def _if_set(default: str) -> str:
+    """What help says of the value that a setting has without its flag; nothing where that is up to the objective."""
+    return "" if default == "None" else f"(default: {default})"
 
 
 def _sentence(text: str) -> str:

@@ -164,11 +164,18 @@ def nearest_options(name: str, options: Sequence[str]) -> list[str]:
         return spelt
     if OPTIONS.get(last) in options:
         return [OPTIONS[last]]
+    if begun := begun_with(last, [option.rpartition(".")[2] for option in options]):
+        return [option for option in options if option.rpartition(".")[2] in begun]
     whole = _close(plain, options)
     if whole is not None:
         return [whole]
     part = _close(last, [option.rpartition(".")[2] for option in options])
     return [option for option in options if option.rpartition(".")[2] == part] if part else []
+
+
+def begun_with(word: str, known: Sequence[str]) -> list[str]:
+    """The known names of several words whose first words are the one given: `gamma` of `gamma_beta_ratio`."""
+    return [name for name in known if len(word) > 2 and name.startswith(f"{word}_")]
 
 
 def note_on(name: str) -> str | None:
