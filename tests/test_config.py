@@ -285,6 +285,14 @@ def test_the_borders_of_the_ranges_are_fine() -> None:
     validate(config_from_dict({"data": {"max_length": 2, "max_prompt_length": 1}, "loss": {"label_smoothing": 0.499}}))
 
 
+def test_the_first_words_of_a_name_are_enough_for_a_suggestion() -> None:
+    assert (
+        refusal({"training": {"gradient": 1}})
+        == "unknown option in [training]: `gradient`. Did you mean `gradient_clip`?"
+    )
+    assert refusal({"loss": {"gamma": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
+
+
 # The settings of objectives
 
 

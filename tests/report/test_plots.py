@@ -58,6 +58,20 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         assert not any("nan" in svg.lower() for _, svg in panel_svgs(broken))
 
 
+def test_what_no_row_has_is_said_in_its_panel(tmp_path: Path) -> None:
+    sides = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
+    rows = [row | dict.fromkeys(sides) | {"accuracy_interval": None} for row in example_run.metric_rows(5)]
+    bare = Metrics(
+        train=tuple(example_run.record(TrainRow, row) for row in rows if row["kind"] == "train"),
+        evaluations=tuple(example_run.record(EvalRow, row) for row in rows if row["kind"] == "eval"),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_training_metrics(bare, tmp_path / "plot.png")
+        said = {title for title, svg in panel_svgs(bare) if "not measured" in svg}
+    assert said == {"Implicit reward margin", "Implicit rewards", "Accuracy", "Log-probabilities"}
+
+
 def test_svgs_are_valid_and_share_no_ids() -> None:
     panels = panel_svgs(metrics())
     ids: list[str] = []

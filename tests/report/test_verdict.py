@@ -133,6 +133,15 @@ def test_one_side_alone_has_its_log_probabilities_told() -> None:
     assert rejected.status == "note" and "changed: rejected -4 (95% interval -5.1 to -2.9) nats" in rejected.sentence
 
 
+def test_labelled_answers_are_not_called_pairs_and_compared_with_no_chance() -> None:
+    accuracy = found("Held-out accuracy", loss="kto")
+    assert accuracy.status == "note" and "of 40 held-out examples (95% interval 60% to 79%)" in accuracy.sentence
+    assert "sign of the label" in accuracy.sentence and "than chance" not in accuracy.sentence
+    falling = found("Log-probabilities", loss="kto").sentence
+    assert "less likely too" in falling and "the margin" not in falling and "lower the learning rate" in falling
+    assert "2.1 examples per second" in found("Time and memory", loss="kto").sentence
+
+
 def test_advice_names_only_settings_that_the_objective_has() -> None:
     assert "beta" not in found("Log-probabilities", beta=None).sentence
 

@@ -61,6 +61,12 @@ def findings(summary: Summary) -> list[Finding]:
     ]
 
 
+def unit(summary: Summary) -> str:
+    """What the objective counts: a pair, or an example whose answers are labelled one by one."""
+    objective = OBJECTIVES.get(summary.loss)
+    return "pair" if objective is None or objective.needs.unit == "pair" else "example"
+
+
 _ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
 
 
@@ -87,8 +93,14 @@ def _accuracy(summary: Summary) -> Finding:
     accuracy, interval = summary.eval_accuracy, summary.eval_accuracy_interval
     if accuracy is None:
         return Finding(topic, "not measured", "Held-out accuracy was not measured.")
-    of_pairs = f" of {count(summary.eval_pairs, 'held-out pair')}" if summary.eval_pairs is not None else ""
-    fact = f"The implicit reward ranks chosen above rejected in {percent(accuracy)}{of_pairs}"
+    held_out = f"held-out {unit(summary)}"
+    of_all = f" of {count(summary.eval_pairs, held_out)}" if summary.eval_pairs is not None else ""
+    paired = unit(summary) == "pair"
+    what = "The implicit reward ranks chosen above rejected" if paired else "The reward has the sign of the label"
+    fact = f"{what} in {percent(accuracy)}{of_all}"
+    if not paired:
+        spread = "" if interval is None else f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
+        return Finding(topic, "note", f"{fact}{spread}; what chance would give depends on the share of each label.")
     if interval is None:
         return Finding(topic, "not shown", f"{fact}; without an interval, an effect is not shown.")
     fact += f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
@@ -238,9 +250,7 @@ def _log_probabilities(summary: Summary) -> Finding:
 
 
 def _advice_on_falling(summary: Summary) -> str:
-    objective = OBJECTIVES.get(summary.loss)
-    of_pairs = objective is None or objective.needs.unit == "pair"
-    why = "Only the margin between the two is in the loss, so both may fall. " if of_pairs else ""
+    why = "Only the margin between the two is in the loss, so both may fall. " if unit(summary) == "pair" else ""
     return f"{why}Where that harms, lower the learning rate{'' if summary.beta is None else ' or raise beta'}."
 
 
@@ -259,7 +269,7 @@ def _cost(summary: Summary) -> Finding:
     if training is not None:
         parts.append(f"{duration(training)} of it in training")
     if summary.pairs_per_second is not None:
-        parts.append(f"at {number(summary.pairs_per_second)} pairs per second")
+        parts.append(f"at {number(summary.pairs_per_second)} {unit(summary)}s per second")
     if summary.peak_memory_gib is not None:
         parts.append(f"with {number(summary.peak_memory_gib)} GiB of memory at the peak")
     return Finding(topic, "note", ", ".join(parts) + ".")
