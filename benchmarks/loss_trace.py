@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 import tyro
-from tiltlm.runs.run_files import read_run
 from transformers import (
     AutoTokenizer,
     Gemma3ForCausalLM,
@@ -40,6 +39,8 @@ from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, Mode
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.reporter import LogReporter
 from tiltlm.pipeline.run import train
+from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.runs.run_files import read_run
 
 Trace = list[dict[str, float | str | None]]
 """One row of figures after another, floats as they are."""
@@ -102,7 +103,7 @@ def trace(name: str, model: str, objective: str, folder: Path) -> Trace:
     with contextlib.redirect_stdout(sys.stderr):
         run = train(config, ("python", *sys.argv), LogReporter())
     metrics = read_run(run.folder).metrics
-    rows = sorted((*metrics.train, *metrics.evaluations), key=lambda row: row.step)
+    rows: list[TrainRow | EvalRow] = sorted((*metrics.train, *metrics.evaluations), key=lambda row: row.step)
     return [
         {"row": type(row).__name__, **{k: v for k, v in dataclasses.asdict(row).items() if k not in LEFT_OUT}}
         for row in rows

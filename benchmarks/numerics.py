@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ from tiltlm.objectives.interface import CHOSEN, sides
 from tiltlm.pipeline.setup import set_up
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
-from tiltlm.runs.decoding import decode
+from tiltlm.runs.schema import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "numerics"
@@ -143,7 +142,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     if not arguments.page:
         write_record(measured(arguments), RESULTS / f"{arguments.name}.json")
-    records = [decode(Record, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("*.json"))]
+    records = [from_json(Record, path.read_bytes()) for path in sorted(RESULTS.glob("*.json"))]
     PAGE.write_text(page(records), encoding="utf-8")
     print(f"written: {PAGE}")
 

@@ -39,7 +39,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
-from tiltlm.runs.records import Estimate
+from tiltlm.runs.estimates import Estimate
 from tiltlm.statistics import bootstrap_mean
 
 

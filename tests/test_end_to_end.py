@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from tiltlm.cli import main
 from tiltlm.model.loading import choose_precision
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 pytestmark = pytest.mark.usefixtures("all_threads")
 

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
 from tiltlm.pipeline import training_run
-from tiltlm.runs.reading import read_run
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import read_run
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [

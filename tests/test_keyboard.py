@@ -26,7 +26,7 @@ from tiltlm.errors import ConfigError, RunError
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
-from tiltlm.runs.reading import newest_comparable, read_run
+from tiltlm.runs.run_files import newest_comparable, read_run
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
 from tiltlm.storage.space import folder_bytes, in_words, require_space, weight_bytes
 

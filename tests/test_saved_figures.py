@@ -17,7 +17,7 @@ from tiltlm.config import config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.verdict import findings
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 RUN = Path("runs/one")
 

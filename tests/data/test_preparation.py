@@ -16,7 +16,7 @@ from tiltlm.data.preparation import PreparedData, ReadData, examine_data, prepar
 from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DataReport
+from tiltlm.runs.data_account import DataReport
 
 Row = dict[str, object]
 LONG = " yes" * 600

@@ -19,7 +19,7 @@ from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import PairScorer
-from tiltlm.runs.records import Check
+from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
 

@@ -18,7 +18,7 @@ from tiltlm.config import LossConfig, TrainingConfig
 from tiltlm.errors import ConfigError, NonFiniteError
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import PairScorer
-from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.statistics import wilson_interval
 from tiltlm.training.held_out import exact_logps
 from tiltlm.training.loop import StopRequest, TrainingOutcome
@@ -47,7 +47,7 @@ def test_it_learns_and_records(tmp_path: Path) -> None:
     outcome, _ = run(tmp_path, SETTINGS)
     assert outcome.completed
     assert losses(outcome)[0] == pytest.approx(math.log(2), abs=1e-5)
-    assert [row.pairs for row in outcome.train_rows] == [4, 4, 2, 4, 4, 2]
+    assert [row.examples for row in outcome.train_rows] == [4, 4, 2, 4, 4, 2]
     assert [row.step for row in outcome.eval_rows] == [0, 2, 4, 6]
     assert outcome.eval_rows[0].accuracy == pytest.approx(0.5, abs=0.5)
     assert outcome.train_rows[-1].margin > 0.1
@@ -71,7 +71,7 @@ def test_pairs_of_one_prompt_do_not_make_the_accuracy_more_certain(tmp_path: Pat
     with torch.no_grad():
         scorer.model.lm_head.weight += torch.randn_like(scorer.model.lm_head.weight)  # no pair is near a tie
     rows = [trainer(scorer, TrainingConfig()).evaluate(items, 1, 1.0) for items in (once, often)]
-    assert [row.pairs for row in rows] == [6, 30]
+    assert [row.examples for row in rows] == [6, 30]
     assert rows[0].accuracy_interval == pytest.approx(wilson_interval(6 * rows[0].accuracy, 6))
     assert rows[1].accuracy_interval == pytest.approx(rows[0].accuracy_interval)
 

@@ -18,6 +18,8 @@ from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
+from tiltlm.runs.schema import SCHEMA_KEY
+from tiltlm.text.type_words import alternatives
 
 _SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
 _SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
@@ -167,15 +169,15 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
         raise ConfigError(f"{flag} needs a value. `{prog} --help` says which.")
     if get_origin(hint) is dict:
         _check_names(flag, values)
-    kinds = set(get_args(hint) or (hint,)) if get_origin(hint) is not Literal else set()
+    kinds = alternatives(hint)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     for value in values:
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            near = nearest_value(option, value, get_args(hint))
-            meant = f" Did you mean `{near}`?" if near else ""
-            choices = ", ".join(get_args(hint))
-            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {choices}.{meant}")
         if type(None) in kinds and value == "None":
             continue
+        if choices and value not in choices:
+            near = nearest_value(option, value, choices)
+            meant = f" Did you mean `{near}`?" if near else ""
+            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {', '.join(choices)}.{meant}")
         for kind, words in ((int, "a whole number"), (float, "a number")):
             if kind in kinds and not _reads_as(kind, value):
                 raise ConfigError(f"{flag} is {words}, not `{value}`.")
@@ -247,7 +249,10 @@ def _settings_in_json(path: Path) -> Config | None:
         table = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(table, dict) or not table or not table.keys() <= _SECTIONS:
+    if not isinstance(table, dict):
+        return None
+    table.pop(SCHEMA_KEY, None)
+    if not table or not table.keys() <= _SECTIONS:
         return None
     if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
         return None
@@ -255,8 +260,10 @@ def _settings_in_json(path: Path) -> Config | None:
         config = config_from_dict(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    # That run was told to replace another; nobody has told this one.
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
+    # That run was told to replace another; nobody has told this one. What its objective had by default is no choice
+    # of the user's either: `--loss.name` may name another.
+    run = dataclasses.replace(config.run, overwrite=False)
+    return dataclasses.replace(config, run=run, loss=config.loss.without_defaults())
 
 
 def _looks_like_data(word: str) -> str:

@@ -123,7 +123,7 @@ def _compare(words: Sequence[str]) -> int:
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.cli.compare_command import compare_run
     from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.runs.reading import newest_comparable
+    from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
     compare_run(_existing(run), prompts, ConsoleReporter())

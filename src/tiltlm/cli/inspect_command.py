@@ -16,7 +16,7 @@ from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
-from tiltlm.runs.records import DataReport, Example, Lengths, Split
+from tiltlm.runs.data_account import DataReport, Lengths, ShownExample, Split
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
@@ -69,7 +69,7 @@ def _show(report: DataReport, reporter: ConsoleReporter) -> None:
         _show_example(example, reporter)
 
 
-def _show_example(example: Example, reporter: ConsoleReporter) -> None:
+def _show_example(example: ShownExample, reporter: ConsoleReporter) -> None:
     """The tokens of both sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
     terminal = reporter.console.is_terminal
     begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")

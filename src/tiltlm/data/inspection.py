@@ -13,8 +13,7 @@ from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.objectives.interface import CHOSEN, REJECTED
-from tiltlm.runs import records
-from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Lengths, Remark, Source, Split
+from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Split
 
 EXAMPLES = 3
 
@@ -42,7 +41,7 @@ def data_report(
     rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
     texts = [example.prompt for part in loaded for example in part.examples]
     return DataReport(
-        sources=tuple(_source(part) for part in loaded),
+        sources=tuple(part.source for part in loaded),
         train=_split(train),
         eval=_split(held_out) if held_out is not None else None,
         dropped=Dropped(
@@ -57,9 +56,9 @@ def data_report(
     )
 
 
-def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> records.Example:
+def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> ShownExample:
     (prompt, chosen), (other, rejected) = (_texts(one, decode) for one in (example.chosen, example.rejected))
-    return records.Example(
+    return ShownExample(
         example.id,
         prompt,
         chosen,
@@ -78,20 +77,6 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
     if whole.startswith(prompt):
         return prompt, whole[len(prompt) :]
     return prompt, decode(ids[sequence.first_scored :])
-
-
-def _source(part: LoadedExamples) -> Source:
-    report = part.source
-    return Source(
-        report.role,
-        report.name,
-        report.format,
-        report.format_why,
-        report.rows,
-        len(part.examples),
-        report.files,
-        report.unused_columns,
-    )
 
 
 def _split(part: Tokenized) -> Split:

@@ -16,7 +16,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DataReport, DroppedRow
+from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
 Advance = Callable[[int], None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlm.config import Config
+from tiltlm.config import Config, settings_table
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
@@ -23,7 +23,7 @@ from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
 
@@ -78,7 +78,7 @@ def _begun(setup: Setup, data: PreparedData, command: Sequence[str]) -> RunFolde
     """The run's folder with what is known before the work."""
     config = setup.config
     folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-    folder.write_json("config.json", config)
+    folder.write_json("config.json", settings_table(config))
     folder.write_json(
         "environment.json", describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
     )

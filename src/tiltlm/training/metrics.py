@@ -90,8 +90,9 @@ class Sums:
 
 
 def _means(values: Sequence[float | None]) -> RewardMeans:
-    names = ("loss", "chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
-    return RewardMeans(**dict(zip(names, values, strict=True)))
+    loss, *others = values
+    assert loss is not None
+    return RewardMeans(loss, *others)
 
 
 def _mean(total: float, count: float) -> float | None:

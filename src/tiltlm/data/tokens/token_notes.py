@@ -11,7 +11,7 @@ from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
 from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 MANY_CUT = 0.2
 """Share of cut prompts from which on a note says how long they are."""
