@@ -16,7 +16,7 @@ from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import main
 from tiltlm.objectives import gathered
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiltlm.records import ReferencedPair
 from tiny_models import SHAREABLE, VOCABULARY, build
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel

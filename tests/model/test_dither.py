@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiltlm.data.tokens.packing import pack_sequences
 from tiny_models import SHAREABLE, build
 from tiny_runs import packed
 from torch import Tensor
