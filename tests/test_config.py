@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from tiltlm import __version__, config, demo
 from tiltlm.cli import commands, main
 from tiltlm.cli.command_line import parse_config
-from tiltlm.config import Config, LossConfig, config_from_dict, load_config, settings_table
+from tiltlm.config import Config, DataConfig, LossConfig, config_from_dict, load_config, settings_table
 from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.declaring import limits_of
 from tiltlm.config.help_texts import option_texts
@@ -32,6 +34,7 @@ from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored
+from tiltlm.runs.schema import SCHEMA
 from tiltlm.text.type_words import alternatives
 
 SECTIONS = get_type_hints(Config)
@@ -307,6 +310,10 @@ class WarmSettings:
     window: Annotated[int, Field(ge=1)] = 8
     """Units that it looks back on"""
 
+    def __post_init__(self) -> None:
+        if self.kind == "hard" and self.beta > 5:
+            raise ValueError("is hard and hot at once: lower loss.beta, or set loss.kind to `soft`.")
+
 
 def no_loss(scored: Scored, settings: object) -> LossOutput:
     raise NotImplementedError
@@ -337,6 +344,7 @@ def test_an_objective_brings_its_settings_along() -> None:
         ({"name": "warm", "beta": 11.0}, "loss.beta must be above 0 and at most 10, not 11.0."),
         ({"name": "warm", "beta": math.nan}, "loss.beta must be finite, not nan."),
         ({"name": "warm", "window": 0}, "loss.window must be at least 1, not 0."),
+        ({"name": "warm", "kind": "hard", "beta": 6.0}, "^.loss. is hard and hot at once: lower loss.beta, or set "),
         ({"name": "warm", "windw": 1}, "unknown option in .loss.: `windw`. Did you mean `window`?"),
     ],
 )
@@ -366,6 +374,18 @@ def test_the_objective_of_a_run_can_be_replaced_by_a_flag(tmp_path: Path) -> Non
     path.write_text(json.dumps({"loss": {"name": "sigmoid", "beta": 0.1, "label_smoothing": 0.2}}))
     with pytest.raises(ConfigError, match=r"loss\.label_smoothing has no effect on the loss `ipo`"):
         parse_config([str(path), "--loss.name", "ipo"])
+
+
+def test_settings_that_a_later_version_wrote_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"schema": SCHEMA + 1, "loss": {"name": "sigmoid"}}))
+    with pytest.raises(ConfigError, match=r"config\.json: a later version of tiltlm wrote it"):
+        parse_config([str(path)])
+
+
+def test_a_configuration_can_be_sent_to_another_process() -> None:
+    config = Config(loss=LossConfig("ipo", beta=0.3), data=DataConfig(train="x", columns={"prompt": "q"}))
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
 
 
 def test_settings_written_before_objectives_had_their_own_are_read() -> None:

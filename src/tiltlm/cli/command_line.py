@@ -18,8 +18,8 @@ from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
-from tiltlm.runs.schema import SCHEMA_KEY
-from tiltlm.text.type_words import alternatives
+from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
+from tiltlm.text.type_words import alternatives, takes
 
 _SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
 _SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
@@ -178,9 +178,11 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
             near = nearest_value(option, value, choices)
             meant = f" Did you mean `{near}`?" if near else ""
             raise ConfigError(f"{flag} cannot be `{value}`; it is one of {', '.join(choices)}.{meant}")
-        for kind, words in ((int, "a whole number"), (float, "a number")):
-            if kind in kinds and not _reads_as(kind, value):
-                raise ConfigError(f"{flag} is {words}, not `{value}`.")
+        if bool in kinds and value not in ("True", "False"):
+            raise ConfigError(f"{flag} is True or False, not `{value}`.")
+        number = next((kind for kind in (float, int) if kind in kinds), None)
+        if number is not None and not _reads_as(number, value):
+            raise ConfigError(f"{flag} is {takes(number)}, not `{value}`.")
 
 
 def _check_names(flag: str, values: Sequence[str]) -> None:
@@ -251,19 +253,20 @@ def _settings_in_json(path: Path) -> Config | None:
         return None
     if not isinstance(table, dict):
         return None
-    table.pop(SCHEMA_KEY, None)
+    version = table.pop(SCHEMA_KEY, None)
     if not table or not table.keys() <= _SECTIONS:
         return None
     if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
         return None
     try:
+        require_known(version if isinstance(version, int) else None)
         config = config_from_dict(table)
-    except ConfigError as error:
+        # What its objective had by default is no choice of the user's: `--loss.name` may name another.
+        loss = config.loss.without_defaults()
+    except (ConfigError, NewerSchemaError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    # That run was told to replace another; nobody has told this one. What its objective had by default is no choice
-    # of the user's either: `--loss.name` may name another.
-    run = dataclasses.replace(config.run, overwrite=False)
-    return dataclasses.replace(config, run=run, loss=config.loss.without_defaults())
+    # That run was told to replace another; nobody has told this one.
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False), loss=loss)
 
 
 def _looks_like_data(word: str) -> str:

@@ -61,6 +61,8 @@ def in_words(error: ValidationError, kind: Any, section_name: str, given: dict[s
     kind: the dataclass that refused them. given: the options by name, as they were given.
     """
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # what several options are together
+        return f"[{section_name}] {first['ctx']['error']}"
     what, place, known = first["type"], first["loc"][0], list(kind.__pydantic_fields__)
     if what == "unexpected_positional_argument":
         return f"[{section_name}] has fewer options than values were given. There are: {', '.join(known)}."

@@ -90,7 +90,6 @@ def _first_loss(summary: Summary) -> str:
 
 def _speed(summary: Summary) -> str:
     steps = [] if summary.steps is None else [count(summary.steps, "optimizer step")]
-    speed = (
-        [] if summary.pairs_per_second is None else [f"{number(summary.pairs_per_second)} {unit(summary)}s per second"]
-    )
+    rate = summary.pairs_per_second
+    speed = [] if rate is None else [f"{number(rate)} {unit(summary)}s per second"]
     return ", ".join(steps + speed)
