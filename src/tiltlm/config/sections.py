@@ -40,6 +40,8 @@ Format = Literal[
     "judged",
     "ranked",
     "ranked-chat",
+    "labelled",
+    "labelled-chat",
 ]
 
 
