@@ -11,6 +11,7 @@ from tiltlm.data.conversion import GivenRows, LoadedExamples, Role, load_example
 from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
 from tiltlm.data.splitting import draw_split, drawing_order, example_key, without_leaks
+from tiltlm.data.tokens.mismatched import with_mismatched
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
@@ -119,9 +120,11 @@ def examine_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) 
         remarks,
         lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
     )
-    return PreparedData(
-        TokenColumns.of(train.examples), TokenColumns.of(held_out.examples), held_out.rendered, report
-    ), problem
+    columns, held_out_columns = TokenColumns.of(train.examples), TokenColumns.of(held_out.examples)
+    if read.needs.mismatched and problem is None:
+        columns = with_mismatched(columns, read.data.max_length, "training")
+        held_out_columns = with_mismatched(held_out_columns, read.data.max_length, "held-out")
+    return PreparedData(columns, held_out_columns, held_out.rendered, report), problem
 
 
 def _tokenized(
