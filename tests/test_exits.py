@@ -18,9 +18,9 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
-from tiltlm.pipeline import training_run
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import read_run
+from tiltlm.training import loop
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [
@@ -103,10 +103,10 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_last_good_step(caps
 @pytest.mark.parametrize(
     ("function", "stage", "trained", "evaluated"),
     [
-        ("fill_cache", "reference", False, False),
-        ("run_checks", "training", False, False),
-        ("evaluate_saved", "evaluation", True, False),
-        ("held_out_prompts", "comparison", True, True),
+        ("reference.fill_cache", "reference", False, False),
+        ("optimize.run_checks", "training", False, False),
+        ("run.evaluate", "evaluation", True, False),
+        ("run.compare_answers", "comparison", True, True),
     ],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -121,7 +121,7 @@ def test_every_stage_may_end_it(
     def ending(*arguments: object, **named: object) -> None:
         raise error("out of luck")
 
-    monkeypatch.setattr(training_run, function, ending)
+    monkeypatch.setattr(f"tiltlm.pipeline.{function}", ending)
     if error is KeyboardInterrupt:
         assert main(["train", *OPTIONS]) == 130
     else:
@@ -138,9 +138,7 @@ def test_every_stage_may_end_it(
 
 
 def test_a_second_interruption_leaves_the_weights_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiltlm.training.loop import Trainer
-
-    monkeypatch.setattr(Trainer, "score", interrupting(Trainer.score, calls=3))
+    monkeypatch.setattr(loop, "backward", interrupting(loop.backward, calls=3))
     assert main(["train", *OPTIONS]) == 130
     assert summary().status == "interrupted"
     assert summary().steps in (1, 2)

@@ -12,7 +12,6 @@ first used, so that `import tiltlm` costs nothing.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,10 +49,7 @@ _HOMES = {
 }
 """The module that each public name is defined in."""
 
-try:
-    __version__ = version("tiltlm")
-except PackageNotFoundError:  # run from a checkout that is not installed, as `python -m src.main` may be
-    __version__ = "0.2.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
