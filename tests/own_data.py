@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -62,11 +62,11 @@ def polite_and_rude(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
-def gpt2_tokenizer(folder: Path = GPT2_LIKE) -> GPT2TokenizerFast:
+def gpt2_tokenizer(folder: Path = GPT2_LIKE) -> GPT2Tokenizer:
     """GPT-2's tokenizer class with the vocabulary in a folder; its one special token begins, ends and pads."""
     end = "<|endoftext|>"
-    tokenizer = GPT2TokenizerFast.from_pretrained(folder, eos_token=end, bos_token=end, pad_token=end)
-    assert isinstance(tokenizer, GPT2TokenizerFast)
+    tokenizer = GPT2Tokenizer.from_pretrained(folder, eos_token=end, bos_token=end, pad_token=end)
+    assert isinstance(tokenizer, GPT2Tokenizer)
     return tokenizer
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,13 +107,13 @@ def test_the_demo_in_small(embedded_run: Path) -> None:
 
 
 def test_the_trained_model_loads_in_stock_transformers(embedded_run: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(embedded_run / "model")
+    model: Any = AutoModelForCausalLM.from_pretrained(embedded_run / "model")
     tokenizer = AutoTokenizer.from_pretrained(embedded_run / "model")
     assert tokenizer.chat_template is not None
     chat = [{"role": "user", "content": "Name a colour."}]
-    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert output.shape[1] == inputs["input_ids"].shape[1] + 4
+    asked: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answered: Any = model.generate(**asked, max_new_tokens=4, do_sample=False)
+    assert answered.shape[1] == asked["input_ids"].shape[1] + 4
     assert list((embedded_run / "model").glob("*.safetensors"))
     card = (embedded_run / "model" / "README.md").read_text()
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
@@ -231,8 +232,8 @@ def tiny_gpt2_and_pairs(folder: Path) -> None:
         tokenizer = byte_level()
         tokenizer.save_pretrained(folder / name)
         torch.manual_seed(seed)
-        sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
-        ends = {"bos_token_id": 0, "eos_token_id": 1}
+        sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
+        ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
         GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder / name)
     rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
     (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -244,6 +245,7 @@ def test_another_model_as_reference(here: Path) -> None:
     options = ["--data.train", "pairs.jsonl", "--model.path", "tiny", "--model.reference", "other"]
     assert main(["train", *SMALL, *options, "--data.max-length", "100", "--comparison.prompts", "2"]) == 0
     run = read_run(here / "runs" / "run")
+    assert run.summary is not None
     assert run.summary.reference == "other"
     assert abs((run.summary.first_loss or 0) - 0.693147) > 1e-3
     assert abs(run.metrics.evaluations[0].loss - 0.693147) > 1e-3

@@ -98,7 +98,8 @@ def test_a_second_run_takes_the_next_name_unless_one_was_given(here: Path, capsy
     assert main(TRAIN) == 0
     assert "runs/run is taken, so this run is called run-2 (--run.name).\n" in capsys.readouterr().out
     assert {path.name for path in Path("runs").iterdir()} == {"run", "run-2"}
-    assert read_run(Path("runs/run-2")).summary.run == "run-2"
+    summary = read_run(Path("runs/run-2")).summary
+    assert summary is not None and summary.run == "run-2"
     assert main([*TRAIN, "--run.name", "run"]) == 1
     assert "there is a run in runs/run already" in one_line(capsys.readouterr().err)
     Path("mine.toml").write_text('[run]\nname = "run-2"\n')
@@ -160,10 +161,10 @@ def test_every_prompt_that_is_given_is_answered(here: Path, capsys: pytest.Captu
 # Output that fails
 
 
-def started(words: list[str], output: int | None, **options: object) -> subprocess.CompletedProcess[str]:
+def started(words: list[str], output: int | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tiltlm", *words]
-    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
 
 
 def closed_pipe() -> int:
@@ -208,7 +209,8 @@ def test_training_goes_on_when_nobody_reads_along(
     monkeypatch.undo()
     assert capsys.readouterr().err == ""
     monkeypatch.chdir(here)
-    assert read_run(Path("runs/run")).summary.completed
+    summary = read_run(Path("runs/run")).summary
+    assert summary is not None and summary.completed
     assert Path("runs/run/report.html").is_file()
 
 

@@ -121,13 +121,14 @@ def _check(gguf: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    # transformers shows a bar of its own for this file, on a terminal or not, that no setting turns off.
+    # transformers shows bars of its own for reading this file and for writing, on a terminal or not, that no setting
+    # turns off.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
-    for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
-        setattr(model, mark, plain)
-    del model.config.quantization_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
+        for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
+            setattr(model, mark, plain)
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

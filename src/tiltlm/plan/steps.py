@@ -46,43 +46,35 @@ class Order:
 
 
 def ahead(items: Iterator[Item], most: int = PLANS_AHEAD) -> Generator[Item]:
-    """The same items, made by a worker thread before they are asked for, at most so many.
+    """The same items, made by a worker thread before they are asked for, at most so many (1 or more).
 
     What the worker raises is raised where the item would have come. Closing the iterator ends the worker.
     """
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=most)
-    ended = threading.Event()
-
-    def offer(item: Item | None, error: BaseException | None) -> None:
-        while not ended.is_set():
-            try:
-                made.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-            return
+    made: queue.SimpleQueue[tuple[Item] | BaseException] = queue.SimpleQueue()
+    room, ended = threading.Semaphore(most), threading.Event()
 
     def work() -> None:
         try:
-            for item in items:
-                offer(item, None)
+            while True:
+                room.acquire()
                 if ended.is_set():
                     return
+                made.put((next(items),))
         except BaseException as error:  # raised again by the consumer, whatever it is
-            offer(None, error)
-        else:
-            offer(None, StopIteration())
+            made.put(error)
 
     worker = threading.Thread(target=work, name="plans", daemon=True)
     worker.start()
     try:
         while True:
-            item, error = made.get()
-            if isinstance(error, StopIteration):
+            got = made.get()
+            if isinstance(got, StopIteration):
                 return
-            if error is not None:
-                raise error
-            assert item is not None
-            yield item
+            if isinstance(got, BaseException):
+                raise got
+            room.release()
+            yield got[0]
     finally:
         ended.set()
+        room.release()
         worker.join()
