@@ -15,7 +15,7 @@ from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
-from tiltlm.pipeline.reference import ReferencedData, with_reference, without_reference
+from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup, device_name, set_up
