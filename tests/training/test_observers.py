@@ -28,6 +28,7 @@ ONE = TrainRow(
 TWO = EvalRow(
     **MEANS, loss=0.4, rejected_logp=-2.0, step=1, epoch=0.25, examples=5, accuracy_interval=None, seconds=0.2
 )
+ROWS: tuple[Row, ...] = (ONE, TWO)
 
 
 class Failing:
@@ -110,7 +111,7 @@ def test_two_that_are_equal_are_two() -> None:
 def test_every_row_is_on_disk_before_the_next_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with MetricsLog(path) as log:
-        for count, row in enumerate((ONE, TWO, ONE), 1):
+        for count, row in enumerate((*ROWS, ONE), 1):
             log(row)
             assert path.read_text().count("\n") == count
     rows = [json.loads(line) for line in path.read_text().splitlines()]

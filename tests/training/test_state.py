@@ -107,10 +107,8 @@ def test_so_it_does_for_every_objective(tmp_path: Path, name: str) -> None:
 @optimizers
 def test_weights_that_are_one_stay_one(tmp_path: Path, optimizer: str) -> None:
     """An embedding that is the output layer too."""
-    wanted, stopped = (
-        steps(made(tmp_path, optimizer=optimizer, model="gpt2")),
-        made(tmp_path, optimizer=optimizer, model="gpt2"),
-    )
+    wanted = steps(made(tmp_path, optimizer=optimizer, model="gpt2"))
+    stopped = made(tmp_path, optimizer=optimizer, model="gpt2")
     before = steps(stopped, until=4)
     fresh = made(tmp_path, optimizer=optimizer, model="gpt2", elsewhere=0.5)
     fresh.restore(through_a_file(stopped.state(), tmp_path / "state"))
