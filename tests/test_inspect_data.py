@@ -88,7 +88,7 @@ def test_a_cut_completion_is_marked(model: Path) -> None:
 
 def test_one_pair_is_shown_with_the_reason_why_it_is_not_enough(model: Path) -> None:
     text = shown(model, [row("Q:")])
-    assert "chosen: Q:[[" in text and "This is not enough to train on: no pairs can be held out" in text
+    assert "chosen: Q:[[" in text and "This is not enough to train on: nothing can be held out" in text
 
 
 def test_what_cannot_be_used_is_listed_before_the_error(model: Path) -> None:

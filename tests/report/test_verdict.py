@@ -142,6 +142,15 @@ def test_labelled_answers_are_not_called_pairs_and_compared_with_no_chance() -> 
     assert "2.1 examples per second" in found("Time and memory", loss="kto").sentence
 
 
+def test_without_a_reference_a_ranking_may_be_that_of_the_model_as_it_was() -> None:
+    worse = found("Held-out accuracy", loss="simpo", eval_accuracy=0.3, eval_accuracy_interval=[0.2, 0.42]).sentence
+    assert worse.startswith("The reward ranks chosen above rejected in 30%") and "before it was trained" in worse
+    assert (
+        "before it was trained"
+        not in found("Held-out accuracy", eval_accuracy=0.3, eval_accuracy_interval=[0.2, 0.42]).sentence
+    )
+
+
 def test_advice_names_only_settings_that_the_objective_has() -> None:
     assert "beta" not in found("Log-probabilities", beta=None).sentence
 

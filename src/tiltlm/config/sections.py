@@ -38,6 +38,8 @@ Format = Literal[
     "judged",
     "ranked",
     "ranked-chat",
+    "labelled",
+    "labelled-chat",
 ]
 LONGEST_NAME = 200
 """Bytes of a run's name: file systems allow 255, and temporary folders have longer names."""

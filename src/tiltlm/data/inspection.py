@@ -57,16 +57,21 @@ def data_report(
 
 
 def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> ShownExample:
-    (prompt, chosen), (other, rejected) = (_texts(one, decode) for one in (example.chosen, example.rejected))
+    chosen, rejected = (
+        example.sequences[example.labels.index(label)] if label in example.labels else None
+        for label in (CHOSEN, REJECTED)
+    )
+    sides = [(*_texts(one, decode), one.tokens_cut) if one is not None else None for one in (chosen, rejected)]
+    first = next(side for side in sides if side is not None)
     return ShownExample(
         example.id,
-        prompt,
-        chosen,
-        rejected,
-        rejected_prompt=None if other == prompt else other,
+        first[0],
+        chosen=sides[0][1] if sides[0] else None,
+        rejected=sides[1][1] if sides[1] else None,
+        rejected_prompt=None if sides[1] is None or sides[1][0] == first[0] else sides[1][0],
         prompt_tokens_cut=example.prompt_tokens_cut,
-        chosen_tokens_cut=example.chosen.tokens_cut,
-        rejected_tokens_cut=example.rejected.tokens_cut,
+        chosen_tokens_cut=sides[0][2] if sides[0] else None,
+        rejected_tokens_cut=sides[1][2] if sides[1] else None,
     )
 
 

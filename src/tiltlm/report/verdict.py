@@ -67,6 +67,12 @@ def unit(summary: Summary) -> str:
     return "pair" if objective is None or objective.needs.unit == "pair" else "example"
 
 
+def _has_reference(summary: Summary) -> bool:
+    """Whether rewards are relative to a reference, so that they are 0 before training."""
+    objective = OBJECTIVES.get(summary.loss)
+    return objective is None or objective.needs.reference
+
+
 _ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
 
 
@@ -96,7 +102,8 @@ def _accuracy(summary: Summary) -> Finding:
     held_out = f"held-out {unit(summary)}"
     of_all = f" of {count(summary.eval_pairs, held_out)}" if summary.eval_pairs is not None else ""
     paired = unit(summary) == "pair"
-    what = "The implicit reward ranks chosen above rejected" if paired else "The reward has the sign of the label"
+    reward = "The implicit reward" if _has_reference(summary) else "The reward"
+    what = f"{reward} ranks chosen above rejected" if paired else f"{reward} has the sign of the label"
     fact = f"{what} in {percent(accuracy)}{of_all}"
     if not paired:
         spread = "" if interval is None else f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
@@ -108,8 +115,10 @@ def _accuracy(summary: Summary) -> Finding:
     if side > 0:
         return Finding(topic, "shown", f"{fact}: better than chance.")
     if side < 0:
-        advice = "worse than chance. Check that chosen and rejected are not swapped"
-        return Finding(topic, "caution", f"{fact}: {advice}.")
+        advice = "Check that chosen and rejected are not swapped"
+        if not _has_reference(summary):
+            advice += "; without a reference, the model may also have ranked them so before it was trained"
+        return Finding(topic, "caution", f"{fact}: worse than chance. {advice}.")
     return Finding(topic, "not shown", f"{fact}: better than chance is not shown, for the interval includes 50%.")
 
 

@@ -71,16 +71,17 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
-    """A pair as the model sees it: the texts of its tokens, cut as they are cut.
+    """An example as the model sees it: the texts of its tokens, cut as they are cut.
 
-    prompt: what precedes the first scored token of chosen. rejected_prompt: the same of rejected, where it differs.
+    chosen, rejected: of a single labelled completion one of them; None is the other.
+    prompt: what precedes the first scored token. rejected_prompt: the same of rejected, where it differs.
     Of what was cut, the prompt's tokens stood before it (after the system's message in a chat), a completion's after.
     """
 
     id: str
     prompt: str
-    chosen: str
-    rejected: str
+    chosen: str | None
+    rejected: str | None
     rejected_prompt: str | None = None
     prompt_tokens_cut: int | None = None
     chosen_tokens_cut: int | None = None

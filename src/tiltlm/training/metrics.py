@@ -71,14 +71,14 @@ class Sums:
         total = torch.stack(self._rows).sum(0)
         if self._pairs:
             values = torch.cat([total / self.units, *scalars]).tolist()
-            return _means(values[:7]), values[7:]
+            return _means(values[0], values[1:7]), values[7:]
         values = torch.cat([total, *scalars]).tolist()
         loss, chosen_reward, rejected_reward, chosen, right, chosen_logp, rejected_logp = values[:7]
         rejected = self.units - chosen
         rewards = (_mean(chosen_reward, chosen), _mean(rejected_reward, rejected))
         margin = None if rewards[0] is None or rewards[1] is None else rewards[0] - rewards[1]
         accuracy, logps = right / self.units, (_mean(chosen_logp, chosen), _mean(rejected_logp, rejected))
-        return _means([loss / self.units, *rewards, margin, accuracy, *logps]), values[7:]
+        return _means(loss / self.units, [*rewards, margin, accuracy, *logps]), values[7:]
 
     def finite(self) -> Tensor:
         """Whether all losses are finite, still on the device."""
@@ -89,10 +89,9 @@ class Sums:
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
 
 
-def _means(values: Sequence[float | None]) -> RewardMeans:
-    loss, *others = values
-    assert loss is not None
-    return RewardMeans(loss, *others)
+def _means(loss: float, values: Sequence[float | None]) -> RewardMeans:
+    names = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
+    return RewardMeans(loss=loss, **dict(zip(names, values, strict=True)))
 
 
 def _mean(total: float, count: float) -> float | None:

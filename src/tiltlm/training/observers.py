@@ -52,15 +52,15 @@ class Observers:
 
     def __init__(self, required: Sequence[Observer], optional: Sequence[Observer] = ()) -> None:
         self._required = tuple(required)
-        self._optional = list(optional)
+        self._optional = tuple(optional)
 
     def __call__(self, row: Row) -> None:
         for observer in self._required:
             observer(row)
-        for observer in tuple(self._optional):
+        for observer in self._optional:
             try:
                 observer(row)
             except Exception:
                 # Whatever a stranger's code raises: training is worth more than being watched.
                 logger.warning("%r failed and is told nothing more of this run", observer, exc_info=True)
-                self._optional.remove(observer)
+                self._optional = tuple(other for other in self._optional if other is not observer)
