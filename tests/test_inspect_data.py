@@ -19,8 +19,9 @@ from tiltlm.errors import ConfigError, DataError
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model's folder without weights: none are needed."""
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
     SHAREABLE["llama"]().save_pretrained(tmp_path)
     return tmp_path
 

@@ -11,7 +11,8 @@ from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
 from tiltlm.data.examples import Example
-from tiltlm.data.preparation import PreparedData, ReadData, examine_data, prepare_data, read_data
+from tiltlm.data.preparation import PreparedData, examine_data, prepare_data, read_data
+from tiltlm.data.selection import ReadData
 from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokens.packing import tree_size
 from tiltlm.data.tokens.tokenization import ExampleTokenizer

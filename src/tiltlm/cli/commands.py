@@ -31,7 +31,7 @@ usage: tiltlm COMMAND ...
   tiltlm compare [RUN] [--prompt TEXT ...]                  answers before and after training, side by side
   tiltlm report RUN                                         rebuild the pictures and the page from the run's files
   tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
-  tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
+  tiltlm cache [--clear reference|tokens|...|all]           what is kept between runs, where, and how large
 
 Each command explains itself: tiltlm COMMAND --help
 """
@@ -75,7 +75,7 @@ class ReportArguments:
 class CacheArguments:
     """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
 
-    clear: Literal["reference", "models", "all"] | None = None
+    clear: Literal["reference", "tokens", "models", "all"] | None = None
     """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
 
 
@@ -194,7 +194,7 @@ def _report(words: Sequence[str]) -> int:
 
 
 def _cache(words: Sequence[str]) -> int:
-    clear = Literal["reference", "models", "all"]
+    clear = Literal["reference", "tokens", "models", "all"]
     arguments = _simple(CacheArguments, words, {"clear": clear}, "tiltlm cache", positional=0)
     from tiltlm.storage.cache_contents import clear_cache, describe_cache
 

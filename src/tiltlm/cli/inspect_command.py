@@ -19,6 +19,7 @@ from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
 from tiltlm.runs.records import DataReport, Example, Lengths, Split
+from tiltlm.storage.cache import TOKENS, cache_folder
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
@@ -35,7 +36,7 @@ def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -
     setup = set_up(config)
     read = read_data(config, OBJECTIVES[config.loss.name].needs)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), f"{read.noun}s") as advance:
-        data, problem = examine_data(read, setup.tokenizer, advance)
+        data, problem = examine_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     report = data.report
     _show(report, read.noun, reporter)
     if report_file is not None:
