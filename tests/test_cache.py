@@ -18,8 +18,8 @@ MODEL = "smollm2-135m-instruct-b179c9523d0e"
 def reference_file(path: Path, values: int) -> None:
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("CREATE TABLE logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
-        connection.executemany("INSERT INTO logps VALUES (?, ?)", [(bytes([n]), 0.0) for n in range(values)])
+        connection.execute("CREATE TABLE token_logps (key BLOB PRIMARY KEY, logps BLOB) WITHOUT ROWID")
+        connection.executemany("INSERT INTO token_logps VALUES (?, ?)", [(bytes([n]), b"") for n in range(values)])
     connection.close()
 
 

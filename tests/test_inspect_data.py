@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_templates
@@ -12,9 +14,9 @@ from rich.console import Console
 from tiny_models import SHAREABLE
 from tiny_tokenizers import EOS, byte_level
 
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.inspect_command import inspect_data
 from tiltlm.config import ComparisonConfig, Config, DataConfig, ModelConfig
-from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, DataError
 
 
@@ -28,25 +30,24 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def shown(
     model: Path,
-    rows: list[object],
-    template: object = None,
+    rows: Sequence[object],
+    template: str | dict[str, str] | None = None,
     terminal: bool = False,
     choice: str | None = None,
-    **data: object,
+    **data: Any,
 ) -> str:
     byte_level(chat_template=template).save_pretrained(model)
     path = model / "pairs.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     out = io.StringIO()
     console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, width=200)
-    data = {"max_length": 32, **data}
     config = Config(
         model=ModelConfig(path=str(model), device="cpu", chat_template=choice),
-        data=DataConfig(train=str(path), **data),
+        data=DataConfig(train=str(path), **{"max_length": 32, **data}),
         comparison=ComparisonConfig(max_new_tokens=8),
     )
     try:
-        inspect_data(config, None, Reporter(console))
+        inspect_data(config, None, ConsoleReporter(console))
     except DataError as error:
         out.write(f"DataError: {error}")
     return out.getvalue()

@@ -1,9 +1,11 @@
-"""A tiny model and its tokenizer on disk, and trainers on tiny pairs: for tests of whole stages."""
+"""A tiny model and its tokenizer on disk, and trainers on tiny examples: for tests of whole stages."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,47 +13,131 @@ from tiny_models import SHAREABLE, VOCABULARY, build
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from tiltlm.config import Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
-from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address, with_reference
-from tiltlm.model.scorer import PairScorer
-from tiltlm.records import ReferencedPair
-from tiltlm.training.loop import Trainer
+from tiltlm.config import TrainingConfig
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
+from tiltlm.model.reference import ReferenceCache, reference_address, reference_values
+from tiltlm.model.scorer import Scorer
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
+from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.packing import plan
+from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.losses import BoundObjective
+from tiltlm.training.observers import Row
 
 
 def tiny_model(name: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     return build(SHAREABLE[name](), dtype)
 
 
-def pairs(count: int, seed: int = 0) -> list[TokenizedExample]:
+def moved(scorer: Scorer, step: float, seed: int = 1) -> Scorer:
+    """The scorer after a random step of all its weights, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in scorer.parameters():
+            parameter.add_(step * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return scorer
+
+
+def sequence(ids: Iterable[int], first_scored: int, tokens_cut: int = 0) -> TokenizedSequence:
+    return TokenizedSequence(np.array(list(ids), dtype=np.int32), first_scored, tokens_cut)
+
+
+def pairs(count: int, seed: int = 0) -> TokenColumns:
     """Random pairs of uneven lengths over the tiny vocabulary, ending in EOS (2)."""
+    return examples_for(Needs(), count, seed, "pair")
+
+
+def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example") -> TokenColumns:
+    """Random examples of the kind an objective needs, of uneven lengths over the tiny vocabulary, ending in EOS (2).
+
+    Of labelled completions the first example has a chosen and a rejected one, the others one or two of any label.
+    """
     rng = np.random.default_rng(seed)
+
+    def prompt() -> list[int]:
+        return [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
+
+    def completion(before: list[int]) -> TokenizedSequence:
+        return sequence([*before, *rng.integers(3, VOCABULARY, rng.integers(1, 9)), 2], len(before))
+
     made = []
     for number in range(count):
-        prompt = [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
-        sides = []
-        for _ in range(2):
-            completion = [*rng.integers(3, VOCABULARY, rng.integers(1, 9)), 2]
-            sides.append(TokenizedSequence(np.array([*prompt, *completion], dtype=np.int32), len(prompt)))
-        made.append(TokenizedExample.pair(f"pair {number}", *sides))
-    return made
+        own = prompt()
+        labels = [CHOSEN, REJECTED]
+        if needs.unit == "completion" and number:
+            labels = rng.choice([CHOSEN, REJECTED], rng.integers(1, 3)).tolist()
+        sequences = [completion(own) for _ in labels]
+        if needs.mismatched:
+            sequences.append(completion(prompt()))
+            labels.append(MISMATCHED)
+        made.append(TokenizedExample(f"{name} {number}", tuple(sequences), tuple(labels)))
+    return TokenColumns.of(made)
 
 
-def referenced(scorer: PairScorer, given: list[TokenizedExample], folder: Path) -> list[ReferencedPair]:
+def packed(sequences: Sequence[TokenizedSequence], trees: bool = True) -> MicroBatch:
+    """Sequences as one example, laid out as one micro-batch in which they are numbered as given."""
+    columns = TokenColumns.of([TokenizedExample("all", tuple(sequences), (CHOSEN,) * len(sequences))])
+    (batch,) = plan(columns, [0], 1, trees).micro_batches
+    return batch
+
+
+def bound(name: str = "sigmoid", **settings: float) -> BoundObjective:
+    """An objective of the table with its settings."""
+    return BoundObjective(OBJECTIVES[name], OBJECTIVES[name].settings(**settings))
+
+
+def referenced(scorer: Scorer, columns: TokenColumns, folder: Path) -> Referenced:
+    """Examples with this reference's values, through a cache in the folder."""
     cache = ReferenceCache(folder, reference_address(scorer, torch.float32))
-    fill_cache(scorer, given, cache, torch.float32, 256, lambda done: None)
-    joined = with_reference(given, cache)
+    values = reference_values(scorer, columns, cache, torch.float32, 256)
     cache.close()
-    return joined
+    return Referenced(columns, values)
 
 
 def trainer(
-    scorer: PairScorer, training: TrainingConfig, loss: LossConfig | None = None, reference: str | None = None
+    scorer: Scorer,
+    train: Referenced,
+    held_out: Referenced | None = None,
+    training: TrainingConfig | None = None,
+    loss: BoundObjective | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> Trainer:
-    config = Config(
-        run=RunConfig(name="tiny"), loss=loss or LossConfig(), training=training, model=ModelConfig(reference=reference)
+    """A trainer with seed 0; without held-out examples it has those it trains on."""
+    return Trainer(
+        scorer,
+        loss or bound(),
+        training or TrainingConfig(),
+        0,
+        precision,
+        train,
+        train if held_out is None else held_out,
     )
-    return Trainer(scorer, config, torch.float32)
+
+
+class Kept:
+    """An observer that keeps the rows it is given, after it has told another one of them."""
+
+    def __init__(self, also: Callable[[Row], None] = lambda row: None) -> None:
+        self.rows: list[Row] = []
+        self._also = also
+
+    def __call__(self, row: Row) -> None:
+        self.rows.append(row)
+        self._also(row)
+
+    @property
+    def train(self) -> list[TrainRow]:
+        return [row for row in self.rows if isinstance(row, TrainRow)]
+
+    @property
+    def evaluations(self) -> list[EvalRow]:
+        return [row for row in self.rows if isinstance(row, EvalRow)]
+
+    @property
+    def losses(self) -> list[float]:
+        return [row.loss for row in self.train]
 
 
 def write_model(folder: Path, seed: int = 0, chat: bool = False) -> Path:
@@ -59,8 +145,8 @@ def write_model(folder: Path, seed: int = 0, chat: bool = False) -> Path:
     tokenizer = byte_level(chat_template=CHAT_TEMPLATE if chat else None)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 1024, "initializer_range": 0.3}
-    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 1024, "initializer_range": 0.3}
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder)
     return folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -13,9 +13,10 @@ from tiltlm.data.examples import Example
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
-GPT2_FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "gpt2-bpe"
+Template = str | dict[str, str] | None
+"""A chat template, a choice of them by name, or none."""
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 
 # Every turn ends with the end-of-turn token and a newline, as ChatML's do.
@@ -29,7 +30,7 @@ _SENTENCES = ["\n\nHuman: is the answer yes or no?\n\nAssistant: yes, the answer
 
 
 def byte_level(
-    bos: bool = False, chat_template: str | None = None, pad: str | None = None, eos: bool = True
+    bos: bool = False, chat_template: Template = None, pad: str | None = None, eos: bool = True
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE, as GPT-2's and Llama 3's: every text is encoded, and decoded to itself.
 
@@ -48,7 +49,7 @@ def byte_level(
     return _wrapped(tokenizer, bos, chat_template, pad, eos)
 
 
-def word_level(*words: str, bos: bool = False, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def word_level(*words: str, bos: bool = False, chat_template: Template = None) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark; what is not in `words` is `<unk>`, and white space is nothing."""
     vocabulary = {word: number for number, word in enumerate((UNK, BOS, EOS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
@@ -57,7 +58,7 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
     return _wrapped(tokenizer, bos, chat_template, None, True)
 
 
-def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> ExampleTokenizer:
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: Any) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
     return ExampleTokenizer(tokenizer, DataConfig(**settings))
 
@@ -80,7 +81,7 @@ def outcomes(tokenizer: ExampleTokenizer, *examples: Example) -> Outcomes:
 
 
 def _wrapped(
-    tokenizer: Tokenizer, bos: bool, chat_template: str | None, pad: str | None, eos: bool
+    tokenizer: Tokenizer, bos: bool, chat_template: Template, pad: str | None, eos: bool
 ) -> PreTrainedTokenizerFast:
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(

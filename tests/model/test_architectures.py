@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import SHAREABLE, UNSHAREABLE, build, family, one_at_a_time
+from tiny_runs import packed
 
-from tiltlm.data.tokens.packing import pack_sequences
-from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.scorer import Scorer, sequence_logps
 
 ARCHITECTURES = {**SHAREABLE, **{name: config for name, (config, _) in UNSHAREABLE.items()}}
 
@@ -21,18 +21,18 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_log_probabilities_and_gradients_equal_the_oracle(name: str) -> None:
     model = build(ARCHITECTURES[name]())
-    scorer, sequences = PairScorer(model), family()
-    batch = pack_sequences(sequences, scorer.trees)
+    scorer, sequences = Scorer(model), family()
+    batch = packed(sequences, scorer.trees)
     weights = torch.linspace(-1, 1, len(sequences), dtype=torch.float64)
 
-    fast, counts = sequence_logps(scorer(batch), batch)
+    fast = sequence_logps(scorer(batch), batch)
     (fast * weights).sum().backward()
     fast_gradients = gradients(model)
     slow = one_at_a_time(model, sequences)
     (slow * weights).sum().backward()
     slow_gradients = gradients(model)
 
-    assert counts.tolist() == [sequence.scored_tokens for sequence in sequences]
+    assert batch.tokens_N.tolist() == [sequence.scored_tokens for sequence in sequences]
     # Some of the unshared models compute parts in float32 whatever their weights are.
     tolerance = 1e-10 if name in SHAREABLE else 1e-4
     torch.testing.assert_close(fast.double(), slow.double(), rtol=0, atol=tolerance)
@@ -45,32 +45,32 @@ def test_log_probabilities_and_gradients_equal_the_oracle(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAREABLE)
 def test_these_share_prefixes(name: str) -> None:
-    scorer = PairScorer(build(SHAREABLE[name](), torch.float32))
+    scorer = Scorer(build(SHAREABLE[name](), torch.float32))
     assert scorer.trees
-    batch = pack_sequences(family())
-    apart = pack_sequences(family(), trees=False)
+    batch = packed(family())
+    apart = packed(family(), trees=False)
     assert batch.tokens_RL.numel() < apart.tokens_RL.numel()
 
 
 @pytest.mark.parametrize("name", UNSHAREABLE)
 def test_these_are_recognised_and_run_unshared(name: str) -> None:
     config, reason = UNSHAREABLE[name]
-    scorer = PairScorer(build(config(), torch.float32))
+    scorer = Scorer(build(config(), torch.float32))
     assert not scorer.trees
     assert scorer.unshared_because is not None
     assert reason in scorer.unshared_because
     with pytest.raises(ValueError, match="cannot take trees"):
-        scorer(pack_sequences(family()))
+        scorer(packed(family()))
 
 
 def test_row_layout_changes_nothing() -> None:
     """Alone, all in one call, in another order, and without sharing: the same numbers."""
     model = build(SHAREABLE["llama"]())
-    scorer, sequences = PairScorer(model), family(seed=3)
-    together, _ = sequence_logps(scorer(batch := pack_sequences(sequences)), batch)
-    backwards, _ = sequence_logps(scorer(batch := pack_sequences(sequences[::-1])), batch)
-    apart, _ = sequence_logps(scorer(batch := pack_sequences(sequences, trees=False)), batch)
-    alone = [sequence_logps(scorer(batch := pack_sequences([one])), batch)[0] for one in sequences]
+    scorer, sequences = Scorer(model), family(seed=3)
+    together = sequence_logps(scorer(batch := packed(sequences)), batch)
+    backwards = sequence_logps(scorer(batch := packed(sequences[::-1])), batch)
+    apart = sequence_logps(scorer(batch := packed(sequences, trees=False)), batch)
+    alone = [sequence_logps(scorer(batch := packed([one])), batch) for one in sequences]
     torch.testing.assert_close(backwards.flip(0), together, rtol=0, atol=1e-10)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=1e-6)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import SHAREABLE, build
+from tiny_runs import packed
 from torch import Tensor
 
-from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.model import dither
 from tiltlm.model.dither import add_dither, move, noise, remove_dither, rounded_parameters
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import ModelSource
-from tiltlm.model.loading import arithmetic, choose_precision, load_tokenizer
-from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.loading import autocast, choose_precision, load_tokenizer
+from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.weights import load_model
 
 CPU = torch.device("cpu")
@@ -48,8 +50,7 @@ WEIGHTS = [stored_in_bfloat16, on_the_border_of_two_cells, from_four_bit_blocks,
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("step", [1e-8, 1e-7, 1e-6, 1e-5])
-def test_a_first_step_moves_the_rounded_weights_by_as_much(weights: object, step: float) -> None:
-    assert callable(weights)
+def test_a_first_step_moves_the_rounded_weights_by_as_much(weights: Callable[[], Tensor], step: float) -> None:
     dithered = weights()
     move(dithered, "layer.weight", 1)
     moved = (dithered + step).bfloat16().double() - dithered.bfloat16().double()
@@ -68,8 +69,7 @@ def test_without_dither_steps_are_hidden_or_shown_that_were_not_taken() -> None:
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_it_is_half_a_unit_either_way_and_comes_off_again(weights: object) -> None:
-    assert callable(weights)
+def test_it_is_half_a_unit_either_way_and_comes_off_again(weights: Callable[[], Tensor]) -> None:
     before, dithered = weights(), weights()
     move(dithered, "layer.weight", 1)
     added = (dithered - before)[before != 0]
@@ -154,12 +154,12 @@ def test_a_first_step_of_the_embedded_model_shows_in_bfloat16_as_in_float32(stor
     prompt = tokenizer("The weather in the mountains").input_ids
     endings = [" changes quickly in autumn.", " is a matter of taste.", " was fine, and we walked to the lake.", " or."]
     sequences = [TokenizedSequence(torch.tensor(prompt + tokenizer(e).input_ids).int().numpy(), 1) for e in endings]
-    batch = pack_sequences(sequences, trees=True)
-    scorer = PairScorer(model)
+    batch = packed(sequences)
+    scorer = Scorer(model)
 
     def logps(precision: torch.dtype) -> Tensor:
-        with torch.no_grad(), arithmetic(CPU, precision):
-            return sequence_logps(scorer(batch), batch)[0]
+        with torch.no_grad(), autocast(CPU, precision):
+            return sequence_logps(scorer(batch), batch)
 
     scorer(batch).sum().backward()
     signs = [parameter.grad.sign() for parameter in model.parameters() if parameter.grad is not None]
@@ -173,7 +173,7 @@ def test_a_first_step_of_the_embedded_model_shows_in_bfloat16_as_in_float32(stor
                 parameter.copy_(value)
             add_dither(model)
             for parameter, sign in zip(model.parameters(), signs, strict=True):
-                parameter += step * sign
+                parameter.add_(step * sign)
         shown, true = logps(torch.bfloat16) - before, logps(torch.float32) - exact
         # Each of the four has noise of its own before and after; the mean of their differences has half of that.
         assert (shown - true).mean().abs() < 3 * noise_of_activations

@@ -120,7 +120,8 @@ def test_what_is_cited_exists(file: Path, english: Numbers) -> None:
 
 
 def test_the_losses_cite_their_equations() -> None:
-    cited = {name for _, name in EQUATION.findall((ROOT / "src/tiltlm/dpo_loss.py").read_text(encoding="utf-8"))}
+    families = (ROOT / "src/tiltlm/objectives").glob("*.py")
+    cited = {name for family in families for _, name in EQUATION.findall(family.read_text(encoding="utf-8"))}
     assert {"margin", "implicit-reward", "dpo", "gradient", "smoothed", "ipo"} <= cited
 
 

@@ -20,7 +20,9 @@ from experiments.learning import (
     Objective,
     Preferences,
     descend,
+    dpo,
     fit,
+    ipo,
     log_linear,
     mean_loss,
     population,
@@ -42,7 +44,6 @@ from experiments.world import (
     tilt,
 )
 from tiltlm.model.dither import move
-from tiltlm.records import LossSettings
 
 seeds = st.integers(0, 100_000)
 betas = st.floats(0.2, 4.0)
@@ -62,10 +63,6 @@ def random_features(answers: int, dimensions: int, seed: int) -> Tensor:
 
 def uniform_pairs(answers: int) -> Tensor:
     return independent_pairs(torch.zeros(answers, dtype=torch.float64))
-
-
-def dpo(beta: float, label_smoothing: float = 0.0) -> Objective:
-    return Objective(LossSettings(beta, label_smoothing))
 
 
 @exact
@@ -267,8 +264,8 @@ def test_descent_fills_in_equal_mean_rewards() -> None:
     torch.testing.assert_close(coverage.descended(world), coverage.imputed(world, coverage.BETA), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "ipo"])
-def test_descent_conserves_the_sum_over_a_component(name: str) -> None:
+@pytest.mark.parametrize("objective_", [dpo(0.5), ipo(0.5)])
+def test_descent_conserves_the_sum_over_a_component(objective_: Objective) -> None:
     """Proposition 8 (conserved): on the way as at its end, whatever the function of the margins."""
     world = random_world(coverage.ANSWERS, seed=12)
     preferences = population(coverage.pairs_within_components(), bradley_terry(world.reward_Y))
@@ -277,7 +274,7 @@ def test_descent_conserves_the_sum_over_a_component(name: str) -> None:
         coverage.ANSWERS,
         world.log_ref_Y,
         preferences,
-        Objective(LossSettings(0.5), name),
+        objective_,
         step_size=0.7,
     )
     for log_pi_Y in itertools.islice(path, 1, 20):
@@ -315,7 +312,7 @@ def test_a_small_loss_leaves_little_to_beaten_answers(answers: int, beta: float,
         assert margin >= -math.log(math.expm1((answers - 1) * loss)) / beta - 1e-9
 
 
-@pytest.mark.parametrize("objective_", [dpo(0.5, 0.1), Objective(LossSettings(0.5), "ipo")])
+@pytest.mark.parametrize("objective_", [dpo(0.5, 0.1), ipo(0.5)])
 def test_smoothing_and_ipo_have_minimisers_on_any_graph(objective_: Objective) -> None:
     """Proposition 9 (deterministic), parts 2 and 3: a triangle, a pair, and an answer that is never shown."""
     ref = random_policy(6, seed=4)
@@ -346,8 +343,7 @@ def test_ipo_stays_at_a_finite_distance(world: World, beta: float) -> None:
     """Proposition 9 (deterministic), part 3: wins less losses over 2 beta n."""
     answers = len(world.reward_Y)
     certain = (world.reward_Y[:, None] > world.reward_Y[None, :]).double()
-    ipo = Objective(LossSettings(beta), "ipo")
-    pi = fit(tabular(world.log_ref_Y), answers, world.log_ref_Y, population(uniform_pairs(answers), certain), ipo)
+    pi = fit(tabular(world.log_ref_Y), answers, world.log_ref_Y, population(uniform_pairs(answers), certain), ipo(beta))
     torch.testing.assert_close(pi, deterministic.ipo_minimiser(world.log_ref_Y, certain, beta), rtol=0, atol=1e-8)
 
 

@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, descend, fit, population, sample, tabular
+from experiments.learning import descend, dpo, fit, population, sample, tabular
 from experiments.world import World, bradley_terry, independent_pairs, leaning, random_world, regret, tilt
-from tiltlm.records import LossSettings
 
 ANSWERS, SEED, BETA, SPREAD = 10, 4, 0.7, 0.7
 STEPS, STEP_SIZE = 3000, 4.0
@@ -109,7 +108,7 @@ def predicted_regret(world: World, mu_YY: Tensor, beta: float, labels: int) -> f
 
 def _source(world: World, name: str, mu_YY: Tensor, steps: list[int]) -> Source:
     preferred = bradley_terry(world.reward_Y)
-    policy, objective = tabular(world.log_ref_Y), Objective(LossSettings(BETA))
+    policy, objective = tabular(world.log_ref_Y), dpo(BETA)
     path = list(
         islice(
             descend(policy, ANSWERS, world.log_ref_Y, population(mu_YY, preferred), objective, STEP_SIZE),

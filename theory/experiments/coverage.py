@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, descend, population, tabular
+from experiments.learning import descend, dpo, population, tabular
 from experiments.world import World, bradley_terry, random_world, regret, tilt
-from tiltlm.records import LossSettings
 
 SEED, BETA = 3, 0.5
 COMPONENTS = ((0, 1, 2, 3), (4, 5, 6), (7,), (8,))
@@ -85,9 +84,7 @@ def _levelled(reward_Y: Tensor, shift: float = 0.0) -> Tensor:
 def descended(world: World) -> Tensor:
     """log pi(y) that gradient descent reaches from the reference."""
     preferences = population(pairs_within_components(), bradley_terry(world.reward_Y))
-    path = descend(
-        tabular(world.log_ref_Y), ANSWERS, world.log_ref_Y, preferences, Objective(LossSettings(BETA)), STEP_SIZE
-    )
+    path = descend(tabular(world.log_ref_Y), ANSWERS, world.log_ref_Y, preferences, dpo(BETA), STEP_SIZE)
     return next(islice(path, STEPS, None))
 
 

@@ -5,6 +5,7 @@ Proposition 9 (deterministic).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,9 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, descend, fit, population, tabular
+from experiments.learning import Objective, descend, dpo, fit, ipo, population, tabular
 from experiments.world import independent_pairs, kl, random_world
-from tiltlm.records import LossSettings
 
 ANSWERS, SEED = 5, 8
 BETAS = (0.1, 0.3, 1.0)
@@ -59,24 +59,21 @@ def measure() -> Results:
         path = list(islice(descend(tabular(log_ref_Y), ANSWERS, log_ref_Y, labels, objective, size), steps[-1] + 1))
         return Trace(name, beta, [kl(path[step], log_ref_Y) for step in steps])
 
-    def sweep(name: str, smoothing: float) -> list[Tensor]:
-        return [
-            fit(tabular(log_ref_Y), ANSWERS, log_ref_Y, labels, Objective(LossSettings(beta, smoothing), name))
-            for beta in SWEEP
-        ]
+    def sweep(configured: Callable[[float], Objective]) -> list[Tensor]:
+        return [fit(tabular(log_ref_Y), ANSWERS, log_ref_Y, labels, configured(beta)) for beta in SWEEP]
 
     return Results(
         steps=steps,
         traces=[
-            *(trace("DPO", beta, Objective(LossSettings(beta))) for beta in BETAS),
-            *(trace("cDPO", beta, Objective(LossSettings(beta, SMOOTHING))) for beta in BETAS),
-            *(trace("IPO", beta, Objective(LossSettings(beta), "ipo")) for beta in BETAS),
+            *(trace("DPO", beta, dpo(beta)) for beta in BETAS),
+            *(trace("cDPO", beta, dpo(beta, SMOOTHING)) for beta in BETAS),
+            *(trace("IPO", beta, ipo(beta)) for beta in BETAS),
         ],
         ceiling=-log_ref_Y[world.reward_Y.argmax()].item(),
         smoothing=SMOOTHING,
         betas=list(SWEEP),
-        sweep_ipo=[kl(log_pi_Y, log_ref_Y) for log_pi_Y in sweep("ipo", 0.0)],
-        sweep_smoothed=[kl(log_pi_Y, log_ref_Y) for log_pi_Y in sweep("sigmoid", SMOOTHING)],
+        sweep_ipo=[kl(log_pi_Y, log_ref_Y) for log_pi_Y in sweep(ipo)],
+        sweep_smoothed=[kl(log_pi_Y, log_ref_Y) for log_pi_Y in sweep(lambda beta: dpo(beta, SMOOTHING))],
     )
 
 

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, Policy, Preferences, descend, log_linear, mean_loss, tabular
-from tiltlm.records import LossSettings
+from experiments.learning import Policy, Preferences, descend, dpo, log_linear, mean_loss, tabular
 
 BETA, STEPS, EVERY, STEP_SIZE = 0.5, 600, 4, 0.25
-DPO = Objective(LossSettings(BETA))
+DPO = dpo(BETA)
 REFERENCE = (0.45, 0.45, 0.10)
 CHOSEN, REJECTED, OTHER = 0, 1, 2
 FEATURES = (1.0, 0.4, 2.0)

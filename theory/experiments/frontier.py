@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, fit, population, sample, tabular
+from experiments.learning import Objective, dpo, fit, ipo, population, sample, tabular
 from experiments.world import (
     World,
     best_of_n,
@@ -22,7 +22,6 @@ from experiments.world import (
     random_world,
     tilt,
 )
-from tiltlm.records import LossSettings
 
 ANSWERS, SEED = 40, 1
 BETAS = (4.0, 2.0, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)
@@ -63,30 +62,34 @@ def measure() -> Results:
     everywhere = torch.full_like(world.log_ref_Y, 1 / ANSWERS).log()
     worse_half = torch.where(world.reward_Y < world.reward_Y.median(), everywhere, -torch.inf)
 
-    def learned(name: str, mu_Y: Tensor, betas: tuple[float, ...] = BETAS, labels: int | None = None) -> list[Tensor]:
+    def learned(
+        configured: Callable[[float], Objective],
+        mu_Y: Tensor,
+        betas: tuple[float, ...] = BETAS,
+        labels: int | None = None,
+    ) -> list[Tensor]:
         mu_YY = independent_pairs(mu_Y)
         preferences = population(mu_YY, preferred) if labels is None else sample(mu_YY, preferred, labels, generator)
         return [
-            fit(tabular(world.log_ref_Y), ANSWERS, world.log_ref_Y, preferences, Objective(LossSettings(beta), name))
-            for beta in betas
+            fit(tabular(world.log_ref_Y), ANSWERS, world.log_ref_Y, preferences, configured(beta)) for beta in betas
         ]
 
     fine = [float(b) for b in torch.logspace(1.2, -1.5, 120, dtype=torch.float64)]
     numbers = [1, 2, 4, 8, 16, 32, 64, 128, 256]
     exact = _curve(world, fine, [tilt(world, beta) for beta in fine])
-    ipo = _curve(world, IPO_BETAS, learned("ipo", everywhere, IPO_BETAS))
+    regressed = _curve(world, IPO_BETAS, learned(ipo, everywhere, IPO_BETAS))
     drawn = _curve(world, [float(n) for n in numbers], [best_of_n(world, n) for n in numbers])
     return Results(
         answers=ANSWERS,
         labels=LABELS,
         exact=exact,
-        covered=_curve(world, BETAS, learned("sigmoid", everywhere)),
-        finite=_curve(world, BETAS, learned("sigmoid", everywhere, labels=LABELS)),
-        uncovered=_curve(world, BETAS, learned("sigmoid", worse_half)),
-        ipo=ipo,
+        covered=_curve(world, BETAS, learned(dpo, everywhere)),
+        finite=_curve(world, BETAS, learned(dpo, everywhere, labels=LABELS)),
+        uncovered=_curve(world, BETAS, learned(dpo, worse_half)),
+        ipo=regressed,
         best_of_n=drawn,
         reference_reward=expected_reward(world, world.log_ref_Y),
-        ipo_shortfall=_shortfall(ipo, exact),
+        ipo_shortfall=_shortfall(regressed, exact),
         best_of_n_shortfall=_shortfall(drawn, exact),
     )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing, weights
-from experiments.learning import Objective, Policy, fit, log_linear, population, tabular
+from experiments.learning import Policy, dpo, fit, log_linear, population, tabular
 from experiments.world import (
     World,
     bradley_terry,
@@ -23,7 +23,6 @@ from experiments.world import (
     regret,
     tilt,
 )
-from tiltlm.records import LossSettings
 
 ANSWERS, SEED, BETA, ROUNDS = 20, 2, 2.0, 10
 
@@ -90,7 +89,7 @@ def _round(
 ) -> Tensor:
     """DPO against log_ref_Y on the whole population of pairs that log_maker_Y makes."""
     preferences = population(independent_pairs(log_maker_Y), bradley_terry(world.reward_Y))
-    return fit(policy, parameters, log_ref_Y, preferences, Objective(LossSettings(beta)))
+    return fit(policy, parameters, log_ref_Y, preferences, dpo(beta))
 
 
 def draw(results: Results) -> Figure:

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiltlm.dpo_loss import LOSSES
-from tiltlm.records import LossSettings, PairLogps
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.dpo import SigmoidSettings
+from tiltlm.objectives.interface import CHOSEN, REJECTED, Scored
+from tiltlm.objectives.ipo import IpoSettings
 
 Policy = Callable[[Tensor], Tensor]
 """From parameters to log pi(y); shape (Y,)."""
@@ -32,8 +34,18 @@ class Preferences:
 class Objective:
     """An objective of the trainer by name, with its settings."""
 
-    settings: LossSettings
-    name: str = "sigmoid"
+    name: str
+    settings: SigmoidSettings | IpoSettings
+
+
+def dpo(beta: float, label_smoothing: float = 0.0) -> Objective:
+    """DPO, eq. 10 (dpo), or with smoothed labels, eq. 18 (smoothed)."""
+    return Objective("sigmoid", SigmoidSettings(beta=beta, label_smoothing=label_smoothing))
+
+
+def ipo(beta: float) -> Objective:
+    """IPO, eq. 19 (ipo)."""
+    return Objective("ipo", IpoSettings(beta=beta))
 
 
 def population(mu_YY: Tensor, preferred_YY: Tensor) -> Preferences:
@@ -74,11 +86,13 @@ def mean_loss(
     """The trainer's loss, averaged over the preferences; answers are one token long unless tokens_Y says otherwise."""
     tokens_Y = torch.ones_like(log_ref_Y, dtype=torch.int64) if tokens_Y is None else tokens_Y
 
-    def of_pairs(logp_Y: Tensor) -> PairLogps:
-        c, r = preferences.chosen_P, preferences.rejected_P
-        return PairLogps(logp_Y[c], logp_Y[r], tokens_Y[c], tokens_Y[r])
+    def of_pairs(values_Y: Tensor) -> Tensor:
+        return torch.stack([values_Y[preferences.chosen_P], values_Y[preferences.rejected_P]], dim=1).flatten()
 
-    losses_P = LOSSES[objective.name](of_pairs(log_pi_Y), of_pairs(log_ref_Y), objective.settings).losses_P
+    pairs = len(preferences.weight_P)
+    labels_N = torch.tensor([CHOSEN, REJECTED] * pairs, dtype=torch.int8)
+    scored = Scored(of_pairs(log_pi_Y), of_pairs(tokens_Y), labels_N, of_pairs(log_ref_Y))
+    losses_P = OBJECTIVES[objective.name].loss(scored, objective.settings).losses_U
     weight_P = preferences.weight_P if factor_P is None else preferences.weight_P * factor_P
     return (weight_P * losses_P).sum() / weight_P.sum()
 

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, mean_loss, minimise, population
+from experiments.learning import dpo, mean_loss, minimise, population
 from experiments.world import bradley_terry, independent_pairs
-from tiltlm.records import LossSettings
 
 CONTINUES = 0.6
 LONGEST = 8
@@ -88,7 +87,7 @@ def learned_continuation(alpha: float, beta: float) -> float:
     preferences = population(
         independent_pairs(F.log_softmax(log_ref_Y, dim=0)), bradley_terry(alpha * tokens_Y.double())
     )
-    objective = Objective(LossSettings(beta))
+    objective = dpo(beta)
     theta = minimise(lambda theta: mean_loss(log_pi(theta), log_ref_Y, preferences, objective, tokens_Y), 1)
     return torch.sigmoid(start + theta[0]).item()
 

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import drawing
-from experiments.learning import Objective, Policy, Preferences, fit, log_linear, minimise, population, sample
+from experiments.learning import Policy, Preferences, dpo, fit, log_linear, minimise, population, sample
 from experiments.world import World, bradley_terry, independent_pairs, leaning, objective, random_world, second_moment
-from tiltlm.records import LossSettings
 
 ANSWERS, DIMENSIONS, SEED, BETA = 24, 3, 5, 0.5
 SHIFTS = tuple(0.25 * k for k in range(13))
@@ -89,7 +88,7 @@ class Case:
     def gap(self, preferences: Preferences, log_mu_Y: Tensor, weighting: Weighting) -> float:
         """What DPO on weighted pairs loses against the best of the class."""
         factor_P = weighting(self.best_Y, log_mu_Y, preferences)
-        objective_ = Objective(LossSettings(BETA))
+        objective_ = dpo(BETA)
         log_pi_Y = fit(self.policy, DIMENSIONS, self.world.log_ref_Y, preferences, objective_, factor_P)
         return objective(self.world, self.best_Y, BETA) - objective(self.world, log_pi_Y, BETA)
 

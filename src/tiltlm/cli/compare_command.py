@@ -8,25 +8,18 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Column, Table
 
-from tiltlm.config import Config, config_from_dict
-from tiltlm.console import Reporter
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.errors import RunError
-from tiltlm.evaluation.comparison import Models
-from tiltlm.evaluation.prompts import extra_prompts
-from tiltlm.model.finding import ModelSource
-from tiltlm.model.scorer import PairScorer
-from tiltlm.model.weights import load_model
-from tiltlm.pipeline.preflight import prepare_model
-from tiltlm.pipeline.setup import comparer_for, prompt_room, set_up
-from tiltlm.runs.reading import RunFiles, has_model, read_run
-from tiltlm.runs.records import Answer, Comparison
+from tiltlm.pipeline.assess import ask_models
+from tiltlm.runs.answers import Answer, Comparison
+from tiltlm.runs.run_files import read_run
 from tiltlm.text.visible import shortened
 
 _NARROW = 100
 """Below this many columns, answers stand one below the other."""
 
 
-def compare_run(run: Path, prompts: Sequence[str], reporter: Reporter) -> None:
+def compare_run(run: Path, prompts: Sequence[str], reporter: ConsoleReporter) -> None:
     """Shows a run's recorded answers, or new ones to the prompts given.
 
     Raises:
@@ -39,25 +32,11 @@ def compare_run(run: Path, prompts: Sequence[str], reporter: Reporter) -> None:
         reporter.say(f"Answers recorded when {run} was trained; --prompt TEXT asks both models anew.")
         show(files.comparison, reporter, str(run / "comparison.json"))
         return
-    if not has_model(run):
-        raise RunError(f"the run in {run} holds no trained model.")
     reporter.say(f"Asking both models of {run}.")
-    show(_ask(run, files, prompts, reporter), reporter, None)
+    show(ask_models(run, files, prompts, reporter), reporter, None)
 
 
-def _ask(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter) -> Comparison:
-    config: Config = config_from_dict(files.settings)
-    prepare_model(config, reporter)
-    setup = set_up(config)
-    before = PairScorer(load_model(setup.source, setup.device))
-    source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
-    trained = PairScorer(load_model(source, setup.device))
-    comparer, asked = comparer_for(setup), extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    with reporter.progress("answering", comparer.total(asked), "passes") as advance:
-        return comparer.compare(Models(before, trained, before), asked, advance)
-
-
-def show(comparison: Comparison, reporter: Reporter, recorded_in: str | None) -> None:
+def show(comparison: Comparison, reporter: ConsoleReporter, recorded_in: str | None) -> None:
     """Prints each prompt with both models' answers, side by side where the terminal is wide enough.
 
     recorded_in: the file that holds long texts whole, of which a part is shown; None: answers just made, which are

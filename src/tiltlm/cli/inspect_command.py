@@ -11,21 +11,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
-from tiltlm.console import Reporter
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
-from tiltlm.runs.records import DataReport, Example, Lengths, Split
+from tiltlm.runs.data_account import DataReport, Lengths, ShownExample, Split
 from tiltlm.storage.cache import TOKENS, cache_folder
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
 
 
-def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -> DataReport:
+def inspect_data(config: Config, report_file: Path | None, reporter: ConsoleReporter) -> DataReport:
     """Prints the account of the data as training would see it, and keeps it in `report_file` if one is named.
 
     Data that is not enough to train on is shown all the same, with the reason.
@@ -34,7 +33,7 @@ def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -
         TiltlmError: the data or the model's tokenizer cannot be had, or no pair can be used.
     """
     setup = set_up(config)
-    read = read_data(config, OBJECTIVES[config.loss.name].needs)
+    read = read_data(config, config.loss.objective.needs)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), f"{read.noun}s") as advance:
         data, problem = examine_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     report = data.report
@@ -51,7 +50,7 @@ def inspect_data(config: Config, report_file: Path | None, reporter: Reporter) -
     return report
 
 
-def _show(report: DataReport, noun: str, reporter: Reporter) -> None:
+def _show(report: DataReport, noun: str, reporter: ConsoleReporter) -> None:
     for source in report.sources:
         reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} {noun}s")
         reporter.say(f"  read as `{source.format}`: {source.format_why}")
@@ -72,7 +71,7 @@ def _show(report: DataReport, noun: str, reporter: Reporter) -> None:
         _show_example(example, reporter)
 
 
-def _show_example(example: Example, reporter: Reporter) -> None:
+def _show_example(example: ShownExample, reporter: ConsoleReporter) -> None:
     """The tokens of its sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
     terminal = reporter.console.is_terminal
     begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")

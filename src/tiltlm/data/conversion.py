@@ -20,7 +20,7 @@ from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.notes import notes_on, notes_on_rows
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.objectives.interface import Unit
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow, Source
 
 Role = Literal["train", "eval"]
 GivenRows = Iterable[Mapping[str, object]]
@@ -30,29 +30,12 @@ _SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class SourceReport:
-    """Where examples came from: the name given, what for, the format and why, how many rows, the local files.
-
-    unused_columns: columns, and keys within columns, that went into no example, and in how many rows they hold
-        something.
-    """
-
-    name: str
-    role: Role
-    format: str
-    format_why: str
-    rows: int
-    files: tuple[str, ...]
-    unused_columns: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class LoadedExamples:
     """The examples of a source in its order, what of it is not used, and what else a user should know."""
 
     examples: list[Example]
     dropped: list[DroppedRow]
-    source: SourceReport
+    source: Source
     notes: list[str]
 
 
@@ -95,10 +78,20 @@ def load_examples(
         why += f"; {details}"
     if rename.paths:
         why += f"; {rename.words()}"
-    report = SourceReport(name, role, format_name, why, result.rows, opened.files, dict(result.unused.most_common()))
+    unused = dict(result.unused.most_common())
+    report = Source(
+        role=role,
+        name=name,
+        format=format_name,
+        format_why=why,
+        rows=result.rows,
+        pairs=len(result.examples),
+        files=opened.files,
+        unused_columns=unused,
+    )
     if elsewhere:
         opened.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
-    notes = [*opened.notes, *notes_on_rows(report.unused_columns, result.remarks), *notes_on(result.examples, unit)]
+    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *notes_on(result.examples, unit)]
     return LoadedExamples(result.examples, result.dropped, report, notes)
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tiltlm.data.conversion import LoadedExamples
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
-from tiltlm.runs import records
-from tiltlm.runs.records import DataReport, Dropped, Lengths, Source, Split
+from tiltlm.runs.data_account import DataReport, Dropped, Lengths, ShownExample, Split
 
 EXAMPLES = 3
 
@@ -29,7 +27,7 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
     shown = range(min(EXAMPLES, len(selection.train)))
     return DataReport(
-        sources=tuple(_source(part) for part in read.loaded),
+        sources=tuple(part.source for part in read.loaded),
         train=_split(selection.train, account.train_prompts),
         eval=held_out,
         dropped=Dropped(
@@ -44,14 +42,14 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     )
 
 
-def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> records.Example:
+def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> ShownExample:
     chosen, rejected = (
         example.sequences[example.labels.index(label)] if label in example.labels else None
         for label in (CHOSEN, REJECTED)
     )
     sides = [(*_texts(one, decode), one.tokens_cut) if one is not None else None for one in (chosen, rejected)]
     first = next(side for side in sides if side is not None)
-    return records.Example(
+    return ShownExample(
         example.id,
         first[0],
         chosen=sides[0][1] if sides[0] else None,
@@ -70,20 +68,6 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
     if whole.startswith(prompt):
         return prompt, whole[len(prompt) :]
     return prompt, decode(ids[sequence.first_scored :])
-
-
-def _source(part: LoadedExamples) -> Source:
-    report = part.source
-    return Source(
-        report.role,
-        report.name,
-        report.format,
-        report.format_why,
-        report.rows,
-        len(part.examples),
-        report.files,
-        report.unused_columns,
-    )
 
 
 def _split(columns: TokenColumns, prompts: int) -> Split:

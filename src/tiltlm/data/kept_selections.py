@@ -19,7 +19,7 @@ from tiltlm.data.examples import Example, Text
 from tiltlm.data.selection import Account, ReadData, Selection
 from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.runs.records import DroppedRow, Remark
+from tiltlm.runs.data_account import DroppedRow, Remark
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
 REVISION = 1

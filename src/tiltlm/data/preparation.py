@@ -20,7 +20,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import Needs, Unit
-from tiltlm.runs.records import DataReport, DroppedRow
+from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
 PAIRS = Needs()

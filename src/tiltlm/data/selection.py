@@ -17,7 +17,7 @@ from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Gathering, Tokenized
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import Needs
-from tiltlm.runs.records import DroppedRow, Remark
+from tiltlm.runs.data_account import DroppedRow, Remark
 
 Advance = Callable[[int], None]
 

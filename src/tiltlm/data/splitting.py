@@ -10,7 +10,7 @@ from itertools import accumulate, chain, groupby
 
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 PROMPTS_AT_ONCE = 512
 """How many prompts are asked for first at both ends of the order; then twice as many, and so on."""

@@ -11,21 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
-from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.data.tokens.token_columns import TokenizedSequence
-from tiltlm.evaluation.generation import Answer as Generated
-from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
-from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.scorer import Scorer
+from tiltlm.model.scoring import score_sequences
 from tiltlm.model.vocabulary import require_embedded
-from tiltlm.runs.records import (
-    Answer,
-    Answers,
-    ComparedPrompt,
-    Comparison,
-    ComparisonSettings,
-)
+from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +34,13 @@ class Prompt:
 class Models:
     """The models of a comparison. `reference` is the one training was held to; mostly it is `before` itself."""
 
-    before: PairScorer
-    after: PairScorer
-    reference: PairScorer
+    before: Scorer
+    after: Scorer
+    reference: Scorer
 
 
 @dataclass(frozen=True, slots=True)
-class Comparer:
+class AnswerComparison:
     """Answers prompts with two models alike.
 
     Attributes:
@@ -102,10 +94,10 @@ class Comparer:
         )
 
     def _answer(
-        self, scorer: PairScorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
-    ) -> list[list[Generated]]:
+        self, scorer: Scorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
+    ) -> list[list[GeneratedAnswer]]:
         """For each prompt the greedy answer, then the sampled ones."""
-        answers: list[list[Generated]] = [[] for _ in prompts]
+        answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
             if samples == 0:
                 continue
@@ -116,12 +108,12 @@ class Comparer:
 
     def _generate(
         self,
-        scorer: PairScorer,
+        scorer: Scorer,
         prompts: Sequence[Prompt],
         temperature: float | None,
         samples: int,
         advance: Callable[[int], None],
-    ) -> list[list[Generated]]:
+    ) -> list[list[GeneratedAnswer]]:
         settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
         ids = [prompt.ids for prompt in prompts]
         return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
@@ -140,10 +132,10 @@ class Comparer:
 
     def _records(
         self,
-        reference: PairScorer,
-        policy: PairScorer | None,
+        reference: Scorer,
+        policy: Scorer | None,
         prompts: Sequence[Prompt],
-        answers: Sequence[Sequence[Generated]],
+        answers: Sequence[Sequence[GeneratedAnswer]],
     ) -> list[Answers]:
         """Scores generated answers; log-ratios only for a policy's own samples, where they estimate the KL."""
         flat = [(prompt, answer) for prompt, drawn in zip(prompts, answers, strict=True) for answer in drawn]
@@ -167,31 +159,11 @@ class Comparer:
         starts = range(0, len(flat), per_prompt)
         return [Answers(answered[i], tuple(answered[i + 1 : i + per_prompt])) for i in starts]
 
-    @torch.inference_mode()
-    def _logps(self, scorer: PairScorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
+    def _logps(self, scorer: Scorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
         """log pi(y|x) of each sequence's completion at a temperature, in nats."""
-        logps: list[float] = []
-        for group in _groups(sequences, self.token_budget):
-            batch = pack_sequences(group, scorer.trees).to(scorer.device)
-            with arithmetic(scorer.device, self.precision):
-                sums, _ = sequence_logps(scorer(batch, temperature), batch)
-            logps.extend(sums.tolist())
-        return logps
+        scored = score_sequences(scorer, sequences, self.precision, self.token_budget, temperature)
+        return [float(values.sum()) for values in scored]
 
 
-def _sequence(prompt: Prompt, answer: Generated) -> TokenizedSequence:
+def _sequence(prompt: Prompt, answer: GeneratedAnswer) -> TokenizedSequence:
     return TokenizedSequence(np.array([*prompt.ids, *answer.ids], dtype=np.int32), len(prompt.ids))
-
-
-def _groups(sequences: Sequence[TokenizedSequence], token_budget: int) -> list[list[TokenizedSequence]]:
-    """Cuts the list into runs of at most `token_budget` tokens, counted as if nothing were shared."""
-    groups: list[list[TokenizedSequence]] = []
-    longest = 0
-    for sequence in sequences:
-        longest = max(longest, len(sequence.ids))
-        if groups and (len(groups[-1]) + 1) * longest <= token_budget:
-            groups[-1].append(sequence)
-        else:
-            groups.append([sequence])
-            longest = len(sequence.ids)
-    return groups

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tiltlm.records import PackedBatch
+from tiltlm.plan.batches import MicroBatch
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 Mask = Tensor | dict[str, Tensor]
 
 
-def sees(batch: PackedBatch, window: int | None = None) -> Tensor:
+def sees(batch: MicroBatch, window: int | None = None) -> Tensor:
     """Which column i sees which column j: j <= i < subtree_end[j], within `window` positions if given.
 
     Returns:
@@ -29,7 +29,7 @@ def sees(batch: PackedBatch, window: int | None = None) -> Tensor:
     return mask[:, None]
 
 
-def mask_for(model: PreTrainedModel, batch: PackedBatch) -> Mask:
+def mask_for(model: PreTrainedModel, batch: MicroBatch) -> Mask:
     """The packed batch's mask in the form this model's layers take: one mask, or one per kind of layer."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)

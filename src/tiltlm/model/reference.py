@@ -13,22 +13,21 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tiltlm.data.tokens.packing import micro_batches, pack_pairs
-from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.errors import ModelError, NonFiniteError
-from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import SCORER_REVISION, PairScorer, sequence_logps
-from tiltlm.records import ReferencedPair
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.errors import ModelError
+from tiltlm.model.scorer import SCORER_REVISION, Scorer
+from tiltlm.model.scoring import passes
 from tiltlm.storage.cache import REFERENCE_SUFFIX
 
-PAIRS_AT_ONCE = 64
-"""Pairs scored between two writes to disk: what an interruption may cost."""
+KEYS_AT_ONCE = 500
+"""Keys in one query: SQLite takes at least 999 variables."""
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -43,7 +42,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def reference_address(scorer: PairScorer, precision: torch.dtype) -> str:
+def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
     """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention."""
     parts = (
         fingerprint(scorer.model)[:32],
@@ -58,7 +57,7 @@ def reference_address(scorer: PairScorer, precision: torch.dtype) -> str:
 
 
 class ReferenceCache:
-    """Sequence log-probabilities at one `reference_address`, in an SQLite file that processes may share.
+    """Log-probabilities of scored tokens at one `reference_address`, in an SQLite file that processes may share.
 
     Raises:
         ModelError: the file is there, and cannot be read or written.
@@ -71,7 +70,7 @@ class ReferenceCache:
             self._connection = sqlite3.connect(self.path, timeout=60)
             with self._connection:
                 self._connection.execute(
-                    "CREATE TABLE IF NOT EXISTS logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID"
+                    "CREATE TABLE IF NOT EXISTS token_logps (key BLOB PRIMARY KEY, logps BLOB) WITHOUT ROWID"
                 )
         except sqlite3.Error as error:
             raise ModelError(
@@ -79,86 +78,89 @@ class ReferenceCache:
                 "(tiltlm cache --clear reference), or name another place for the cache (TILTLM_CACHE)."
             ) from error
 
-    def get(self, sequence: TokenizedSequence) -> float | None:
-        """log pi_ref(y|x) in nats, or None where it was never computed."""
-        row = self._connection.execute("SELECT logp FROM logps WHERE key = ?", (_key(sequence),)).fetchone()
-        return None if row is None else float(row[0])
+    def join(self, columns: TokenColumns) -> tuple[np.ndarray, np.ndarray]:
+        """The values of all scored tokens of the columns, and which examples lack some.
 
-    def put(self, values: Sequence[tuple[TokenizedSequence, float]]) -> None:
-        """Keeps values, in one transaction."""
-        rows = [(_key(sequence), logp) for sequence, logp in values]
+        Returns:
+            float32 values in nats, shape (scored tokens,), NaN where they are missing; and numbers of the examples
+            that have a sequence that was never computed, shape (missing,).
+        """
+        keys = _keys(columns)
+        places: dict[bytes, list[int]] = {}
+        for number, key in enumerate(keys):
+            places.setdefault(key, []).append(number)
+        values = np.full(int(columns.scored_starts[-1]), np.nan, dtype=np.float32)
+        missing = np.ones(columns.sequences, dtype=bool)
+        for key, stored in self._find(list(places)):
+            logps = np.frombuffer(stored, dtype="<f4")
+            for number in places[key]:
+                values[columns.scored_starts[number] : columns.scored_starts[number + 1]] = logps
+                missing[number] = False
+        example_of = np.repeat(np.arange(len(columns)), np.diff(columns.members))
+        return values, np.unique(example_of[missing])
+
+    def _find(self, keys: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        # In the order of the keys, which is that of the file.
+        keys = sorted(keys)
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[start : start + KEYS_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            yield from self._connection.execute(f"SELECT key, logps FROM token_logps WHERE key IN ({marks})", some)
+
+    def put(self, columns: TokenColumns, sequences: Iterable[int], values: np.ndarray) -> None:
+        """Keeps the values of some sequences, in one transaction. `values` are those of all scored tokens."""
+        starts = columns.scored_starts
+        rows = [(_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences]
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO logps VALUES (?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO token_logps VALUES (?, ?)", rows)
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _key(sequence: TokenizedSequence) -> bytes:
-    content = sequence.first_scored.to_bytes(4, "little") + sequence.ids.astype("<i4").tobytes()
+def _keys(columns: TokenColumns) -> list[bytes]:
+    return [_key(columns, number) for number in range(columns.sequences)]
+
+
+def _key(columns: TokenColumns, number: int) -> bytes:
+    ids = columns.ids[columns.bounds[number] : columns.bounds[number + 1]]
+    content = int(columns.first_scored[number]).to_bytes(4, "little") + ids.astype("<i4").tobytes()
     return hashlib.sha256(content).digest()
 
 
-def missing_pairs(pairs: Sequence[TokenizedExample], cache: ReferenceCache) -> list[TokenizedExample]:
-    """Pairs of which at least one side is not in the cache."""
-    return [pair for pair in pairs if cache.get(pair.chosen) is None or cache.get(pair.rejected) is None]
-
-
 def fill_cache(
-    scorer: PairScorer,
-    pairs: Sequence[TokenizedExample],
+    scorer: Scorer,
+    columns: TokenColumns,
     cache: ReferenceCache,
     precision: torch.dtype,
     token_budget: int,
+    missing: np.ndarray,
+    values: np.ndarray,
     advance: Callable[[int], None],
 ) -> None:
-    """Computes and keeps the log-probabilities of pairs; `advance(n)` is called as n more are done.
+    """Computes and keeps what `ReferenceCache.join` found missing, and writes it into its values.
+
+    Each forward pass is kept as soon as it is done, so an interruption loses no other.
 
     Raises:
-        NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the pairs.
+        NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the examples.
     """
-    for group, values in scored(scorer, pairs, precision, token_budget):
-        sides = [(pair.chosen, pair.rejected) for pair in group]
-        cache.put([item for pair in zip(sides, values, strict=True) for item in zip(*pair, strict=True)])
-        advance(len(group))
+    for batch, logps_S in passes(scorer, columns, missing, precision, token_budget):
+        values[batch.places] = logps_S.cpu().numpy()
+        own = (range(columns.members[e], columns.members[e + 1]) for e in batch.examples)
+        cache.put(columns, (number for some in own for number in some), values)
+        advance(len(batch.examples))
 
 
-def scored(
-    scorer: PairScorer, pairs: Sequence[TokenizedExample], precision: torch.dtype, token_budget: int
-) -> Iterator[tuple[list[TokenizedExample], list[tuple[float, float]]]]:
-    """Pairs, some at a time, with their (chosen, rejected) log-probabilities under a model that is not trained.
-
-    Raises:
-        NonFiniteError: log-probabilities are NaN or infinite, naming the pairs.
-    """
-    # Longest first: if memory runs out it does so at once, and the time left is never underestimated.
-    order = sorted(pairs, key=lambda pair: -len(pair.chosen.ids) - len(pair.rejected.ids))
-    for start in range(0, len(order), PAIRS_AT_ONCE):
-        for group in micro_batches(order[start : start + PAIRS_AT_ONCE], token_budget, scorer.trees):
-            batch = pack_pairs(group, scorer.trees).to(scorer.device)
-            with torch.inference_mode(), arithmetic(scorer.device, precision):
-                logps, _ = sequence_logps(scorer(batch), batch)
-            flat = logps.tolist()
-            values = list(zip(flat[0::2], flat[1::2], strict=True))
-            bad = [pair.id for pair, logp in zip(group, values, strict=True) if not _finite(logp)]
-            if bad:
-                raise NonFiniteError(
-                    f"the model gives non-finite log-probabilities for {', '.join(bad[:10])}. "
-                    "The model's weights or its arithmetic (model.precision) are at fault."
-                )
-            yield group, values
-
-
-def _finite(values: Sequence[float]) -> bool:
-    return all(abs(value) < float("inf") for value in values)
-
-
-def with_reference(pairs: Sequence[TokenizedExample], cache: ReferenceCache) -> list[ReferencedPair]:
-    """Joins pairs with their cached values; every pair must be in the cache."""
-    joined = []
-    for pair in pairs:
-        chosen, rejected = cache.get(pair.chosen), cache.get(pair.rejected)
-        if chosen is None or rejected is None:
-            raise KeyError(f"{pair.id} is not in the reference cache {cache.path}")
-        joined.append(ReferencedPair(pair, chosen, rejected))
-    return joined
+def reference_values(
+    scorer: Scorer,
+    columns: TokenColumns,
+    cache: ReferenceCache,
+    precision: torch.dtype,
+    token_budget: int,
+    advance: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """The reference's log-probabilities of all scored tokens, from the cache or computed now, float32, in nats."""
+    values, missing = cache.join(columns)
+    fill_cache(scorer, columns, cache, precision, token_budget, missing, values, advance)
+    return values

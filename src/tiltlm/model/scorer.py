@@ -9,15 +9,15 @@ from transformers import PreTrainedModel
 from tiltlm.errors import ModelError
 from tiltlm.model.attention import mask_for, why_not_shareable
 from tiltlm.model.head import LogitTransform, token_logps
-from tiltlm.records import PackedBatch, PairLogps
+from tiltlm.plan.batches import MicroBatch
 
-SCORER_REVISION = 1
+SCORER_REVISION = 2
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
 log-probabilities for the same tokens, be it in the last digits: to the scorer, the head, the masks, the packing or the
 arithmetic around them. Policy and reference would not agree otherwise."""
 
 
-class PairScorer(nn.Module):
+class Scorer(nn.Module):
     """A causal language model that answers one question: how likely are these completions?
 
     It is the root module of a training step (sharding wraps the root, so its forward must be the one called).
@@ -45,7 +45,7 @@ class PairScorer(nn.Module):
     def device(self) -> torch.device:
         return self.model.device
 
-    def forward(self, batch: PackedBatch, temperature: float = 1.0) -> Tensor:
+    def forward(self, batch: MicroBatch, temperature: float = 1.0) -> Tensor:
         """log pi(token | what comes before it in its sequence), at the given sampling temperature.
 
         Args:
@@ -67,16 +67,7 @@ class PairScorer(nn.Module):
         )
 
 
-def sequence_logps(logps_S: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """Sums token log-probabilities by sequence: (log pi(y|x), number of tokens), each of shape (sequences,)."""
-    sums = torch.zeros(batch.sequences, dtype=logps_S.dtype, device=logps_S.device)
-    counts = torch.bincount(batch.score_segment_S, minlength=batch.sequences)
-    return sums.index_add(0, batch.score_segment_S, logps_S), counts
-
-
-def pair_logps(logps_S: Tensor, batch: PackedBatch) -> PairLogps:
-    """Sums token log-probabilities of a batch made by `pack_pairs` into those of its pairs."""
-    sums, counts = sequence_logps(logps_S, batch)
-    return PairLogps(
-        chosen_P=sums[0::2], rejected_P=sums[1::2], chosen_tokens_P=counts[0::2], rejected_tokens_P=counts[1::2]
-    )
+def sequence_logps(logps_S: Tensor, batch: MicroBatch) -> Tensor:
+    """Sums token log-probabilities by sequence: log pi(y|x) in nats, shape (N,)."""
+    sums_N = torch.zeros(batch.sequences, dtype=logps_S.dtype, device=logps_S.device)
+    return sums_N.index_add(0, batch.score_sequence_S, logps_S)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from tiltlm.config import Config
 from tiltlm.config.validation import places_read
-from tiltlm.console import Reporter
+from tiltlm.demo.packages import require
+from tiltlm.evaluation.rewards import PACKAGES
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
 from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
@@ -24,7 +26,9 @@ def before_work(config: Config, reporter: Reporter) -> None:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
         ConfigError: the cache folder cannot be used.
         ModelError: the embedded model cannot be had.
+        PackageError: the embedded model or the known reward needs a package that is not installed.
     """
+    require(PACKAGES.get(config.comparison.reward, ()), f"comparison.reward {config.comparison.reward}")
     directory = Path(config.run.directory)
     folder = directory / config.run.name
     require_apart(folder, places_read(config))

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from tiltlm.config import Config
+from tiltlm.config import Config, LossConfig
 from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ModelError
-from tiltlm.evaluation.comparison import Comparer
+from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.saving import choose_save_dtype
+from tiltlm.training.losses import BoundObjective
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Setup:
     """What the settings come to on this machine, before any weight is loaded."""
 
     config: Config
+    objective: BoundObjective
     source: ModelSource
     tokenizer: ExampleTokenizer
     positions: int | None
@@ -47,7 +49,14 @@ def set_up(config: Config) -> Setup:
     choose_template(tokenizer, config.model.chat_template)
     encoder = ExampleTokenizer(tokenizer, config.data, facts.terminators)
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
-    return Setup(config, source, encoder, facts.positions, device, precision, why, save_dtype, save_why)
+    return Setup(
+        config, bound(config.loss), source, encoder, facts.positions, device, precision, why, save_dtype, save_why
+    )
+
+
+def bound(loss: LossConfig) -> BoundObjective:
+    """The objective that the settings name, with its settings."""
+    return BoundObjective(loss.objective, loss.settings)
 
 
 def reference_source(setup: Setup) -> ModelSource:
@@ -68,9 +77,9 @@ def prompt_room(setup: Setup) -> int | None:
     return None if setup.positions is None else setup.positions - setup.config.comparison.max_new_tokens
 
 
-def comparer_for(setup: Setup) -> Comparer:
-    """The comparer that a run's settings describe, in float32: answers are those of the models as they are saved."""
-    return Comparer(
+def answers_for(setup: Setup) -> AnswerComparison:
+    """The comparison that a run's settings describe, in float32: answers are those of the models as they are saved."""
+    return AnswerComparison(
         tokenizer=setup.tokenizer.tokenizer,
         config=setup.config.comparison,
         seed=setup.config.run.seed,

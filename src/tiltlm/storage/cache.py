@@ -13,8 +13,8 @@ REFERENCE, TOKENS, MODELS = "reference", "tokens", "models"
 TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE = "train.arrow", "eval.arrow", "account.json"
 """The files of tokenized data, in a folder of TOKENS."""
 REFERENCE_SUFFIX = ".sqlite"
-EMBEDDED_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "unfinished-"
-"""How the names of folders begin: in MODELS the embedded model, and anywhere one that is being made."""
+EMBEDDED_PREFIX, GIVEN_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "given-", "unfinished-"
+"""How the names of folders begin: in MODELS the embedded model and one that a program gave; one that is being made."""
 
 
 def cache_folder() -> Path:

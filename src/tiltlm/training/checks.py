@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tiltlm.data.tokens.packing import pack_pairs
-from tiltlm.data.tokens.token_columns import TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedSequence
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
-from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import PairScorer, sequence_logps
-from tiltlm.records import PackedBatch, PairLogps, ReferencedPair
-from tiltlm.runs.records import Check
-from tiltlm.training.loop import Trainer, reference_logps
+from tiltlm.model.loading import autocast
+from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.objectives.interface import MISMATCHED, sides
+from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.runs.outcomes import Check
+from tiltlm.training.loop import Trainer
+from tiltlm.training.losses import at_reference, evaluated
 
 LAYOUT_TOLERANCE = 1e-4
 """How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
@@ -37,17 +40,26 @@ class _Result:
     explanation: str
 
 
-def run_checks(trainer: Trainer, items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> list[Check]:
-    """All checks, on the pairs of the first step.
+def run_checks(trainer: Trainer, tokenizer: ExampleTokenizer, starts_at_reference: bool = True) -> list[Check]:
+    """All checks, on the examples of the first step.
 
     Args:
-        items: the first global batch.
-        tokenizer: the one that made it.
+        tokenizer: the one that made them.
+        starts_at_reference: whether the policy is the reference before the first step.
 
     Raises:
         SelfCheckError: at least one failed; the message says which, with numbers and the likely cause.
     """
-    results = [_one_bos(items, tokenizer), _eos_present(items, tokenizer), *_numbers(trainer, items)]
+    first = trainer.plan_of(0)
+    examples = [trainer.train_examples.columns[e] for batch in first.micro_batches for e in batch.examples.tolist()]
+    sequences = [
+        sequence
+        for example in examples
+        for sequence, label in zip(example.sequences, example.labels, strict=True)
+        if label != MISMATCHED
+    ]
+    results = [_one_bos(sequences, tokenizer), _eos_present(sequences, tokenizer)]
+    results += _numbers(trainer, first, starts_at_reference)
     failed = [result for result in results if not result.check.passed]
     if failed:
         lines = [f"{result.check.name}: {result.check.detail}. {result.explanation}" for result in failed]
@@ -59,21 +71,17 @@ def _result(name: str, passed: bool, detail: str, explanation: str) -> _Result:
     return _Result(Check(name, passed, detail), explanation)
 
 
-def _sequences(items: Sequence[ReferencedPair]) -> list[TokenizedSequence]:
-    return [sequence for item in items for sequence in (item.pair.chosen, item.pair.rejected)]
-
-
-def _one_bos(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> _Result:
+def _one_bos(sequences: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer) -> _Result:
     bos, wanted = tokenizer.tokenizer.bos_token_id, tokenizer.adds_bos
     doubled = missing = within = 0
-    for sequence in _sequences(items):
+    for sequence in sequences:
         starts = sequence.ids[0] == bos
         twice = bool(starts and len(sequence.ids) > 1 and sequence.ids[1] == bos)
         doubled += twice
         missing += bool(wanted and not starts)
         # Some templates begin every turn with it, so it is not wrong in itself; the notes say where the data has it.
         within += bool(wanted and not twice and (sequence.ids[1:] == bos).any())
-    lack = f"{missing} of {2 * len(items)} sequences lack it" if wanted else "the tokenizer adds none"
+    lack = f"{missing} of {len(sequences)} sequences lack it" if wanted else "the tokenizer adds none"
     also = f", {within} have another further on" if within else ""
     return _result(
         "one BOS",
@@ -83,9 +91,9 @@ def _one_bos(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> _R
     )
 
 
-def _eos_present(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -> _Result:
+def _eos_present(given: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer) -> _Result:
     # A completion that was cut does not end where the answer did.
-    sequences = [sequence for sequence in _sequences(items) if not sequence.tokens_cut]
+    sequences = [sequence for sequence in given if not sequence.tokens_cut]
     ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)
     if tokenizer.config.eos == "as-is":
         return _result("EOS", True, f"data.eos is as-is, {ended} of {len(sequences)} completions end with it", "")
@@ -98,32 +106,42 @@ def _eos_present(items: Sequence[ReferencedPair], tokenizer: ExampleTokenizer) -
 
 
 @torch.no_grad()
-def _numbers(trainer: Trainer, items: Sequence[ReferencedPair]) -> list[_Result]:
-    by_length = sorted(items, key=lambda item: len(item.pair.chosen.ids) + len(item.pair.rejected.ids))
-    sample = [by_length[at] for at in sorted({0, len(items) // 2, len(items) - 1})]
-    batch = pack_pairs([item.pair for item in sample], trainer.scorer.trees).to(trainer.scorer.device)
+def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_Result]:
+    columns = trainer.train_examples.columns
+    numbers = np.concatenate([batch.examples for batch in first.micro_batches])
+    by_length = numbers[np.argsort(_tokens(columns, numbers), kind="stable")]
+    sample = by_length[sorted({0, len(numbers) // 2, len(numbers) - 1})]
+    whole = int(2 * _tokens(columns, sample).sum())  # room for all of them in one batch
+    (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.trees).micro_batches
+    batch = batch.to(trainer.scorer.device)
     exact_S = trainer.scorer(batch)
-    results = [_layout(trainer.scorer, sample, batch, exact_S)]
+    results = [_layout(trainer.scorer, columns, batch, exact_S)]
     tolerance = LAYOUT_TOLERANCE
     if trainer.precision is not torch.float32:
         rounding, noise = _rounding(trainer, batch, exact_S)
         results.append(rounding)
         tolerance = max(tolerance, NOISE_FACTOR * noise)
-    return [*results, _first_loss(trainer, items, tolerance)]
+    if trainer.objective.objective.needs.reference:
+        results.append(_first_loss(trainer, first, tolerance, starts_at_reference))
+    return results
 
 
-def _layout(scorer: PairScorer, sample: Sequence[ReferencedPair], batch: PackedBatch, exact_S: Tensor) -> _Result:
-    """Packed and shared against stock transformers, one sequence at a time with its own full logits, in float32.
+def _tokens(columns: TokenColumns, examples: np.ndarray) -> np.ndarray:
+    """Tokens of all sequences of each example."""
+    tokens: np.ndarray = columns.bounds[columns.members[examples + 1]] - columns.bounds[columns.members[examples]]
+    return tokens
 
-    sample: the shortest, a middle and the longest pair of the batch.
-    """
-    fast, counts = sequence_logps(exact_S, batch)
+
+def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: Tensor) -> _Result:
+    """Packed and shared against stock transformers, one sequence at a time with its own full logits, in float32."""
+    fast_N = sequence_logps(exact_S, batch)
+    sequences = [sequence for e in batch.examples.tolist() for sequence in columns[e].sequences]
     largest = 0.0
-    for segment, sequence in enumerate(_sequences(sample)):
-        ids = torch.from_numpy(sequence.ids).long().to(scorer.device)
+    for fast, sequence in zip(fast_N.tolist(), sequences, strict=True):
+        ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(scorer.device)
         logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
         slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
-        largest = max(largest, abs(float(fast[segment] - slow)) / int(counts[segment]))
+        largest = max(largest, abs(fast - float(slow)) / sequence.scored_tokens)
     layout = "packed with shared prompts" if scorer.trees else "one sequence a row"
     return _result(
         "fast path equals slow path",
@@ -134,42 +152,50 @@ def _layout(scorer: PairScorer, sample: Sequence[ReferencedPair], batch: PackedB
     )
 
 
-def _rounding(trainer: Trainer, batch: PackedBatch, exact_S: Tensor) -> tuple[_Result, float]:
+def _rounding(trainer: Trainer, batch: MicroBatch, exact_S: Tensor) -> tuple[_Result, float]:
     """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
-    with arithmetic(trainer.scorer.device, trainer.precision):
+    with autocast(trainer.scorer.device, trainer.precision):
         rounded_S = trainer.scorer(batch)
     per_token = float((rounded_S - exact_S).abs().mean())
-    errors, _ = sequence_logps(rounded_S - exact_S, batch)
-    per_completion = float(errors.abs().mean())
-    margin = trainer.config.loss.beta * float((errors[0::2] - errors[1::2]).abs().mean())
+    per_completion = float(sequence_logps(rounded_S - exact_S, batch).abs().mean())
     name = str(trainer.precision).removeprefix("torch.")
     result = _result(
         f"noise of {name}",
         per_token < NONSENSE,
-        f"{per_token:.2g} nats a token, {per_completion:.2g} a completion, {margin:.2g} in an implicit reward "
-        "margin, on average",
+        f"{per_token:.2g} nats a token, {per_completion:.2g} a completion"
+        f"{_noise_of_margins(trainer, batch, rounded_S, exact_S)}, on average",
         f"In {name} this model computes something else than in float32: set model.precision to float32.",
     )
     return result, per_token
 
 
-def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: float) -> _Result:
+def _noise_of_margins(trainer: Trainer, batch: MicroBatch, rounded_S: Tensor, exact_S: Tensor) -> str:
+    """What it comes to in the margin of a pair's implicit rewards, in words; empty where there are no pairs."""
+    if trainer.objective.objective.needs.unit != "pair":
+        return ""
+    noisy, exact = (_margins(trainer, batch, logps_S) for logps_S in (rounded_S, exact_S))
+    return f", {float((noisy - exact).abs().mean()):.2g} in an implicit reward margin"
+
+
+def _margins(trainer: Trainer, batch: MicroBatch, logps_S: Tensor) -> Tensor:
+    chosen_P, rejected_P = sides(trainer.objective(trainer.objective.scored([batch], [logps_S])).rewards_N)
+    return chosen_P - rejected_P
+
+
+def _first_loss(trainer: Trainer, first: Plan, tolerance: float, starts_at_reference: bool) -> _Result:
     """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
-    config = trainer.config
-    loss, wanted, difference, tokens = 0.0, 0.0, 0.0, 0
-    for group in trainer.micro_batches(items):
-        policy, output, _ = trainer.score(group)
-        reference = reference_logps(group, policy)
-        same = trainer.objective(policy, policy)
-        loss += float(output.losses_P.sum()) / len(items)
-        wanted += float(same.losses_P.sum()) / len(items)
-        difference += _absolute_difference(policy, reference)
-        tokens += int(policy.chosen_tokens_P.sum() + policy.rejected_tokens_P.sum())
+    objective, units = trainer.objective, trainer.objective.units(first)
+    loss, difference, tokens = 0.0, 0.0, 0
+    for losses in evaluated(trainer.scorer, first, objective, trainer.precision):
+        loss += float(losses.output.losses_U.sum()) / units
+        difference += float(losses.scored.log_ratios().abs().sum())
+        tokens += int(losses.scored.tokens_N.sum())
+    wanted = sum(float(losses.output.losses_U.sum()) for losses in at_reference(first, objective)) / units
     per_token = difference / tokens
-    value = "ln 2" if config.loss.name == "sigmoid" else f"{wanted:.4f}"
+    value = "ln 2" if math.isclose(wanted, math.log(2), rel_tol=1e-6) else f"{wanted:.4f}"
     exact = trainer.precision is torch.float32
     noise = "" if exact else f", for the noise of {str(trainer.precision).removeprefix('torch.')}"
-    if config.model.reference is not None:
+    if not starts_at_reference:
         return _result(
             f"first loss is {value}", True, f"not expected, as the reference is another model: {loss:.6f}", ""
         )
@@ -181,7 +207,3 @@ def _first_loss(trainer: Trainer, items: Sequence[ReferencedPair], tolerance: fl
         "Policy and cached reference disagree before training: clear the reference cache (tiltlm cache), and report it "
         "if that does not help.",
     )
-
-
-def _absolute_difference(a: PairLogps, b: PairLogps) -> float:
-    return float((a.chosen_P - b.chosen_P).abs().sum() + (a.rejected_P - b.rejected_P).abs().sum())

@@ -1,104 +1,85 @@
-"""What the saved model is worth on the held-out pairs: read back from its files, in float32."""
+"""What the saved model is worth on the held-out examples: read back from its files, in float32."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from tiltlm.config import LossConfig
 from tiltlm.data.tokens.grouping import prompt_groups
-from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
-from tiltlm.dpo_loss import LOSSES
-from tiltlm.model.reference import scored
-from tiltlm.model.scorer import PairScorer
-from tiltlm.records import LossSettings, PairLogps, ReferencedPair
-from tiltlm.runs.records import Estimate, Evaluation
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.scoring import totals
+from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.outcomes import Evaluation
 from tiltlm.statistics import Z_95, clustered_mean
-from tiltlm.training.metrics import PairSums, eval_row
+from tiltlm.training.losses import BoundObjective, Losses
+from tiltlm.training.metrics import Sums, eval_row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Held-out pairs with what float32 said of them before training, in nats.
+    """Held-out examples with what float32 said of their scored tokens before training, in nats.
 
-    pairs: with the reference's log-probabilities.
-    start_P2: (chosen, rejected) log-probabilities of the model as loaded; mostly it is the reference.
+    reference: log-probabilities under the reference; None where the objective needs none.
+    start: those of the model as loaded; mostly it is the reference. None where there is no reference.
     """
 
-    pairs: Sequence[ReferencedPair]
-    start_P2: np.ndarray
-
-    @property
-    def tokenized(self) -> list[TokenizedExample]:
-        return [item.pair for item in self.pairs]
-
-    @property
-    def prompts(self) -> list[int]:
-        """Of each pair, the number of its prompt."""
-        return prompt_groups(TokenColumns.of(self.tokenized))
-
-
-def values_of(pairs: Sequence[ReferencedPair]) -> np.ndarray:
-    """(chosen, rejected) log-probabilities that came with pairs, float64, shape (P, 2)."""
-    return np.array([[item.chosen_logp, item.rejected_logp] for item in pairs], dtype=np.float64)
-
-
-def exact_logps(
-    scorer: PairScorer,
-    pairs: Sequence[TokenizedExample],
-    token_budget: int,
-    advance: Callable[[int], None] = lambda done: None,
-) -> np.ndarray:
-    """(chosen, rejected) log-probabilities of pairs in float32 arithmetic, in nats, shape (P, 2).
-
-    Raises:
-        NonFiniteError: they are NaN or infinite, naming the pairs.
-    """
-    place = {id(pair): number for number, pair in enumerate(pairs)}
-    values = np.empty((len(pairs), 2))
-    for group, logps in scored(scorer, pairs, torch.float32, token_budget):
-        values[[place[id(pair)] for pair in group]] = logps
-        advance(len(group))
-    return values
+    columns: TokenColumns
+    reference: np.ndarray | None
+    start: np.ndarray | None
 
 
 def evaluate_saved(
-    saved_P2: np.ndarray,
-    trained_P2: np.ndarray | None,
+    saved: np.ndarray,
+    trained: np.ndarray | None,
     held_out: HeldOut,
-    loss: LossConfig,
+    objective: BoundObjective,
     saved_as: str,
     started: float,
 ) -> Evaluation:
     """The figures of the saved model.
 
     Args:
-        saved_P2, trained_P2: `exact_logps` of the saved model, and of the trained weights before they were rounded
-            to the type of the files; None where files hold them as they were trained.
+        saved, trained: float32 log-probabilities of the held-out examples' scored tokens under the saved model, and
+            under the trained weights before they were rounded to the type of the files; None where files hold them as
+            they were trained.
         saved_as: the type of the files.
         started: when the evaluation began, by `time.perf_counter`.
     """
-    reference_P2, prompts = values_of(held_out.pairs), held_out.prompts
-    policy, reference = (_pair_logps(values, held_out.tokenized) for values in (saved_P2, reference_P2))
-    output = LOSSES[loss.name](policy, reference, LossSettings(loss.beta, loss.label_smoothing))
-    sums = PairSums()
-    sums.add(policy, output)
-    changes = [clustered_mean(list(change), prompts) for change in (saved_P2 - held_out.start_P2).T]
-    margins = _margins(saved_P2 - reference_P2, loss.beta)
-    trained = None if trained_P2 is None else _margins(trained_P2 - reference_P2, loss.beta)
+    columns, prompts = held_out.columns, prompt_groups(held_out.columns)
+    sums = Sums(objective.objective.needs.unit)
+    scored = objective.scored_columns(columns, saved, held_out.reference)
+    output = objective(scored)
+    sums.add(Losses(scored, output))
+    margins = _margins(output.rewards_N, columns)
+    before = None
+    if trained is not None:
+        before = _margins(objective(objective.scored_columns(columns, trained, held_out.reference)).rewards_N, columns)
+    changes: list[Estimate | None] = [None, None]
+    if held_out.start is not None:
+        change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
+        changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
     return Evaluation(
         saved_as=saved_as,
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
-        margin=clustered_mean(list(margins), prompts),
+        margin=None if margins is None else clustered_mean(list(margins), prompts),
         chosen_logp_change=changes[0],
         rejected_logp_change=changes[1],
-        trained_margin=None if trained is None else float(trained.mean()),
-        survived=None if trained is None else share_survived(margins, trained),
+        trained_margin=None if before is None else float(before.mean()),
+        survived=None if margins is None or before is None else share_survived(margins, before),
     )
+
+
+def _mean_of(values_N: np.ndarray, label: int, columns: TokenColumns, prompts: list[int]) -> Estimate | None:
+    """The mean over the sequences of one label; None where there is none."""
+    chosen = columns.labels == label
+    if not chosen.any():
+        return None
+    prompt_N = np.repeat(prompts, np.diff(columns.members))
+    return clustered_mean(list(values_N[chosen]), prompt_N[chosen].tolist())
 
 
 def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | None:
@@ -115,12 +96,11 @@ def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | Non
     return Estimate(share, (share - Z_95 * error, share + Z_95 * error))
 
 
-def _margins(log_ratios_P2: np.ndarray, beta: float) -> np.ndarray:
-    margins: np.ndarray = beta * (log_ratios_P2[:, 0] - log_ratios_P2[:, 1])
+def _margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
+    """Reward margins of pairs; None where there are examples of another kind."""
+    answers = columns.labels >= 0
+    if not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
+        return None
+    rewards: np.ndarray = rewards_N.numpy()[answers].reshape(-1, 2)
+    margins: np.ndarray = rewards[:, 0] - rewards[:, 1]
     return margins
-
-
-def _pair_logps(values_P2: np.ndarray, pairs: Sequence[TokenizedExample]) -> PairLogps:
-    counts = torch.tensor([[pair.chosen.scored_tokens, pair.rejected.scored_tokens] for pair in pairs])
-    logps = torch.from_numpy(values_P2)
-    return PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])

@@ -1,262 +1,215 @@
-"""The training loop: a global batch of pairs at a time, whatever its layout (architecture, idea 5)."""
+"""The training loop: a plan at a time, whatever its layout (architecture, idea 5)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any, Self
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from tiltlm.config import Config, TrainingConfig
-from tiltlm.data.ordering import batches, steps_per_epoch
+from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.grouping import prompt_groups
-from tiltlm.data.tokens.packing import micro_batches, pack_pairs
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.dpo_loss import LOSSES
 from tiltlm.errors import NonFiniteError
-from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import PairScorer, pair_logps
-from tiltlm.records import LossOutput, LossSettings, PairLogps, ReferencedPair
-from tiltlm.runs.records import EvalRow, TrainRow
-from tiltlm.training.metrics import MetricsLog, PairSums, eval_row
+from tiltlm.model.scorer import Scorer
+from tiltlm.plan.batches import Plan
+from tiltlm.plan.packing import plan
+from tiltlm.plan.steps import Order, ahead
+from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.training.losses import BoundObjective, Losses, backward, evaluated
+from tiltlm.training.metrics import Sums, eval_row
+from tiltlm.training.observers import Observer
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
+from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states
+from tiltlm.training.stop import StopRequest
 
 
-class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the current step, where that is waited for.
+@dataclass(frozen=True, slots=True, eq=False)
+class Referenced:
+    """Examples with the reference's log-probabilities of all scored tokens; None where the objective needs none."""
 
-    Elsewhere, and at the second signal, they interrupt at once (KeyboardInterrupt), but never within a change of the
-    weights, which would be half made.
-    """
+    columns: TokenColumns
+    reference: np.ndarray | None
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._waited_for = False
-        self._held = False
-        self._pending = False
-
-    def __enter__(self) -> Self:
-        self._previous: dict[int, Any] = {}
-        # Handlers can be set in the main thread alone; elsewhere the program that called decides.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        """Within, the first signal only makes a request."""
-        self._waited_for = True
-        try:
-            yield
-        finally:
-            self._waited_for = False
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Within, a signal waits until the end."""
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        if self._pending:
-            self._pending = False
-            raise KeyboardInterrupt
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._waited_for and not self.requested:
-            self.requested = True
-        elif self._held:
-            self._pending = True
-        else:
-            self.requested = True
-            raise KeyboardInterrupt
+    def plan(self, examples: np.ndarray | range, token_budget: int, trees: bool) -> Plan:
+        """The plan of some of the examples."""
+        return plan(self.columns, np.asarray(examples), token_budget, trees, self.reference)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingOutcome:
-    """What the loop did: its rows in order, and whether it ran to the end."""
-
-    train_rows: list[TrainRow]
-    eval_rows: list[EvalRow]
-    completed: bool
-
-
-def total_steps(training: TrainingConfig, pairs: int) -> int:
+def total_steps(training: TrainingConfig, examples: int) -> int:
     """Optimizer steps of the whole training."""
-    return training.max_steps or training.epochs * steps_per_epoch(pairs, training.batch_pairs)
+    return training.max_steps or training.epochs * math.ceil(examples / training.batch_pairs)
 
 
-@dataclass(frozen=True, slots=True)
 class Trainer:
-    """Everything a step needs, gathered once.
+    """Trains a policy in place. What it would need to go on later is its `state`.
 
-    Attributes:
+    Args:
         scorer: the policy; its weights are changed in place.
-        config: the resolved settings.
+        objective: the loss with its settings.
+        training: batch sizes, optimizer, schedule.
+        seed: decides the order of the examples.
         precision: arithmetic of forward and backward passes; float32 weights either way.
+        train, held_out: the examples, with the reference's values if the objective needs a reference.
     """
 
-    scorer: PairScorer
-    config: Config
-    precision: torch.dtype
-
-    def score(self, group: Sequence[ReferencedPair]) -> tuple[PairLogps, LossOutput, int]:
-        """Policy log-probabilities and losses of one micro-batch, and the number of columns it took."""
-        batch = pack_pairs([item.pair for item in group], self.scorer.trees).to(self.scorer.device)
-        with arithmetic(self.scorer.device, self.precision):
-            logps_S = self.scorer(batch)
-        policy = pair_logps(logps_S, batch)
-        return policy, self.objective(policy, reference_logps(group, policy)), batch.tokens_RL.numel()
-
-    def objective(self, policy: PairLogps, reference: PairLogps) -> LossOutput:
-        """The configured objective."""
-        settings = LossSettings(self.config.loss.beta, self.config.loss.label_smoothing)
-        return LOSSES[self.config.loss.name](policy, reference, settings)
-
-    def micro_batches(self, items: Sequence[ReferencedPair]) -> list[list[ReferencedPair]]:
-        """The items in groups that fit the token budget."""
-        by_id = {id(item.pair): item for item in items}
-        groups = micro_batches(
-            [item.pair for item in items], self.config.training.micro_batch_tokens, self.scorer.trees
-        )
-        return [[by_id[id(pair)] for pair in group] for group in groups]
-
-    def train(
+    def __init__(
         self,
-        train_pairs: Sequence[ReferencedPair],
-        eval_pairs: Sequence[ReferencedPair],
-        log: MetricsLog,
-        stop: StopRequest,
-        on_row: Callable[[TrainRow | EvalRow], None],
-    ) -> TrainingOutcome:
+        scorer: Scorer,
+        objective: BoundObjective,
+        training: TrainingConfig,
+        seed: int,
+        precision: torch.dtype,
+        train: Referenced,
+        held_out: Referenced,
+    ) -> None:
+        self.scorer, self.objective, self.training, self.precision = scorer, objective, training, precision
+        self.train_examples, self.held_out = train, held_out
+        self.steps = total_steps(training, len(train.columns))
+        self.order = Order(len(train.columns), training.batch_pairs, seed)
+        self.progress = Progress()
+        self._optimizer = OPTIMIZERS[training.optimizer](scorer.parameters(), training)
+        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.trees)
+        self._held_out_prompts = prompt_groups(held_out.columns)
+
+    def state(self) -> TrainerState:
+        """Everything that training would need to go on from here; tensors are those in use, not copies."""
+        model = {name: parameter.detach() for name, parameter in self.scorer.model.named_parameters()}
+        return TrainerState(model, self._optimizer.state_dict(), dataclasses.replace(self.progress), random_states())
+
+    @torch.no_grad()
+    def restore(self, state: TrainerState) -> None:
+        """Goes back, or on, to a state of a trainer made alike."""
+        for name, parameter in self.scorer.model.named_parameters():
+            parameter.copy_(state.model[name])
+        self._optimizer.load_state_dict(state.optimizer)
+        self.progress = dataclasses.replace(state.progress)
+        restore_random_states(state.random)
+
+    def plan_of(self, step: int) -> Plan:
+        """The plan of a step, counted from 0: a function of the examples, the seed and the step alone."""
+        budget = self.training.micro_batch_tokens
+        made = self.train_examples.plan(self.order.step(step), budget, self.scorer.trees)
+        return made.pinned() if self.scorer.device.type == "cuda" else made
+
+    def train(self, stop: StopRequest, observe: Observer, starts_at_reference: bool = True) -> bool:
         """Trains to the end, or until a stop is requested; evaluates at the start, on the way and at the end.
 
         However it ends, the weights are those of the last good step.
 
+        Args:
+            observe: is given every row.
+            starts_at_reference: whether the policy is the reference before the first step.
+
+        Returns:
+            Whether training ran to its end.
+
         Raises:
             NonFiniteError: a loss or gradient is not finite.
         """
-        with stop.waited_for():
-            return self._train(train_pairs, eval_pairs, log, stop, on_row)
+        plans = ahead(self.plan_of(step) for step in range(self.progress.step, self.steps))
+        with stop.waited_for(), contextlib.closing(plans):
+            if self.progress.step == 0:
+                known = starts_at_reference and self.held_out.reference is not None
+                observe(self._starting_point() if known else self.evaluate())
+            while self.progress.step < self.steps:
+                if stop.requested:
+                    return False
+                observe(self.step(next(plans), stop))
+                if self._evaluates():
+                    observe(self.evaluate())
+        return True
 
-    def _train(
-        self,
-        train_pairs: Sequence[ReferencedPair],
-        eval_pairs: Sequence[ReferencedPair],
-        log: MetricsLog,
-        stop: StopRequest,
-        on_row: Callable[[TrainRow | EvalRow], None],
-    ) -> TrainingOutcome:
-        training = self.config.training
-        optimizer = OPTIMIZERS[training.optimizer](self.scorer.parameters(), training)
-        steps = total_steps(self.config.training, len(train_pairs))
-        outcome = TrainingOutcome([], [], completed=True)
+    def _evaluates(self) -> bool:
+        """Whether the held-out examples are looked at after this step."""
+        step, every = self.progress.step, self.training.eval_every
+        return step == self.steps or bool(every and step % every == 0)
 
-        def record(row: TrainRow | EvalRow) -> None:
-            log.write(row)
-            if isinstance(row, TrainRow):
-                outcome.train_rows.append(row)
-            else:
-                outcome.eval_rows.append(row)
-            on_row(row)
+    def step(self, planned: Plan, stop: StopRequest) -> TrainRow:
+        """One optimizer step. The device is asked for values once, after everything was asked of it.
 
-        record(self.evaluate(eval_pairs, 0, 0.0) if self.config.model.reference else self.starting_point(eval_pairs))
-        order = batches(len(train_pairs), training.batch_pairs, steps, self.config.run.seed)
-        for step, indices in enumerate(order):
-            if stop.requested:
-                return TrainingOutcome(outcome.train_rows, outcome.eval_rows, completed=False)
-            epoch = (step + 1) / steps_per_epoch(len(train_pairs), training.batch_pairs)
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * learning_rate_factor(step, steps, training)
-            record(self._step(optimizer, [train_pairs[i] for i in indices], step + 1, epoch, stop))
-            due = training.eval_every and (step + 1) % training.eval_every == 0
-            if due or step + 1 == steps:
-                record(self.evaluate(eval_pairs, step + 1, epoch))
-        return outcome
-
-    def _step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        items: Sequence[ReferencedPair],
-        step: int,
-        epoch: float,
-        stop: StopRequest,
-    ) -> TrainRow:
-        start, sums, tokens = time.perf_counter(), PairSums(), 0
-        seen: list[ReferencedPair] = []
-        for group in self.micro_batches(items):
-            policy, output, columns = self.score(group)
-            # The loss is the mean over the global batch, whose size is known before any backward pass.
-            (output.losses_P.sum() / len(items)).backward()
-            sums.add(policy, output)
-            seen.extend(group)
-            tokens += columns
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.scorer.parameters(), self.config.training.gradient_clip or float("inf")
-        )
-        means, (gradient_norm,) = sums.means(norm)
-        if not math.isfinite(means.loss) or not math.isfinite(gradient_norm):
-            guilty = [seen[i].pair.id for i in sums.non_finite()] or [item.pair.id for item in items]
-            raise NonFiniteError(
-                f"step {step}: the {'loss' if sums.non_finite() else 'gradient'} is not finite, at these pairs: "
-                f"{', '.join(guilty[:10])}{' ...' if len(guilty) > 10 else ''}. The weights were not changed by this "
-                "step. Try a lower training.learning_rate, or model.precision float32; and look at the pairs."
-            )
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite; the weights are as they were.
+        """
+        start, sums, training = time.perf_counter(), Sums(self.objective.objective.needs.unit), self.training
+        for group in self._optimizer.param_groups:
+            group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
+        backward(self.scorer, planned, self.objective, self.precision, sums.add)
+        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), training.gradient_clip or float("inf"))
         with stop.held():
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            self._change_weights(norm, sums.finite())
+            means, (gradient_norm,) = sums.means(norm)
+            if math.isfinite(means.loss) and math.isfinite(gradient_norm):
+                self.progress.step += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(means.loss) or not math.isfinite(gradient_norm):
+            raise self._non_finite(planned, sums.non_finite())
+        seconds = time.perf_counter() - start
+        self.progress.examples += planned.examples
+        self.progress.tokens += planned.laid_out
+        self.progress.seconds += seconds
         return TrainRow(
-            step=step,
-            epoch=epoch,
             **dataclasses.asdict(means),
+            step=self.progress.step,
+            epoch=self._epoch(),
             gradient_norm=gradient_norm,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            pairs=len(items),
-            tokens=tokens,
-            seconds=time.perf_counter() - start,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            examples=planned.examples,
+            tokens=planned.laid_out,
+            seconds=seconds,
         )
 
-    def starting_point(self, items: Sequence[ReferencedPair]) -> EvalRow:
+    def _change_weights(self, norm: Tensor, finite: Tensor) -> None:
+        """The optimizer's step, unless loss or gradient are not finite: the device decides where it can.
+
+        Fused optimizers skip a step on the device itself, as gradient scaling has them do; others must be asked first.
+        """
+        broken = (norm.isfinite() & finite).logical_not()
+        if getattr(self._optimizer, "_step_supports_amp_scaling", False):
+            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self._optimizer.found_inf = broken.float()  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif not bool(broken):
+            self._optimizer.step()
+
+    def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
+        guilty = self._names(planned, units)
+        return NonFiniteError(
+            f"step {self.progress.step + 1}: the {'loss' if units else 'gradient'} is not finite, at these examples: "
+            f"{', '.join(guilty[:10])}{' ...' if len(guilty) > 10 else ''}. The weights were not changed by this "
+            "step. Try a lower training.learning_rate, or model.precision float32; and look at the examples."
+        )
+
+    def _names(self, planned: Plan, units: list[int]) -> list[str]:
+        """Ids of the examples of some units, in the order of the micro-batches; of all where none is named."""
+        columns = self.train_examples.columns
+        numbers = np.concatenate([batch.examples for batch in planned.micro_batches])
+        if self.objective.objective.needs.unit == "completion":
+            own = [columns.labels[columns.members[e] : columns.members[e + 1]] for e in numbers]
+            numbers = np.repeat(numbers, [int((labels >= 0).sum()) for labels in own])
+        named = numbers[units] if units else numbers
+        return [columns.names[int(number)] for number in dict.fromkeys(named.tolist())]
+
+    def _epoch(self) -> float:
+        return self.progress.step / self.order.steps_per_epoch
+
+    def _starting_point(self) -> EvalRow:
         """The evaluation before training where the policy is the reference: known without a forward pass."""
-        counts = torch.tensor([[item.pair.chosen.scored_tokens, item.pair.rejected.scored_tokens] for item in items])
-        logps = torch.tensor([[item.chosen_logp, item.rejected_logp] for item in items])
-        both = PairLogps(logps[:, 0], logps[:, 1], counts[:, 0], counts[:, 1])
-        sums = PairSums()
-        sums.add(both, self.objective(both, both))
-        return eval_row(sums, prompt_groups(TokenColumns.of(item.pair for item in items)), 0, 0.0, 0.0)
+        sums, reference = Sums(self.objective.objective.needs.unit), self.held_out.reference
+        assert reference is not None
+        scored = self.objective.scored_columns(self.held_out.columns, reference, reference, torch.float32)
+        sums.add(Losses(scored, self.objective(scored)))
+        return eval_row(sums, self._held_out_prompts, 0, 0.0, 0.0)
 
-    @torch.no_grad()
-    def evaluate(self, items: Sequence[ReferencedPair], step: int, epoch: float) -> EvalRow:
-        """Loss and implicit rewards on held-out pairs, in the same arithmetic as training."""
-        start, sums = time.perf_counter(), PairSums()
-        for group in self.micro_batches(items):
-            policy, output, _ = self.score(group)
-            sums.add(policy, output)
-        return eval_row(
-            sums, prompt_groups(TokenColumns.of(item.pair for item in items)), step, epoch, time.perf_counter() - start
-        )
-
-
-def reference_logps(group: Sequence[ReferencedPair], policy: PairLogps) -> PairLogps:
-    """The group's reference log-probabilities, on the policy's device and with its token counts."""
-    chosen, rejected = (
-        torch.tensor(values, dtype=policy.chosen_P.dtype, device=policy.chosen_P.device)
-        for values in ([item.chosen_logp for item in group], [item.rejected_logp for item in group])
-    )
-    return PairLogps(chosen, rejected, policy.chosen_tokens_P, policy.rejected_tokens_P)
+    def evaluate(self) -> EvalRow:
+        """Loss and implicit rewards on held-out examples, in the same arithmetic as training."""
+        start, sums = time.perf_counter(), Sums(self.objective.objective.needs.unit)
+        for losses in evaluated(self.scorer, self._held_out_plan, self.objective, self.precision):
+            sums.add(losses)
+        seconds = time.perf_counter() - start
+        return eval_row(sums, self._held_out_prompts, self.progress.step, self._epoch(), seconds)

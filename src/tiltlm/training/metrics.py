@@ -1,108 +1,116 @@
-"""What is recorded of training: one row per step and per evaluation, in `metrics.jsonl`."""
+"""Means over the examples of a step or an evaluation, kept on the device until a row is made of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from tiltlm.records import LossOutput, PairLogps
-from tiltlm.runs.records import EvalRow, TrainRow
+from tiltlm.objectives.interface import CHOSEN, REJECTED, sides
+from tiltlm.runs.rows import EvalRow, RewardMeans
 from tiltlm.statistics import effective_number, wilson_interval
+from tiltlm.training.losses import Losses
 
 
-@dataclass(frozen=True, slots=True)
-class PairMeans:
-    """Means over pairs. Rewards are implicit rewards beta*(log pi - log pi_ref); log-probabilities are in nats.
+class Sums:
+    """Sums over units that stay on the device until `means` brings them over, once.
 
-    accuracy: share of pairs whose chosen reward is above the rejected one; a tie counts half.
+    Of pairs the chosen and the rejected answers are compared one by one. Of labelled completions those labelled chosen
+    are set against those labelled rejected, and one counts as right where its reward has the sign of its label.
     """
 
-    loss: float
-    chosen_reward: float
-    rejected_reward: float
-    margin: float
-    accuracy: float
-    chosen_logp: float
-    rejected_logp: float
-
-
-class PairSums:
-    """Sums over pairs that stay on the device until `means` brings them over, once."""
-
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._pairs = unit == "pair"
         self._rows: list[Tensor] = []
         self._losses: list[Tensor] = []
-        self.pairs = 0
+        self.units = 0
 
-    def add(self, policy: PairLogps, output: LossOutput) -> None:
-        """Takes in one micro-batch."""
-        difference_P = output.chosen_rewards_P - output.rejected_rewards_P
-        losses_P = output.losses_P.detach()
+    def add(self, losses: Losses) -> None:
+        """Takes in the losses of some examples."""
+        losses_U = losses.output.losses_U.detach()
+        self._rows.append(self._of_pairs(losses) if self._pairs else self._of_completions(losses))
+        self._losses.append(losses_U)
+        self.units += len(losses_U)
+
+    def _of_pairs(self, losses: Losses) -> Tensor:
+        chosen_P, rejected_P = (side_P.contiguous() for side_P in sides(losses.output.rewards_N))
+        chosen_logp_P, rejected_logp_P = sides(losses.scored.logps_N.detach())
+        difference_P = chosen_P - rejected_P
         per_pair = (
-            losses_P,
-            output.chosen_rewards_P,
-            output.rejected_rewards_P,
+            losses.output.losses_U.detach(),
+            chosen_P,
+            rejected_P,
             difference_P,
             (difference_P > 0) + 0.5 * (difference_P == 0),
-            policy.chosen_P.detach(),
-            policy.rejected_P.detach(),
+            chosen_logp_P,
+            rejected_logp_P,
         )
-        self._rows.append(torch.stack([values.float().sum() for values in per_pair]))
-        self._losses.append(losses_P)
-        self.pairs += len(losses_P)
+        return torch.stack([values.float().sum() for values in per_pair])
 
-    def means(self, *also: Tensor) -> tuple[PairMeans, list[float]]:
+    def _of_completions(self, losses: Losses) -> Tensor:
+        labels_N, rewards_N = losses.scored.labels_N, losses.output.rewards_N
+        logps_N = losses.scored.logps_N.detach()
+        chosen, rejected = labels_N == CHOSEN, labels_N == REJECTED
+        right_N = (rewards_N > 0) * chosen + (rewards_N < 0) * rejected + 0.5 * (rewards_N == 0) * (chosen | rejected)
+        sums = (
+            losses.output.losses_U.detach(),
+            rewards_N * chosen,
+            rewards_N * rejected,
+            chosen,
+            right_N,
+            logps_N * chosen,
+            logps_N * rejected,
+        )
+        return torch.stack([values.float().sum() for values in sums])
+
+    def means(self, *also: Tensor) -> tuple[RewardMeans, list[float]]:
         """The means, and the values of further scalars, in one transfer from the device."""
-        sums = torch.stack(self._rows).sum(0) / self.pairs
-        values = torch.cat([sums, *(scalar.detach().float().reshape(1) for scalar in also)]).tolist()
-        fields = len(dataclasses.fields(PairMeans))
-        return PairMeans(*values[:fields]), values[fields:]
+        scalars = [scalar.detach().float().reshape(1) for scalar in also]
+        total = torch.stack(self._rows).sum(0)
+        if self._pairs:
+            values = torch.cat([total / self.units, *scalars]).tolist()
+            return _means(values[0], values[1:7]), values[7:]
+        values = torch.cat([total, *scalars]).tolist()
+        loss, chosen_reward, rejected_reward, chosen, right, chosen_logp, rejected_logp = values[:7]
+        rejected = self.units - chosen
+        rewards = (_mean(chosen_reward, chosen), _mean(rejected_reward, rejected))
+        margin = None if rewards[0] is None or rewards[1] is None else rewards[0] - rewards[1]
+        accuracy, logps = right / self.units, (_mean(chosen_logp, chosen), _mean(rejected_logp, rejected))
+        return _means(loss / self.units, [*rewards, margin, accuracy, *logps]), values[7:]
+
+    def finite(self) -> Tensor:
+        """Whether all losses are finite, still on the device."""
+        return torch.stack([row[0] for row in self._rows]).sum().isfinite()
 
     def non_finite(self) -> list[int]:
-        """Which pairs, in the order they were added, have a loss that is NaN or infinite."""
+        """Which units, in the order they were added, have a loss that is NaN or infinite."""
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
 
 
-def eval_row(sums: PairSums, prompts: Sequence[int], step: int, epoch: float, seconds: float) -> EvalRow:
-    """The row of an evaluation whose pairs are summed up.
+def _means(loss: float, values: Sequence[float | None]) -> RewardMeans:
+    names = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
+    return RewardMeans(loss=loss, **dict(zip(names, values, strict=True)))
 
-    prompts: of each pair, the number of its prompt, which is the unit of the interval.
+
+def _mean(total: float, count: float) -> float | None:
+    return total / count if count else None
+
+
+def eval_row(sums: Sums, prompts: Sequence[int], step: int, epoch: float, seconds: float) -> EvalRow:
+    """The row of an evaluation whose examples are summed up.
+
+    prompts: of each example, the number of its prompt, which is the unit of the interval.
     """
     means, _ = sums.means()
     trials = effective_number(prompts)
+    interval = None if means.accuracy is None else wilson_interval(means.accuracy * trials, trials)
     return EvalRow(
+        **dataclasses.asdict(means),
         step=step,
         epoch=epoch,
-        pairs=sums.pairs,
-        **dataclasses.asdict(means),
-        accuracy_interval=wilson_interval(means.accuracy * trials, trials),
+        examples=len(prompts),
+        accuracy_interval=interval,
         seconds=seconds,
     )
-
-
-class MetricsLog:
-    """Appends rows to `metrics.jsonl`; each is on disk before the next step starts."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def write(self, row: TrainRow | EvalRow) -> None:
-        kind = "train" if isinstance(row, TrainRow) else "eval"
-        self._file.write(json.dumps({"kind": kind, **dataclasses.asdict(row)}) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()

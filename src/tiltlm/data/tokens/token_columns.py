@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -73,6 +73,7 @@ class TokenColumns:
     members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
     prompt_tokens_cut: int32, shape (E,).
     names: the examples' ids, E of them.
+    scored_starts: int64, shape (N + 1,): where each sequence begins in the list of all scored tokens.
     """
 
     ids: np.ndarray
@@ -83,6 +84,10 @@ class TokenColumns:
     members: np.ndarray
     prompt_tokens_cut: np.ndarray
     names: Sequence[str]
+    scored_starts: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scored_starts", bounds_of(self.scored_tokens))
 
     @staticmethod
     def of(examples: Iterable[TokenizedExample]) -> TokenColumns:

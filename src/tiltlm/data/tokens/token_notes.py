@@ -12,7 +12,7 @@ from tiltlm.data.tokens.observations import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHE
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 MANY_CUT = 0.2
 """Share of cut prompts from which on a note says how long they are."""

@@ -22,7 +22,7 @@ from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.data.tokens.token_ids import Encoder, full_texts
 from tiltlm.errors import ConfigError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 _PACKED = struct.Struct("<BiiQ")  # as SEEN
 

@@ -1,0 +1,241 @@
+"""Losses of given log-probabilities, so that anyone can check a value against a paper or a peer.
+
+Each objective takes what it needs and nothing else. Where policy and reference agree, DPO is ln 2:
+
+    >>> loss("sigmoid", chosen=[-12.0], rejected=[-25.0], reference_chosen=[-12.0], reference_rejected=[-25.0])
+    [0.693147...]
+    >>> loss("simpo", chosen=[-8.0], rejected=[-30.0], chosen_tokens=[4], rejected_tokens=[10], gamma_beta_ratio=0.5)
+    [0.313261...]
+    >>> loss("ld_dpo", chosen_token_logps=[[-1.0, -2.0, -0.5]], reference_chosen_token_logps=[[-2.0, -2.0, -1.5]],
+    ...      rejected_token_logps=[[-3.0]], reference_rejected_token_logps=[[-2.0]], alpha=0.5)
+    [0.575939...]
+    >>> loss("kto", chosen=[-9.0, -7.0], reference_chosen=[-10.0, -9.0], rejected=[-8.0], reference_rejected=[-6.0],
+    ...      mismatched=[-30.0, -31.0, -32.0], reference_mismatched=[-32.0, -31.0, -33.0])
+    [0.5, 0.475020..., 0.425557...]
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tiltlm.config.suggestions import nearest
+from tiltlm.errors import ConfigError
+from tiltlm.objectives import ALIASES, OBJECTIVES
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs, Objective, Scored
+
+Values = Sequence[float] | np.ndarray | Tensor
+"""One number a completion: a list, or an array or tensor of shape (completions,)."""
+
+TokenValues = Sequence[Sequence[float]] | Sequence[np.ndarray] | Sequence[Tensor]
+"""One number a token: for each completion a list, or an array or tensor of shape (tokens,)."""
+
+LABELS = {"chosen": CHOSEN, "rejected": REJECTED, "mismatched": MISMATCHED}
+
+
+def loss(
+    name: str,
+    *,
+    chosen: Values | None = None,
+    rejected: Values | None = None,
+    mismatched: Values | None = None,
+    reference_chosen: Values | None = None,
+    reference_rejected: Values | None = None,
+    reference_mismatched: Values | None = None,
+    chosen_tokens: Values | None = None,
+    rejected_tokens: Values | None = None,
+    chosen_token_logps: TokenValues | None = None,
+    rejected_token_logps: TokenValues | None = None,
+    reference_chosen_token_logps: TokenValues | None = None,
+    reference_rejected_token_logps: TokenValues | None = None,
+    **settings: float,
+) -> list[float] | Tensor:
+    """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
+
+    Args:
+        name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
+        chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
+            these are the desirable and the undesirable ones: either may be left out, and the losses of `chosen` come
+            first, then those of `rejected`.
+        mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
+        chosen_tokens, rejected_tokens: how many tokens each sum has.
+        chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
+        reference_*: the same under the reference.
+        settings: the objective's own, such as `beta`; those not given have their defaults.
+
+    Returns:
+        A list, computed in float64; where a tensor was among what was given, a tensor of shape (losses,), of the
+        tensors' type and on their device, through which gradients flow.
+
+    Raises:
+        ConfigError: the objective or a setting is unknown or out of range, or an argument is missing, not needed, or of
+            another length than the rest. The message names it.
+    """
+    arguments = {argument: value for argument, value in locals().items() if argument not in ("name", "settings")}
+    given = {argument: value for argument, value in arguments.items() if value is not None}
+    objective = _objective(name)
+    configured = _configured(objective, settings)
+    sides = _sides(objective, given)
+    rows, is_tensor = _rows(given)
+    losses_U = objective.loss(_scored(objective.needs, _sequences(objective.needs, sides, rows)), configured).losses_U
+    return losses_U if is_tensor else [float(value) for value in losses_U]
+
+
+def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
+    """The arguments of `loss` that an objective of these needs takes for a side, a key of LABELS."""
+    logps = f"{side}_token_logps" if needs.tokens else side
+    counts = (f"{side}_tokens",) if needs.counts and not needs.tokens and side != "mismatched" else ()
+    return (logps, f"reference_{logps}", *counts) if needs.reference else (logps, *counts)
+
+
+def _objective(name: str) -> Objective:
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    meant = ALIASES.get(name.lower()) or nearest(name, list(OBJECTIVES))
+    hint = f"Did you mean `{meant}`? There are" if meant else "There are"
+    raise ConfigError(f"There is no objective `{name}`. {hint}: {', '.join(OBJECTIVES)}.")
+
+
+def _configured(objective: Objective, settings: Mapping[str, float]) -> Any:
+    known = _settings_of(objective)
+    for setting in settings:
+        if setting in known:
+            continue
+        others = [other.name for other in OBJECTIVES.values() if setting in _settings_of(other)]
+        meant = nearest(setting, known)
+        hint = f"Did you mean `{meant}`? " if meant else f"It belongs to: {', '.join(others)}. " if others else ""
+        raise ConfigError(f"`{objective.name}` has no setting `{setting}`. {hint}It has: {', '.join(known)}.")
+    try:
+        return objective.settings(**settings)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ConfigError(
+            f"`{wrong['loc'][0]}` of `{objective.name}` is {wrong['input']!r}: {wrong['msg']}."
+        ) from error
+
+
+def _settings_of(objective: Objective) -> list[str]:
+    return [field.name for field in fields(objective.settings)]
+
+
+def _sides(objective: Objective, given: Mapping[str, Any]) -> list[str]:
+    """The sides that are there, after a check that all of their arguments are, and no others."""
+    needs = objective.needs
+    sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
+    if needs.unit == "completion":
+        alone = ("chosen", "rejected")
+        there = [side for side in alone if any(argument in given for argument in arguments_of(needs, side))]
+        if not there:
+            raise ConfigError(f"`{objective.name}` needs completions: give `chosen`, `rejected` or both.")
+        sides = [side for side in sides if side in there or side not in alone]
+    wanted = [argument for side in sides for argument in arguments_of(needs, side)]
+    for argument in wanted:
+        if argument not in given:
+            raise ConfigError(f"`{objective.name}` needs `{argument}`. It takes: {', '.join(wanted)}.")
+    for argument in given:
+        if argument not in wanted:
+            raise ConfigError(
+                f"`{objective.name}` does not read `{argument}`: leave it out. It takes: {', '.join(wanted)}."
+            )
+    return sides
+
+
+def _rows(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
+    """Each argument as one tensor a completion, all log-probabilities of one type; and whether any was a tensor."""
+    tensors = [v for value in given.values() for v in (value, *_parts(value)) if isinstance(v, Tensor)]
+    types = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.float64]
+    dtype = functools.reduce(torch.promote_types, types)
+    device = tensors[0].device if tensors else None
+    rows = {}
+    for argument, value in given.items():
+        is_count, of_tokens = argument.endswith("_tokens"), argument.endswith("_token_logps")
+        of_row = torch.float64 if is_count else dtype
+        try:
+            rows[argument] = [torch.as_tensor(row, dtype=of_row, device=device) for row in _parts(value)]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`{argument}` must hold numbers: {error}.") from error
+        if not rows[argument] or any(row.ndim != of_tokens or row.numel() == 0 for row in rows[argument]):
+            shape = "a list of one number a token" if of_tokens else "one number"
+            raise ConfigError(f"`{argument}` must be a list or tensor with {shape} for each completion.")
+        if is_count and any(row < 1 or row != row.floor() for row in rows[argument]):
+            raise ConfigError(f"`{argument}` must hold whole numbers from 1 on: how many tokens each completion has.")
+    return rows, bool(tensors)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a list or tensor consists of; nothing where it is a single number or a text."""
+    if isinstance(value, str) or (isinstance(value, Tensor) and value.ndim == 0):
+        return []
+    return list(value) if isinstance(value, Iterable) else []
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Completion:
+    """Log-probabilities of a completion, shape () or (tokens,), and how many tokens a sum has."""
+
+    label: int
+    logps: Tensor
+    reference: Tensor | None
+    tokens: Tensor | None
+
+
+def _completions(needs: Needs, side: str, rows: Mapping[str, list[Tensor]]) -> list[_Completion]:
+    logps, *others = arguments_of(needs, side)
+    for other in others:
+        _require_length(len(rows[logps]), f"`{logps}`", f"`{other}`", len(rows[other]))
+        for number, (one, its) in enumerate(zip(rows[logps], rows[other], strict=True)):
+            _require_length(one.numel(), f"`{logps}[{number}]`", f"`{other}[{number}]`", its.numel())
+    nothing: list[None] = [None] * len(rows[logps])
+    reference = rows.get(f"reference_{logps}", nothing)
+    tokens = rows.get(f"{side}_tokens", nothing)
+    return [_Completion(LABELS[side], *given) for given in zip(rows[logps], reference, tokens, strict=True)]
+
+
+def _sequences(needs: Needs, sides: Sequence[str], rows: Mapping[str, list[Tensor]]) -> list[_Completion]:
+    """In the order of examples: a pair's two completions, or each completion and then the one mismatched with it."""
+    by_side = {f"`{arguments_of(needs, side)[0]}`": _completions(needs, side, rows) for side in sides}
+    others = by_side.popitem() if needs.mismatched else None
+    if needs.unit == "pair":
+        (chosen, first), (rejected, second) = by_side.items()
+        _require_length(len(first), chosen, rejected, len(second))
+        examples: list[tuple[_Completion, ...]] = list(zip(first, second, strict=True))
+    else:
+        examples = [(completion,) for completion in chain(*by_side.values())]
+    if others is None:
+        return list(chain(*examples))
+    _require_length(len(examples), " and ".join(by_side), others[0], len(others[1]))
+    return [one for example, other in zip(examples, others[1], strict=True) for one in (*example, other)]
+
+
+def _require_length(length: int, of: str, argument: str, found: int) -> None:
+    if found != length:
+        raise ConfigError(f"{argument} holds {found} and {of} {length}: they must hold equally many.")
+
+
+def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:
+    device = sequences[0].logps.device
+    lengths = [int(one.tokens) if one.tokens is not None else one.logps.numel() for one in sequences]
+    references = [one.reference for one in sequences if one.reference is not None]
+    summed = Scored(
+        logps_N=torch.stack([one.logps.sum() for one in sequences]),
+        tokens_N=torch.tensor(lengths, device=device),
+        labels_N=torch.tensor([one.label for one in sequences], dtype=torch.int8, device=device),
+        reference_logps_N=torch.stack([row.sum() for row in references]) if needs.reference else None,
+    )
+    if not needs.tokens:
+        return summed
+    return replace(
+        summed,
+        token_logps_T=torch.cat([one.logps for one in sequences]),
+        reference_token_logps_T=torch.cat(references) if needs.reference else None,
+        sequence_T=torch.arange(len(lengths), device=device).repeat_interleave(summed.tokens_N),
+        offset_T=torch.cat([torch.arange(length, device=device) for length in lengths]),
+    )

@@ -1,0 +1,79 @@
+"""The second part: log-probabilities of all examples under the reference, where the objective needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tiltlm.data.preparation import PreparedData
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.dither import add_dither
+from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
+from tiltlm.model.scorer import Scorer
+from tiltlm.model.weights import load_model
+from tiltlm.pipeline.prepare import require_vocabulary
+from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.setup import Setup, reference_source
+from tiltlm.storage.cache import REFERENCE, cache_folder
+from tiltlm.training.held_out import HeldOut
+from tiltlm.training.loop import Referenced
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferencedData:
+    """Examples with the reference's log-probabilities of their scored tokens, or without where none is needed.
+
+    train, held_out: in the arithmetic of training. exact: the held-out ones in float32.
+    """
+
+    train: Referenced
+    held_out: Referenced
+    exact: HeldOut
+
+
+def without_reference(data: PreparedData) -> ReferencedData:
+    """For an objective that needs no reference."""
+    return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, None))
+
+
+def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
+    """Joins all examples with their reference log-probabilities, computing those the cache lacks.
+
+    The held-out ones are scored in float32 too, for the figures of the saved model. For training in bfloat16 the
+    weights of the policy, and those of the reference, are dithered from here on.
+    """
+    reference = policy
+    if setup.config.model.reference is not None:
+        reference = Scorer(load_model(reference_source(setup), setup.device))
+        require_vocabulary(setup, reference, data)
+    exact = _values(setup, reference, data.eval, torch.float32, reporter)
+    start = exact if reference is policy else _values(setup, policy, data.eval, torch.float32, reporter)
+    if setup.precision is torch.float32:
+        held_out = exact
+    else:
+        for one in (policy,) if reference is policy else (policy, reference):
+            add_dither(one.model)
+        held_out = _values(setup, reference, data.eval, setup.precision, reporter)
+    train = _values(setup, reference, data.train, setup.precision, reporter)
+    return ReferencedData(
+        Referenced(data.train, train), Referenced(data.eval, held_out), HeldOut(data.eval, exact, start)
+    )
+
+
+def _values(
+    setup: Setup, scorer: Scorer, columns: TokenColumns, precision: torch.dtype, reporter: Reporter
+) -> np.ndarray:
+    """A model's log-probabilities of all scored tokens, from the cache or computed now."""
+    name = str(precision).removeprefix("torch.")
+    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
+    values, missing = cache.join(columns)
+    found = len(columns) - len(missing)
+    reporter.say(f"  in {name}, {found} of {len(columns)} examples are in the cache ({cache.path.name})")
+    if len(missing):
+        budget = setup.config.training.micro_batch_tokens
+        with reporter.progress(f"reference, {name}", len(missing), "examples") as advance:
+            fill_cache(scorer, columns, cache, precision, budget, missing, values, advance)
+    cache.close()
+    return values

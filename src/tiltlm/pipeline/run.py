@@ -1,0 +1,156 @@
+"""A whole run: prepare, reference, optimize, evaluate, compare, report; each a part that others call alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltlm.config import Config, settings_table
+from tiltlm.data.preparation import PreparedData
+from tiltlm.model.finding import ModelSource
+from tiltlm.model.scorer import Scorer
+from tiltlm.model.weights import load_model
+from tiltlm.pipeline.assess import compare_answers, evaluate
+from tiltlm.pipeline.optimize import optimize
+from tiltlm.pipeline.preflight import before_work, require_fit
+from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
+from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
+from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.run_record import RunRecord
+from tiltlm.pipeline.setup import Setup, device_name, set_up
+from tiltlm.report.page import write_report
+from tiltlm.report.verdict import verdict
+from tiltlm.runs.environment import describe_environment
+from tiltlm.runs.folder import RunFolder
+from tiltlm.runs.outcomes import Summary
+from tiltlm.training.observers import Observer
+from tiltlm.training.stop import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that ended: its folder, and its figures. `model`: the folder of the trained model, if one was saved."""
+
+    folder: Path
+    summary: Summary
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+
+def train(
+    config: Config,
+    command: Sequence[str],
+    reporter: Reporter,
+    observers: tuple[Observer, ...] = (),
+    given: Given = NOTHING,
+) -> Run:
+    """Runs the whole job and leaves its files in the run's folder.
+
+    However it ends after the data was read, what training achieved is in the folder, and `summary.json` says how it
+    ended.
+
+    Args:
+        command: what was typed, for the record.
+        observers: are given every row of the metrics as it is made.
+        given: rows in memory, in place of the data that the settings name.
+
+    Raises:
+        TiltlmError: with what is wrong and how to mend it.
+    """
+    before_work(config, reporter)
+    with StopRequest() as stop:
+        with reporter.stage("data", "1/6 Data"):
+            setup = set_up(config)
+            data = prepare(setup, reporter, given)
+        folder = _begun(setup, data, command)
+        record = RunRecord(folder, setup.device, reporter)
+        try:
+            completed = _work(setup, data, folder, record, stop, reporter, observers)
+        except KeyboardInterrupt:
+            completed = False
+        except BaseException as error:
+            record.end("failed", str(error) or type(error).__name__)
+            raise
+        summary = record.end("completed" if completed else "interrupted", None)
+        with reporter.stage("report", "6/6 Report"):
+            write_report(folder.path)
+        _conclude(folder, summary, reporter)
+        return Run(folder.path, summary)
+
+
+def _begun(setup: Setup, data: PreparedData, command: Sequence[str]) -> RunFolder:
+    """The run's folder with what is known before the work."""
+    config = setup.config
+    folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
+    folder.write_json("config.json", settings_table(config))
+    folder.write_json(
+        "environment.json", describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
+    )
+    folder.write_json("data_report.json", data.report)
+    return folder
+
+
+def _work(
+    setup: Setup,
+    data: PreparedData,
+    folder: RunFolder,
+    record: RunRecord,
+    stop: StopRequest,
+    reporter: Reporter,
+    observers: tuple[Observer, ...],
+) -> bool:
+    """Everything after the data. Whether it ran to the end."""
+    policy, referenced = _referenced(setup, data, folder, record, reporter)
+    with record.stage("training", "3/6 Training"):
+        trained = optimize(setup, policy, referenced, folder, record, stop, reporter, observers)
+    del policy  # its place is taken by the saved model
+    if not folder.model.is_dir():
+        reporter.say("  no step was taken, so there is no model to save")
+        return False
+    with record.stage("evaluation", "4/6 The saved model on held-out examples"):
+        files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
+        saved = Scorer(load_model(files, setup.device))
+        folder.write_json("evaluation.json", evaluate(setup, saved, trained.values, referenced.exact, reporter))
+    if not trained.completed or stop.requested:
+        return False
+    with record.stage("comparison", "5/6 Answers before and after"):
+        if prompts := asked(setup, data):
+            folder.write_json("comparison.json", compare_answers(setup, saved, prompts, reporter))
+    return True
+
+
+def _referenced(
+    setup: Setup, data: PreparedData, folder: RunFolder, record: RunRecord, reporter: Reporter
+) -> tuple[Scorer, ReferencedData]:
+    """The policy, and the examples with the reference's values; the objective decides whether there is a stage."""
+    if setup.objective.objective.needs.reference:
+        with record.stage("reference", "2/6 Reference log-probabilities"):
+            policy = _policy(setup, data, folder, reporter)
+            return policy, with_reference(setup, policy, data, reporter)
+    with record.stage("model", f"2/6 Model (`{setup.objective.objective.name}` needs no reference)"):
+        return _policy(setup, data, folder, reporter), without_reference(data)
+
+
+def _policy(setup: Setup, data: PreparedData, folder: RunFolder, reporter: Reporter) -> Scorer:
+    policy = Scorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
+    require_vocabulary(setup, policy, data)
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
+    reporter.say(
+        f"  {type(policy.model).__name__}, {parameters / 1e6:,.0f} million parameters, {sharing}; {setup.precision_why}"
+    )
+    require_fit(parameters, folder.path, reporter)
+    return policy
+
+
+def _conclude(folder: RunFolder, summary: Summary, reporter: Reporter) -> None:
+    reporter.say("")
+    for sentence in verdict(summary):
+        reporter.say(sentence)
+    if folder.model.is_dir():
+        reporter.say(f"The trained model is in {folder.model}, the report in {folder.path / 'report.html'}.")
+    if summary.completed:
+        reporter.say(f'Ask both models yourself: tiltlm compare {folder.path} --prompt "..."')

@@ -1,0 +1,91 @@
+"""What a step computes, laid out: micro-batches of packed rows, with the list of what is scored.
+
+Shape suffixes: R rows, L row length, S scored tokens, N sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatch:
+    """Sequences of whole examples laid out as trees in rows: what one forward pass takes.
+
+    tokens_RL: int64 token ids; padding holds token 0.
+    positions_RL: int64 position of each token within its own sequence.
+    subtree_end_RL: int64 column where the subtree headed by each token ends (exclusive): column i
+        sees column j exactly when j <= i < subtree_end[j]. A padding column sees only itself.
+    score_at_S: int64 index into the flattened (R*L) columns whose hidden state predicts ...
+    score_token_S: int64 ... this token ...
+    score_sequence_S: int64 ... of this sequence; the sequences of an example stand together.
+    offset_S: int64 its place in the sequence's completion.
+    reference_S: float32 log-probability of the token under the reference, in nats; None where there is none.
+    labels_N: int8 label of each sequence (objectives/interface.py).
+    tokens_N: int64 how many tokens of each sequence are scored.
+    examples: numbers of the examples in the columns they were taken from.
+    places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
+    laid_out: tokens in the rows, without padding.
+    trees: False where every row holds one sequence alone, as models need whose layers carry a state.
+    """
+
+    tokens_RL: Tensor
+    positions_RL: Tensor
+    subtree_end_RL: Tensor
+    score_at_S: Tensor
+    score_token_S: Tensor
+    score_sequence_S: Tensor
+    offset_S: Tensor
+    reference_S: Tensor | None
+    labels_N: Tensor
+    tokens_N: Tensor
+    examples: np.ndarray
+    places: np.ndarray
+    laid_out: int
+    trees: bool
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences there are, N."""
+        return len(self.labels_N)
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same with its tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> MicroBatch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
+        return MicroBatch(**(held | changed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What one optimizer step, or one evaluation, computes.
+
+    examples: how many there are in all micro-batches, and `completions` how many of their sequences are labelled:
+        the numbers that losses are divided by, known before any of them is computed.
+    """
+
+    micro_batches: tuple[MicroBatch, ...]
+    examples: int
+    completions: int
+
+    @property
+    def laid_out(self) -> int:
+        """Tokens in all rows, shared ones once, without padding."""
+        return sum(batch.laid_out for batch in self.micro_batches)
+
+    def pinned(self) -> Plan:
+        """The same in page-locked memory."""
+        return replace(self, micro_batches=tuple(batch.pinned() for batch in self.micro_batches))

@@ -1,0 +1,186 @@
+"""From log-probabilities of micro-batches to losses, and back to gradients, also where the whole batch is coupled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.loading import autocast
+from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.model.scoring import totals
+from tiltlm.objectives.interface import LossOutput, Objective, Scored
+from tiltlm.plan.batches import MicroBatch, Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """What the objective was given of some examples, and what it made of it."""
+
+    scored: Scored
+    output: LossOutput
+
+
+@dataclass(frozen=True, slots=True)
+class BoundObjective:
+    """An objective with its settings: all that a step must know of the loss."""
+
+    objective: Objective
+    settings: Any
+
+    def units(self, plan: Plan) -> int:
+        """By how much the sum of a plan's losses is divided: the number of pairs, or of labelled completions."""
+        return plan.examples if self.objective.needs.unit == "pair" else plan.completions
+
+    def __call__(self, scored: Scored) -> LossOutput:
+        output: LossOutput = self.objective.loss(scored, self.settings)
+        return output
+
+    def scored(self, batches: Sequence[MicroBatch], logps_S: Sequence[Tensor]) -> Scored:
+        """What the objective sees of micro-batches whose scored tokens have these log-probabilities."""
+        parts = [self._of_one(batch, logps) for batch, logps in zip(batches, logps_S, strict=True)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _of_one(self, batch: MicroBatch, logps_S: Tensor) -> Scored:
+        needs = self.objective.needs
+        reference_S = batch.reference_S if needs.reference else None
+        sums = Scored(
+            logps_N=sequence_logps(logps_S, batch),
+            tokens_N=batch.tokens_N,
+            labels_N=batch.labels_N,
+            reference_logps_N=None if reference_S is None else sequence_logps(reference_S, batch),
+        )
+        if not needs.tokens:
+            return sums
+        return Scored(
+            sums.logps_N,
+            sums.tokens_N,
+            sums.labels_N,
+            sums.reference_logps_N,
+            token_logps_T=logps_S,
+            reference_token_logps_T=reference_S,
+            sequence_T=batch.score_sequence_S,
+            offset_T=batch.offset_S,
+        )
+
+    def scored_columns(
+        self,
+        columns: TokenColumns,
+        values: np.ndarray,
+        reference: np.ndarray | None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Scored:
+        """What the objective sees of all examples of the columns, in their order.
+
+        Args:
+            values, reference: log-probabilities of all scored tokens under the policy and the reference, in nats; sums
+                are those of float32.
+        """
+        needs = self.objective.needs
+        reference = reference if needs.reference else None
+        counts = columns.scored_tokens
+        tokens: dict[str, Tensor | None] = {}
+        if needs.tokens:
+            tokens = {
+                "token_logps_T": torch.from_numpy(values).to(dtype),
+                "reference_token_logps_T": None if reference is None else torch.from_numpy(reference).to(dtype),
+                "sequence_T": torch.from_numpy(np.repeat(np.arange(columns.sequences), counts)),
+                "offset_T": torch.from_numpy(np.arange(len(values)) - np.repeat(columns.scored_starts[:-1], counts)),
+            }
+        return Scored(
+            logps_N=torch.from_numpy(totals(values, columns)).to(dtype),
+            tokens_N=torch.from_numpy(counts),
+            labels_N=torch.from_numpy(np.array(columns.labels)),
+            reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
+            **tokens,
+        )
+
+
+def _joined(parts: Sequence[Scored]) -> Scored:
+    """Scored sequences of several micro-batches, one after another."""
+    firsts = [0]
+    for part in parts:
+        firsts.append(firsts[-1] + len(part.logps_N))
+
+    def joined(values: Sequence[Tensor | None]) -> Tensor | None:
+        there = [value for value in values if value is not None]
+        return torch.cat(there) if len(there) == len(values) else None
+
+    sequences = [
+        None if part.sequence_T is None else part.sequence_T + first for part, first in zip(parts, firsts, strict=False)
+    ]
+    return Scored(
+        logps_N=torch.cat([part.logps_N for part in parts]),
+        tokens_N=torch.cat([part.tokens_N for part in parts]),
+        labels_N=torch.cat([part.labels_N for part in parts]),
+        reference_logps_N=joined([part.reference_logps_N for part in parts]),
+        token_logps_T=joined([part.token_logps_T for part in parts]),
+        reference_token_logps_T=joined([part.reference_token_logps_T for part in parts]),
+        sequence_T=joined(sequences),
+        offset_T=joined([part.offset_T for part in parts]),
+    )
+
+
+def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype) -> Iterator[Losses]:
+    """Losses of a plan without gradients: by micro-batch, or all at once where the objective couples them."""
+    on_device = [batch.to(scorer.device) for batch in plan.micro_batches]
+    with torch.no_grad():
+        passes = ((batch, _logps(scorer, batch, precision)) for batch in on_device)
+        if not objective.objective.needs.coupled:
+            for batch, logps_S in passes:
+                scored = objective.scored([batch], [logps_S])
+                yield Losses(scored, objective(scored))
+            return
+        scored = objective.scored(on_device, [logps_S for _, logps_S in passes])
+        yield Losses(scored, objective(scored))
+
+
+def at_reference(plan: Plan, objective: BoundObjective) -> Iterator[Losses]:
+    """Losses of a plan if the policy were the reference, without a forward pass."""
+    together = objective.objective.needs.coupled
+    for group in [plan.micro_batches] if together else [(batch,) for batch in plan.micro_batches]:
+        scored = objective.scored(group, [batch.reference_S for batch in group if batch.reference_S is not None])
+        yield Losses(scored, objective(scored))
+
+
+def backward(
+    scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype, seen: Callable[[Losses], None]
+) -> None:
+    """Adds the gradient of a plan's mean loss to the weights'; `seen` is given the losses as they come.
+
+    The loss is the sum over units divided by their number in the whole plan, known before any backward pass, so
+    micro-batches change nothing. An objective that couples the batch has its gradient taken over all of it: every
+    micro-batch is scored once without gradients, the loss and its slope by every log-probability are taken, and a
+    second pass carries those slopes to the weights (gradient caching, arXiv 2101.06983). One micro-batch needs no
+    second pass.
+    """
+    units = objective.units(plan)
+    if not objective.objective.needs.coupled or len(plan.micro_batches) == 1:
+        for on_host in plan.micro_batches:
+            batch = on_host.to(scorer.device)
+            scored = objective.scored([batch], [_logps(scorer, batch, precision)])
+            losses = Losses(scored, objective(scored))
+            (losses.output.losses_U.sum() / units).backward()
+            seen(losses)
+        return
+    batches = [batch.to(scorer.device) for batch in plan.micro_batches]
+    with torch.no_grad():
+        values = [_logps(scorer, batch, precision) for batch in batches]
+    leaves = [value.requires_grad_() for value in values]
+    scored = objective.scored(batches, leaves)
+    losses = Losses(scored, objective(scored))
+    slopes = torch.autograd.grad(losses.output.losses_U.sum() / units, leaves)
+    seen(losses)
+    for batch, slope_S in zip(batches, slopes, strict=True):
+        torch.autograd.backward(_logps(scorer, batch, precision), slope_S)
+
+
+def _logps(scorer: Scorer, batch: MicroBatch, precision: torch.dtype) -> Tensor:
+    with autocast(scorer.device, precision):
+        logps_S: Tensor = scorer(batch)
+    return logps_S
