@@ -111,7 +111,8 @@ def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_
     numbers = np.concatenate([batch.examples for batch in first.micro_batches])
     by_length = numbers[np.argsort(_tokens(columns, numbers), kind="stable")]
     sample = by_length[sorted({0, len(numbers) // 2, len(numbers) - 1})]
-    whole = int(2 * _tokens(columns, sample).sum())  # room for all of them in one batch
+    # Room for all of them in one batch: no row is longer than all tokens, and there is no row without a sequence.
+    whole = int(_tokens(columns, sample).sum() * (columns.members[sample + 1] - columns.members[sample]).sum())
     (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.trees).micro_batches
     batch = batch.to(trainer.scorer.device)
     exact_S = trainer.scorer(batch)
