@@ -96,13 +96,16 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
         notes=(*_notes(read, train, held_out, len(dropped), tokenizer), *notes),
         remarks=tuple(remarks),
     )
-    columns = [part.examples for part in parts]
+    columns = (train.examples, held_out.examples)
     if read.needs.mismatched and problem is None:
-        columns = [
-            with_mismatched(part, read.data.max_length, what)
-            for part, what in zip(columns, ("training", "held-out"), strict=True)
-        ]
-    return Selection(columns[0], columns[1], account), problem
+        try:
+            columns = (
+                with_mismatched(train.examples, read.data.max_length, "training"),
+                with_mismatched(held_out.examples, read.data.max_length, "held-out"),
+            )
+        except DataError as error:
+            problem = str(error)
+    return Selection(*columns, account), problem
 
 
 Parts = tuple[Tokenized, Tokenized]
