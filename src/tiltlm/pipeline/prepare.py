@@ -13,6 +13,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room
+from tiltlm.storage.cache import TOKENS, cache_folder
 from tiltlm.training.loop import total_steps
 
 
@@ -43,7 +44,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
     needs = setup.objective.objective.needs
     read = read_data(setup.config, needs, given.train, given.eval)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "examples") as advance:
-        data = prepare_data(read, setup.tokenizer, advance)
+        data = prepare_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     for source in data.report.sources:
         reporter.say(
             f"  {source.name} ({source.role}): {source.rows} rows read as `{source.format}` "
