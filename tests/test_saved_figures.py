@@ -66,7 +66,8 @@ def margins_of_the_files() -> torch.Tensor:
             one_at_a_time(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), sequences)
             for folder in (RUN / "model", "tiny")
         )
-    rewards = config.loss.beta * (policy - reference)
+    assert config.loss.beta is not None
+    rewards: torch.Tensor = config.loss.beta * (policy - reference)
     return rewards[0::2] - rewards[1::2]
 
 
@@ -94,7 +95,7 @@ def test_what_a_bfloat16_file_keeps_is_said() -> None:
     assert run.summary is not None and run.evaluation is not None
     share = run.summary.survived
     assert share is not None and share.interval is not None
-    assert run.evaluation.trained_margin is not None
+    assert run.evaluation.trained_margin is not None and run.evaluation.margin is not None
     assert share.mean == pytest.approx(run.evaluation.margin.mean / run.evaluation.trained_margin)
     assert share.mean == pytest.approx(1, abs=0.2)
     assert "Saved in bfloat16" in [finding.topic for finding in findings(run.summary)]
