@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check theory clean
+DOCS := $(VENV)/.docs-$(shell cat requirements-docs.txt | cksum | cut -d' ' -f1)
+
+.PHONY: demo test check theory docs hooks clean
 
 ## Installs, then trains the demo model and writes runs/demo (a second time runs/demo-2, and so on).
 demo: $(INSTALLED)
@@ -24,6 +26,21 @@ check: $(INSTALLED)
 ## Installs, then runs the theory's experiments and sets theory.pdf and theory.ru.pdf.
 theory: $(INSTALLED)
 	$(BIN)/python theory/build.py
+
+## Installs, then builds the documentation into build/docs; a broken link fails.
+docs: $(DOCS)
+	rm -rf build/docs build/doctrees
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -d build/doctrees . build/docs
+	@echo "The documentation is in build/docs/index.html"
+
+## Lets git run the linters of `make check` before each commit.
+hooks: $(INSTALLED)
+	$(BIN)/pre-commit install
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
+	rm -f $(VENV)/.docs-*
+	touch $@
 
 $(INSTALLED):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tiltlm needs Python 3.11 or newer")'

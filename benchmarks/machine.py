@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tiltlm.runs.environment import describe_environment
-from tiltlm.runs.records import Environment
+from tiltlm.runs.environment import Environment, describe_environment
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,21 +35,25 @@ from transformers import (
 from machine import Circumstances, circumstances, write_record
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.preparation import DEMO, prepare_data, read_data
-from tiltlm.data.tokens.packing import pack_pairs, pack_sequences
-from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.model.dither import add_dither
-from tiltlm.model.loading import arithmetic
+from tiltlm.model.loading import autocast
 from tiltlm.model.saving import round_weights
-from tiltlm.model.scorer import PairScorer, sequence_logps
+from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.model.scoring import score_sequences
 from tiltlm.model.weights import load_model
+from tiltlm.objectives.interface import CHOSEN, sides
 from tiltlm.pipeline.setup import set_up
-from tiltlm.records import PackedBatch
-from tiltlm.runs.decoding import decode
+from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.packing import plan
+from tiltlm.runs.schema import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "numerics"
 PAGE = ROOT / "docs" / "numerics.md"
 CPU = torch.device("cpu")
+TOGETHER = 1 << 30
+"""A budget of tokens that puts everything into one forward pass."""
 STEPS = (2e-8, 1e-6, 1e-5)
 PAIRS = 20
 """Pairs for the step, and as many held out."""
@@ -139,7 +142,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     if not arguments.page:
         write_record(measured(arguments), RESULTS / f"{arguments.name}.json")
-    records = [decode(Record, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("*.json"))]
+    records = [from_json(Record, path.read_bytes()) for path in sorted(RESULTS.glob("*.json"))]
     PAGE.write_text(page(records), encoding="utf-8")
     print(f"written: {PAGE}")
 
@@ -173,11 +176,8 @@ def token_logps_of(
     model: PreTrainedModel, sequences: Sequence[TokenizedSequence], precision: torch.dtype
 ) -> list[Tensor]:
     """This project's log-probabilities of each sequence's scored tokens, packed with shared prompts."""
-    scorer = PairScorer(model)
-    batch = pack_sequences(sequences, scorer.trees)
-    with arithmetic(CPU, precision):
-        logps_S = scorer(batch)
-    return [logps_S[batch.score_segment_S == segment].double() for segment in range(len(sequences))]
+    scored = score_sequences(Scorer(model), sequences, precision, TOGETHER)
+    return [torch.from_numpy(values).double() for values in scored]
 
 
 @torch.no_grad()
@@ -188,7 +188,7 @@ def stock_logps_of(
     found = []
     for sequence in sequences:
         ids = torch.from_numpy(sequence.ids).long()
-        with arithmetic(CPU, precision):
+        with autocast(CPU, precision):
             logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         found.append(wide.gather(-1, ids[sequence.first_scored :, None]).squeeze(-1).double())
@@ -263,8 +263,8 @@ def step_effects(
 ) -> Iterable[Step]:
     """One sign step of the DPO loss, seen in bfloat16 and in float32."""
     signs = gradient_signs(model, train)
-    batch = pack_pairs(held_out, trees=True)
-    direction = torch.tensor([1.0, -1.0]).repeat(len(held_out)).double()
+    batch = _batch(held_out)
+    direction = torch.where(batch.labels_N == CHOSEN, 1.0, -1.0).double()
     for weights, stored in (("as dequantised", torch.float32), ("stored in bfloat16", torch.bfloat16)):
         for dithered in (False, True):
             base = _copy(model, stored, dithered)
@@ -285,8 +285,8 @@ def saved_shares(
 ) -> Iterable[Saved]:
     """What is left of a change of a model stored in bfloat16, once it is saved in bfloat16 again; in float32."""
     signs = gradient_signs(model, train)
-    batch = pack_pairs(held_out, trees=True)
-    direction = torch.tensor([1.0, -1.0]).repeat(len(held_out)).double()
+    batch = _batch(held_out)
+    direction = torch.where(batch.labels_N == CHOSEN, 1.0, -1.0).double()
     before = _logps(_copy(model, torch.bfloat16, dithered=False), batch, torch.float32)
     for step in (1e-6, 1e-5, 1e-4):
         trained, nearest, stochastic = (_copy(model, torch.bfloat16, dithered=False) for _ in range(3))
@@ -304,10 +304,9 @@ def saved_shares(
 
 def gradient_signs(model: PreTrainedModel, train: Sequence[TokenizedExample]) -> dict[str, Tensor]:
     """Signs of the DPO loss's gradient at its start: that of minus the mean difference of log-probabilities."""
-    scorer = PairScorer(model)
-    batch = pack_pairs(train, scorer.trees)
-    sums, _ = sequence_logps(scorer(batch), batch)
-    (sums[1::2] - sums[0::2]).mean().backward()
+    batch = _batch(train)
+    chosen_P, rejected_P = sides(sequence_logps(Scorer(model)(batch), batch))
+    (rejected_P - chosen_P).mean().backward()
     signs = {name: weight.grad.sign() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
     return signs
@@ -329,10 +328,17 @@ def _move(model: PreTrainedModel, signs: dict[str, Tensor], step: float) -> None
 
 
 @torch.no_grad()
-def _logps(model: PreTrainedModel, batch: PackedBatch, precision: torch.dtype) -> Tensor:
-    with arithmetic(CPU, precision):
-        sums, _ = sequence_logps(PairScorer(model)(batch), batch)
-    return sums.double()
+def _logps(model: PreTrainedModel, batch: MicroBatch, precision: torch.dtype) -> Tensor:
+    with autocast(CPU, precision):
+        sums_N: Tensor = sequence_logps(Scorer(model)(batch), batch)
+    return sums_N.double()
+
+
+def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
+    """All pairs in one micro-batch."""
+    columns = TokenColumns.of(pairs)
+    (batch,) = plan(columns, range(len(columns)), TOGETHER, trees=True).micro_batches
+    return batch
 
 
 def page(records: Sequence[Record]) -> str:

@@ -23,25 +23,23 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 
 from machine import Circumstances, circumstances, write_record
 from tiltlm import demo
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config, DataConfig, Format, HubConfig, ModelConfig, RunConfig
 from tiltlm.config.validation import validate
-from tiltlm.console import Reporter
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.preparation import DEMO
 from tiltlm.data.splitting import example_key, subsample
-from tiltlm.data.tokens.packing import pack_sequences
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
-from tiltlm.model.loading import arithmetic
-from tiltlm.model.scorer import PairScorer
+from tiltlm.model.scorer import Scorer
+from tiltlm.model.scoring import score_sequences
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
-from tiltlm.runs.records import Estimate
+from tiltlm.runs.estimates import Estimate
 from tiltlm.statistics import bootstrap_mean
 
 
@@ -155,7 +153,7 @@ class Record:
 
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
-    reporter = Reporter()
+    reporter = ConsoleReporter()
     around = circumstances("float32")
     setup = set_up(_config(arguments))
     loaded = load_examples(
@@ -169,7 +167,7 @@ def main() -> None:
     drawn = {usable[number].id for number in subsample(usable, arguments.pairs, arguments.seed)}
     pairs = [pair for pair in tokenized.examples if pair.id in drawn]
 
-    scorer = PairScorer(load_model(setup.source, setup.device))
+    scorer = Scorer(load_model(setup.source, setup.device))
     scored = score_pairs(setup, scorer, pairs, arguments, reporter)
     chosen, rejected, own = ([getattr(item, side) for item in scored] for side in ("chosen", "rejected", "own"))
     record = Record(
@@ -213,7 +211,7 @@ def _config(arguments: Arguments) -> Config:
 
 
 def score_pairs(
-    setup: Setup, scorer: PairScorer, pairs: Sequence[TokenizedExample], arguments: Arguments, reporter: Reporter
+    setup: Setup, scorer: Scorer, pairs: Sequence[TokenizedExample], arguments: Arguments, reporter: ConsoleReporter
 ) -> list[ScoredPair]:
     """Samples one answer to each pair's prompt and scores all three."""
     prompts = [pair.chosen.ids[: pair.chosen.first_scored].tolist() for pair in pairs]
@@ -228,22 +226,14 @@ def score_pairs(
         for pair, prompt, (answer,) in zip(pairs, prompts, answers, strict=True):
             own = TokenizedSequence(np.array([*prompt, *answer.ids], dtype=np.int32), len(prompt))
             sequences = (pair.chosen, pair.rejected, own)
+            logps = score_sequences(scorer, sequences, setup.precision, setup.config.training.micro_batch_tokens)
             scores = [
-                _score(sequence, logps, arguments.tokens, terminators)
-                for sequence, logps in zip(sequences, token_logps(setup, scorer, sequences), strict=True)
+                _score(sequence, values.tolist(), arguments.tokens, terminators)
+                for sequence, values in zip(sequences, logps, strict=True)
             ]
             scored.append(ScoredPair(pair.id, *scores))
             advance(1)
     return scored
-
-
-@torch.inference_mode()
-def token_logps(setup: Setup, scorer: PairScorer, sequences: Sequence[TokenizedSequence]) -> list[list[float]]:
-    """log pi_ref of each scored token of each sequence, in nats, in the order of the text."""
-    batch = pack_sequences(sequences, scorer.trees).to(scorer.device)
-    with arithmetic(scorer.device, setup.precision):
-        logps_S = scorer(batch)
-    return [logps_S[batch.score_segment_S == segment].tolist() for segment in range(len(sequences))]
 
 
 def _score(sequence: TokenizedSequence, logps: Sequence[float], limit: int, terminators: frozenset[int]) -> Score:

@@ -40,16 +40,17 @@ from tiltlm import demo
 from tiltlm.config import Config, HubConfig, load_config
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.splitting import subsample
-from tiltlm.data.tokens.token_columns import TokenizedExample
+from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, generate_answers
-from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, with_reference
-from tiltlm.model.scorer import PairScorer
+from tiltlm.model.reference import ReferenceCache, fingerprint, reference_values
+from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
-from tiltlm.records import ReferencedPair
 from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.training.loop import StopRequest, Trainer
-from tiltlm.training.metrics import MetricsLog
+from tiltlm.runs.rows import TrainRow
+from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.observers import Row
+from tiltlm.training.stop import StopRequest
 
 Variant = Literal["cached", "live"]
 
@@ -124,8 +125,8 @@ class Bench:
     """One policy, which is also its own reference at the start, and the pairs of all stages."""
 
     setup: Setup
-    scorer: PairScorer
-    pairs: list[TokenizedExample]
+    scorer: Scorer
+    pairs: TokenColumns
     folder: Path
 
     @staticmethod
@@ -133,12 +134,12 @@ class Bench:
         setup = set_up(_config(arguments))
         loaded = load_examples(demo.TRAIN, setup.config.data, HubConfig(), "train")
         drawn = subsample(loaded.examples, arguments.pairs, arguments.seed)
-        pairs = list(setup.tokenizer([loaded.examples[number] for number in drawn]).examples)
-        return Bench(setup, PairScorer(load_model(setup.source, setup.device)), pairs, folder)
+        pairs = TokenColumns.of(setup.tokenizer([loaded.examples[number] for number in drawn]).examples)
+        return Bench(setup, Scorer(load_model(setup.source, setup.device)), pairs, folder)
 
     @property
     def scored_tokens(self) -> int:
-        return sum(side.scored_tokens for pair in self.pairs for side in (pair.chosen, pair.rejected))
+        return int(self.pairs.scored_tokens.sum())
 
     @property
     def sample_length(self) -> int:
@@ -160,12 +161,12 @@ class Bench:
             raise RuntimeError(f"answers of {self.sample_length} tokens were wanted, not of {lengths}")
         return seconds
 
-    def score_reference(self, scorer: PairScorer, folder: Path) -> float:
+    def score_reference(self, scorer: Scorer, folder: Path) -> float:
         """Seconds to score all pairs and keep the values in an empty cache in `folder`."""
         cache = ReferenceCache(folder, "benchmark")
         budget = self.setup.config.training.micro_batch_tokens
         start = time.perf_counter()
-        fill_cache(scorer, self.pairs, cache, self.setup.precision, budget, lambda done: None)
+        reference_values(scorer, self.pairs, cache, self.setup.precision, budget)
         seconds = time.perf_counter() - start
         cache.close()
         return seconds
@@ -177,20 +178,29 @@ class Bench:
         self.referenced(folder)
         return time.perf_counter() - start
 
-    def referenced(self, folder: Path) -> list[ReferencedPair]:
+    def referenced(self, folder: Path) -> Referenced:
         """The pairs with their values from the cache in `folder`."""
         cache = ReferenceCache(folder, "benchmark")
-        joined = with_reference(self.pairs, cache)
+        values, missing = cache.join(self.pairs)
         cache.close()
-        return joined
+        if len(missing):
+            raise RuntimeError(f"{len(missing)} pairs are not in the cache")
+        return Referenced(self.pairs, values)
 
-    def train(self, pairs: Sequence[ReferencedPair]) -> tuple[float, int, int]:
-        """One pass: seconds, columns and number of its optimizer steps, as the training loop itself records them."""
-        trainer = Trainer(self.scorer, self.setup.config, self.setup.precision)
-        with MetricsLog(self.folder / "metrics.jsonl") as log, StopRequest() as stop:
-            # The loop must have something to evaluate; the time of that is not in the rows of the steps.
-            rows = trainer.train(pairs, pairs[:1], log, stop, lambda row: None).train_rows
-        return sum(row.seconds for row in rows), sum(row.tokens for row in rows), len(rows)
+    def train(self, pairs: Referenced) -> tuple[float, int, int]:
+        """One pass: seconds, tokens and number of its optimizer steps, as the training loop itself records them."""
+        config, rows = self.setup.config, list[Row]()
+        # The loop must have something to evaluate; the time of that is not in the rows of the steps.
+        assert pairs.reference is not None
+        one = pairs.columns.take([0])
+        held_out = Referenced(one, pairs.reference[: one.scored_starts[-1]])
+        trainer = Trainer(
+            self.scorer, self.setup.objective, config.training, config.run.seed, self.setup.precision, pairs, held_out
+        )
+        with StopRequest() as stop:
+            trainer.train(stop, rows.append)
+        steps = [row for row in rows if isinstance(row, TrainRow)]
+        return sum(row.seconds for row in steps), sum(row.tokens for row in steps), len(steps)
 
 
 def _config(arguments: Arguments) -> Config:
@@ -252,7 +262,7 @@ def measure(arguments: Arguments, scratch: Path) -> Record:
     return Record(
         arguments={"pairs": arguments.pairs, "repeats": arguments.repeats, "seed": arguments.seed},
         model="SmolLM2-135M-Instruct (embedded)",
-        completions=2 * len(pairs),
+        completions=2 * len(pairs.columns),
         scored_tokens=bench.scored_tokens,
         generated_tokens=generated,
         columns=columns,
@@ -316,7 +326,7 @@ def peak_memory_here(arguments: Arguments, scratch: Path) -> float:
     folder, reference = arguments.cache, None
     if arguments.memory_of == "live":
         # What a training step with a live reference holds: a second copy of the weights, until training is done.
-        reference = PairScorer(load_model(bench.setup.source, bench.setup.device))
+        reference = Scorer(load_model(bench.setup.source, bench.setup.device))
         folder = scratch / "live"
         bench.score_reference(reference, folder)
     bench.train(bench.referenced(folder))

@@ -13,11 +13,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm import config
 from tiltlm.config.help_texts import option_texts
+from tiltlm.config.loss_config import readers_of
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.text.type_words import alternatives
 
 TARGET = Path(__file__).parents[1] / "configs" / "example.toml"
 HEAD = """\
 # Every option there is, with its default. Copy what you change; what a file leaves out keeps its default, and flags
-# (--section.option value) win over the file. An option without a default stands behind a `#`.
+# (--section.option value) win over the file. An option without a default stands behind a `#`, and so do the settings of
+# objectives: each objective has defaults of its own, and refuses settings that it does not read.
 #
 #     tiltlm train settings.toml
 """
@@ -35,15 +39,22 @@ def example() -> str:
         for option in dataclasses.fields(kind):
             value = getattr(getattr(defaults, section.name), option.name)
             lines += ["", *_comment(_described(texts[option.name], hints[option.name]))]
-            lines.append(f"# {option.name} =" if value is None else f"{option.name} = {_toml(value)}")
+            lines.append(f"{option.name} = {_toml(value)}" if value is not None else _unset(section.name, option.name))
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
 
+def _unset(section: str, option: str) -> str:
+    """An option without a default, behind a `#`; that of an objective with the default of the first that reads it."""
+    if section != "loss":
+        return f"# {option} ="
+    reader = OBJECTIVES[readers_of(option, OBJECTIVES)[0]]
+    return f"# {option} = {_toml(getattr(reader.settings(), option))}"
+
+
 def _described(text: str, hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        text += f" One of: {', '.join(get_args(hint))}."
-    return text
+    choices = [choice for kind in alternatives(hint) if get_origin(kind) is Literal for choice in get_args(kind)]
+    return f"{text} One of: {', '.join(choices)}." if choices else text
 
 
 def _comment(text: str) -> list[str]:

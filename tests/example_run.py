@@ -6,7 +6,11 @@ import json
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tiltlm.runs.schema import from_json
+
+Kind = TypeVar("Kind")
 
 QUESTION = "<|im_start|>user\nWhat did you think of the concert last night?<|im_end|>\n<|im_start|>assistant\n"
 BEFORE = [
@@ -26,11 +30,17 @@ My favourite moments:
 ]
 
 
+def record(kind: type[Kind], content: object) -> Kind:
+    """The content of a file as the record that is read from it."""
+    return from_json(kind, json.dumps(content).encode())
+
+
 def train_row(step: int, rng: random.Random) -> dict[str, Any]:
     progress = 1 - math.exp(-step / 15)
     chosen = -0.08 * progress + rng.gauss(0, 0.03) * progress
     rejected = -0.55 * progress + rng.gauss(0, 0.05) * progress
     return {
+        "schema": 1,
         "kind": "train",
         "step": step,
         "epoch": step / 20,
@@ -43,7 +53,7 @@ def train_row(step: int, rng: random.Random) -> dict[str, Any]:
         "rejected_logp": -44 + rng.gauss(0, 4) + 10 * rejected,
         "gradient_norm": 6.5 - 2 * progress + abs(rng.gauss(0, 0.8)),
         "learning_rate": 5e-6 * min(1.0, step / 5) * (1 - max(0, step - 5) / 36),
-        "pairs": 16,
+        "examples": 16,
         "tokens": 1234,
         "seconds": 3.6,
     }
@@ -53,10 +63,11 @@ def eval_row(step: int) -> dict[str, Any]:
     progress = 1 - math.exp(-step / 15)
     accuracy = 0.5 + 0.24 * progress
     return {
+        "schema": 1,
         "kind": "eval",
         "step": step,
         "epoch": step / 20,
-        "pairs": 40,
+        "examples": 40,
         "loss": math.log(1 + math.exp(-0.38 * progress)),
         "accuracy": accuracy,
         "accuracy_interval": [accuracy - 0.14, min(1, accuracy + 0.12)],
@@ -88,6 +99,7 @@ def summary() -> dict[str, Any]:
         "model": "embedded",
         "reference": None,
         "loss": "sigmoid",
+        "loss_settings": {"beta": 0.1, "label_smoothing": 0.0},
         "beta": 0.1,
         "steps": 40,
         "epochs": 2,
@@ -132,7 +144,7 @@ def summary() -> dict[str, Any]:
 def unmeasured_summary() -> dict[str, Any]:
     """A run that was interrupted before anything was measured."""
     known = {"run": "cut", "completed": False, "model": "gpt2", "loss": "sigmoid", "beta": 0.1}
-    return dict.fromkeys(summary()) | known
+    return dict.fromkeys(summary()) | {"loss_settings": {}} | known
 
 
 def lengths(mean: float) -> dict[str, Any]:
@@ -256,5 +268,5 @@ def write_run(folder: Path, **replaced: Any) -> Path:
         if name == "metrics":
             (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
         else:
-            (folder / f"{name}.json").write_text(json.dumps(content))
+            (folder / f"{name}.json").write_text(json.dumps({"schema": 1, **content}))
     return folder

@@ -82,7 +82,7 @@ def test_each_argument_that_is_not_needed_is_named(objective: Objective) -> None
     whole = written_out(objective.needs, random_examples(objective.needs, 5))
     for argument in set(inspect.signature(loss).parameters) - set(whole) - {"name", "settings"}:
         with pytest.raises(ConfigError, match=f"`{objective.name}` does not read `{argument}`"):
-            loss(objective.name, **whole, **{argument: [1.0] * 5})
+            loss(objective.name, **{**whole, argument: [1.0] * 5})
 
 
 @every

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+import resource
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tiltlm.cli import main
+from tiltlm.cli.arguments import COMMANDS
 from tiltlm.cli.command_line import parse, parse_config
+from tiltlm.cli.commands import COMMANDS as FUNCTIONS
 from tiltlm.config import Config, RunConfig, config_from_dict, option_names
 from tiltlm.config.suggestions import NOTES, OPTIONS, VALUES, nearest_options
 from tiltlm.config.validation import validate
@@ -198,6 +205,48 @@ def test_help_breaks_lines_where_the_terminal_does(
         indent = len(line) - len(line.lstrip())
         if indent > 6 and following.startswith(" " * indent) and not line.endswith(")"):
             assert len(line) + 1 + len(following.split()[0]) > 76, line
+
+
+COMMAND = "import sys; from tiltlm.cli import main; sys.exit(main(sys.argv[1:]))"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+
+
+@pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    at_the_end = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    command = [sys.executable, "-c", at_the_end + COMMAND, *words]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    imported = set(done.stderr.split())
+    assert "tyro" in imported
+    assert not imported & {"torch", "transformers", "datasets", "pyarrow", "pandas", "matplotlib", "numpy", "jinja2"}
+
+
+def test_the_help_takes_less_than_a_third_of_a_second() -> None:
+    """Of processor time, as others may be busy; the best of three, as caches may be cold."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-c", COMMAND, "--help"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_every_command_is_a_type_that_tyro_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    """And each is done by a function of the same name; the list of commands is drawn from the types."""
+    assert list(COMMANDS) == list(FUNCTIONS)
+    assert main(["help"]) == 0
+    shown = " ".join(re.sub(r"[│╭╮╰╯─•]", " ", capsys.readouterr().out).split())
+    for name, kind in COMMANDS.items():
+        first = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        assert f"{name} {first}" in shown
+
+
+def test_the_data_to_inspect_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "named once" in said(["inspect", "a.jsonl", "--data.train", "b.jsonl"], capsys)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import ast
+import copy
 import dataclasses
 import json
+import math
+import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given as given_any
+from hypothesis import settings
 from hypothesis import strategies as st
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from tiltlm import __version__, config, demo
-from tiltlm.cli import commands
-from tiltlm.cli.commands import main, parse_config
-from tiltlm.config import Config, config_from_dict, load_config
+from tiltlm.cli import commands, main
+from tiltlm.cli.command_line import parse_config
+from tiltlm.config import Config, DataConfig, LossConfig, config_from_dict, load_config, settings_table
+from tiltlm.config.column_names import COLUMNS
+from tiltlm.config.declaring import limits_of
+from tiltlm.config.help_texts import option_texts
+from tiltlm.config.loss_config import loss_section, readers_of
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError, TiltlmError
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored
+from tiltlm.runs.schema import SCHEMA
+from tiltlm.text.type_words import alternatives
 
 SECTIONS = get_type_hints(Config)
 HINTS = {(section, option): hint for section, kind in SECTIONS.items() for option, hint in get_type_hints(kind).items()}
@@ -55,8 +70,8 @@ def test_a_misspelt_option_gets_the_nearest_name(section: str, option: str) -> N
 
 
 def test_an_option_like_no_other_gets_the_list_of_all() -> None:
-    message = refusal({"loss": {"zzzzzz": 1}})
-    assert message == "unknown option in [loss]: `zzzzzz`. There are: name, beta, label_smoothing."
+    message = refusal({"hub": {"zzzzzz": 1}})
+    assert message == "unknown option in [hub]: `zzzzzz`. There are: folder."
 
 
 def test_a_misspelt_section_gets_the_nearest_name() -> None:
@@ -111,13 +126,14 @@ def test_a_value_of_another_type_is_refused(section: str, option: str) -> None:
 
 
 def test_what_a_type_error_says() -> None:
-    assert refusal({"loss": {"beta": "0.1"}}) == "loss.beta is a number, not '0.1'."
+    assert refusal({"loss": {"beta": "0.1"}}) == "loss.beta is a number or unset, not '0.1'."
+    assert refusal({"training": {"learning_rate": "1"}}) == "training.learning_rate is a number, not '1'."
     assert refusal({"training": {"epochs": 1.5}}) == "training.epochs is a whole number, not 1.5."
     assert refusal({"training": {"max_steps": "all"}}) == "training.max_steps is a whole number or unset, not 'all'."
     assert refusal({"run": {"overwrite": 1}}) == "run.overwrite is true or false, not 1."
     assert refusal({"comparison": {"extra_prompts": "a"}}) == "comparison.extra_prompts is a list of strings, not 'a'."
     choice = refusal({"loss": {"name": "sigmod"}})
-    assert choice == "loss.name cannot be `sigmod`; it is one of sigmoid, ipo. Did you mean `sigmoid`?"
+    assert choice == f"loss.name cannot be `sigmod`; it is one of {', '.join(OBJECTIVES)}. Did you mean `sigmoid`?"
 
 
 def test_a_whole_number_will_do_for_a_number() -> None:
@@ -152,47 +168,229 @@ def test_the_same_options_are_fine_where_they_have_an_effect() -> None:
         validate(config_from_dict(table))
 
 
-OUT_OF_RANGE: list[tuple[str, str, list[object]]] = [
-    ("loss", "beta", [0, -0.1, float("nan")]),
-    ("loss", "label_smoothing", [-0.1, 0.5, 1, float("nan")]),
-    ("training", "epochs", [0, -1]),
-    ("training", "max_steps", [0, -1]),
-    ("training", "batch_pairs", [0]),
-    ("training", "micro_batch_tokens", [0]),
-    ("training", "learning_rate", [0, -1e-6, float("nan")]),
-    ("training", "weight_decay", [-0.1, float("nan")]),
-    ("training", "warmup_steps", [-1]),
-    ("training", "gradient_clip", [-1, float("nan")]),
-    ("training", "eval_every", [-1]),
-    ("data", "max_length", [0, -512]),
-    ("data", "max_prompt_length", [0, 512, 513]),
-    ("data", "max_train_pairs", [0]),
-    ("data", "max_eval_pairs", [0]),
-    ("data", "eval_fraction", [0, 1, -0.1, 1.5, float("nan")]),
-    ("comparison", "max_new_tokens", [0]),
-    ("comparison", "temperature", [0, -1, float("nan")]),
-    ("comparison", "prompts", [-1]),
-    ("comparison", "samples", [-1]),
-    ("run", "seed", [-1]),
-    ("run", "name", ["", ".", "..", "a/b", "a\\b", "a\nb", "a\x1b", "a\0", "é" * 101]),
-]
+RANGED = {
+    (section, option): limits
+    for section, kind in SECTIONS.items()
+    for option, hint in get_type_hints(kind, include_extras=True).items()
+    if (limits := limits_of(hint))
+}
 
 
-@pytest.mark.parametrize(("section", "option", "values"), OUT_OF_RANGE)
-def test_a_value_out_of_range_is_refused(section: str, option: str, values: list[object]) -> None:
+def is_float(section: str, option: str) -> bool:
+    return float in alternatives(HINTS[section, option])
+
+
+def outside(section: str, option: str) -> list[float]:
+    """Values beyond each limit of an option, the limit itself where it is none of the range."""
+    limits, step = RANGED[section, option], 0.25 if is_float(section, option) else 1
+    values: list[float] = [limits[limit] for limit in ("gt", "lt") if limit in limits]
+    values += [limits[limit] - step for limit in ("gt", "ge") if limit in limits]
+    values += [limits[limit] + step for limit in ("lt", "le") if limit in limits]
+    return values + ([math.nan, math.inf, -math.inf] if is_float(section, option) else [])
+
+
+def beside(section: str, option: str) -> dict[str, Any]:
+    """What an option needs beside it to have an effect."""
+    return {"name": readers_of(option, OBJECTIVES)[0]} if section == "loss" else {}
+
+
+def from_python(section: str, option: str, value: float, folder: Path) -> Config:
+    return validate(Config(**{section: SECTIONS[section](**beside(section, option), **{option: value})}))
+
+
+def from_toml(section: str, option: str, value: float, folder: Path) -> Config:
+    options = {name: json.dumps(text) for name, text in beside(section, option).items()} | {option: repr(value)}
+    lines = [f"[{section}]", *(f"{name} = {text}" for name, text in options.items())]
+    return validate(load_config(written(folder, "\n".join(lines))))
+
+
+def from_json(section: str, option: str, value: float, folder: Path) -> Config:
+    path = folder / "config.json"
+    path.write_text(json.dumps({"schema": 1, section: {**beside(section, option), option: value}}))
+    return parse_config([str(path)])
+
+
+def from_flags(section: str, option: str, value: float, folder: Path) -> Config:
+    words = [f"{flag(section, name)}={text}" for name, text in beside(section, option).items()]
+    return parse_config([*words, "--data.train", "x", f"{flag(section, option)}={value!r}"])
+
+
+WAYS = [from_python, from_toml, from_json, from_flags]
+
+
+@pytest.mark.parametrize("given", WAYS)
+@pytest.mark.parametrize(("section", "option"), RANGED)
+def test_a_value_out_of_range_is_refused(
+    section: str, option: str, given: Callable[[str, str, float, Path], Config], tmp_path: Path
+) -> None:
+    values = outside(section, option)
+    assert len(values) >= 1
     for value in values:
-        assert refusal({section: {option: value}}).startswith(f"{section}.{option} ")
+        with pytest.raises(ConfigError) as caught:
+            given(section, option, value, tmp_path)
+        message = str(caught.value)
+        assert f"{section}.{option} must be " in message, value
+        # The whole range is said, and the value.
+        limits = [value for limit, value in RANGED[section, option].items()]
+        assert all(re.search(rf"\b{re.escape(str(limit))}\b", message) for limit in limits), message
+        assert message.endswith(f"not {value if isinstance(value, float) else int(value)!r}.") or "not " in message
+
+
+@pytest.mark.parametrize("given", WAYS)
+@pytest.mark.parametrize(("section", "option"), RANGED)
+def test_the_nearest_value_within_the_range_is_taken(
+    section: str, option: str, given: Callable[[str, str, float, Path], Config], tmp_path: Path
+) -> None:
+    limits, whole = RANGED[section, option], not is_float(section, option)
+    lowest = limits.get("ge", limits.get("gt", 0) + (1 if whole else 1e-9))
+    lowest = int(lowest) if whole else float(lowest)
+    if (section, option) in {("comparison", "samples"), ("data", "max_length")}:  # what else they touch is set too
+        lowest = 2
+    options = getattr(given(section, option, lowest, tmp_path), section)
+    found = getattr(options.settings if section == "loss" else options, option)
+    assert found == lowest and type(found) is type(lowest)
 
 
 def test_every_number_has_a_range() -> None:
-    numbers = {place for place, hint in HINTS.items() if {int, float} & set(get_args(hint) or (hint,))}
-    assert numbers <= {(section, option) for section, option, _ in OUT_OF_RANGE}
+    numbers = {place for place, hint in HINTS.items() if {int, float} & set(alternatives(hint))}
+    assert numbers and numbers == set(RANGED)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\nb", "a\x1b", "a\0", "é" * 101])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    assert refusal({"run": {"name": name}}).startswith("run.name must be a folder name, not ")
+
+
+def test_the_prompt_must_leave_room_for_the_answer() -> None:
+    for longest in (512, 513):
+        message = refusal({"data": {"max_prompt_length": longest}})
+        assert message == f"data.max_prompt_length ({longest}) must be below data.max_length (512)."
+
+
+def test_what_is_given_in_python_is_checked_like_what_is_written() -> None:
+    with pytest.raises(ConfigError, match=r"`lr`\. Did you mean `training.learning_rate`"):
+        config.TrainingConfig(lr=1e-5)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"training\.epochs is a whole number, not True\."):
+        config.TrainingConfig(True)
+    with pytest.raises(ConfigError, match=r"loss\.name was given twice\."):
+        LossConfig("ipo", name="sigmoid")  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=r"training is a table, not 5\."):
+        Config(training=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"training\.epochs must be above 0, not 0\."):
+        dataclasses.replace(config.TrainingConfig(), epochs=0)
+    with pytest.raises(ConfigError, match=r"\[hub\] has fewer options than values were given\. There are: folder\."):
+        config.HubConfig("a", "b")  # type: ignore[call-arg]
 
 
 def test_the_borders_of_the_ranges_are_fine() -> None:
     zeros = {"weight_decay": 0, "warmup_steps": 0, "gradient_clip": 0, "eval_every": 0}
     validate(config_from_dict({"training": zeros, "comparison": {"prompts": 0, "samples": 0}}))
     validate(config_from_dict({"data": {"max_length": 2, "max_prompt_length": 1}, "loss": {"label_smoothing": 0.499}}))
+
+
+def test_the_first_words_of_a_name_are_enough_for_a_suggestion() -> None:
+    assert (
+        refusal({"training": {"gradient": 1}})
+        == "unknown option in [training]: `gradient`. Did you mean `gradient_clip`?"
+    )
+    assert refusal({"loss": {"gamma": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
+
+
+# The settings of objectives
+
+
+@pydantic_dataclass(frozen=True, config=SETTINGS)
+class WarmSettings:
+    """Settings of a made-up objective: one that others have with another default and range, and two of its own."""
+
+    beta: Annotated[float, Field(gt=0, le=10)] = 2.0
+    """Heat of the loss."""
+    kind: Literal["soft", "hard"] = "soft"
+    """How it melts."""
+    window: Annotated[int, Field(ge=1)] = 8
+    """Units that it looks back on"""
+
+    def __post_init__(self) -> None:
+        if self.kind == "hard" and self.beta > 5:
+            raise ValueError("is hard and hot at once: lower loss.beta, or set loss.kind to `soft`.")
+
+
+def no_loss(scored: Scored, settings: object) -> LossOutput:
+    raise NotImplementedError
+
+
+WARM = {**OBJECTIVES, "warm": Objective("warm", no_loss, WarmSettings, Needs(reference=False), "warms")}
+WarmConfig: Any = loss_section(WARM)
+
+
+def test_an_objective_brings_its_settings_along() -> None:
+    assert WarmConfig("warm", window=3).settings == WarmSettings(window=3)
+    assert WarmConfig("warm").objective is WARM["warm"]
+    assert WarmConfig() == WarmConfig("sigmoid") and WarmConfig().settings == OBJECTIVES["sigmoid"].settings()
+    texts = option_texts(WarmConfig)
+    assert texts["name"].endswith("`warm`: warms.")
+    assert texts["window"] == "Of `warm` (default 8): Units that it looks back on."
+    assert (
+        texts["beta"].endswith("Of `warm` (default 2.0): Heat of the loss.")
+        and "`sigmoid` (default 0.1)" in texts["beta"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "warn"}, "loss.name cannot be `warn`; it is one of .*, warm. Did you mean `warm`?"),
+        ({"name": "warm", "kind": "sofd"}, "loss.kind cannot be `sofd`; it is one of soft, hard. Did you mean `soft`?"),
+        ({"name": "warm", "beta": 11.0}, "loss.beta must be above 0 and at most 10, not 11.0."),
+        ({"name": "warm", "beta": math.nan}, "loss.beta must be finite, not nan."),
+        ({"name": "warm", "window": 0}, "loss.window must be at least 1, not 0."),
+        ({"name": "warm", "kind": "hard", "beta": 6.0}, "^.loss. is hard and hot at once: lower loss.beta, or set "),
+        ({"name": "warm", "windw": 1}, "unknown option in .loss.: `windw`. Did you mean `window`?"),
+    ],
+)
+def test_a_setting_of_an_objective_is_checked_by_its_own_range(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        WarmConfig(**given)
+    assert WarmConfig("sigmoid", beta=11.0).settings.beta == 11.0
+
+
+def test_a_setting_that_the_objective_does_not_read_is_refused_naming_those_that_do() -> None:
+    for refuses in (attrgetter("settings"), methodcaller("require_effect")):
+        with pytest.raises(ConfigError, match=r"loss\.window has no effect on the loss `ipo`: .* to `warm`\."):
+            refuses(WarmConfig("ipo", window=3))
+
+
+def test_settings_are_resolved_and_unset_again() -> None:
+    assert settings_table(Config(loss=LossConfig("ipo")))["loss"] == {"name": "ipo", "beta": 0.1}
+    assert LossConfig("ipo", beta=0.1).without_defaults() == LossConfig("ipo")
+    assert LossConfig("ipo", beta=0.2).without_defaults() == LossConfig("ipo", beta=0.2)
+
+
+def test_the_objective_of_a_run_can_be_replaced_by_a_flag(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for own in ({"beta": 0.1, "label_smoothing": 0.0}, {"beta": 0.3, "label_smoothing": 0.0}):
+        path.write_text(json.dumps({"schema": 1, "loss": {"name": "sigmoid", **own}}))
+        assert parse_config([str(path), "--loss.name", "ipo"]).loss.settings.beta == own["beta"]
+    path.write_text(json.dumps({"loss": {"name": "sigmoid", "beta": 0.1, "label_smoothing": 0.2}}))
+    with pytest.raises(ConfigError, match=r"loss\.label_smoothing has no effect on the loss `ipo`"):
+        parse_config([str(path), "--loss.name", "ipo"])
+
+
+def test_settings_that_a_later_version_wrote_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"schema": SCHEMA + 1, "loss": {"name": "sigmoid"}}))
+    with pytest.raises(ConfigError, match=r"config\.json: a later version of tiltlm wrote it"):
+        parse_config([str(path)])
+
+
+def test_a_configuration_can_be_sent_to_another_process() -> None:
+    config = Config(loss=LossConfig("ipo", beta=0.3), data=DataConfig(train="x", columns={"prompt": "q"}))
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+def test_settings_written_before_objectives_had_their_own_are_read() -> None:
+    earlier = {"loss": {"name": "ipo", "beta": 0.2, "label_smoothing": 0.0}}
+    assert validate(config_from_dict(earlier)).loss == LossConfig("ipo", beta=0.2)
 
 
 # Files, flags, and back
@@ -245,62 +443,78 @@ def test_a_shipped_configuration_is_valid(path: Path) -> None:
     assert parse_config([str(path)]) == validate(load_config(path))
 
 
-def strategy(hint: Any) -> st.SearchStrategy[Any]:
-    if get_origin(hint) is Literal:
-        return st.sampled_from(get_args(hint))
-    if get_origin(hint) is tuple:
-        return st.lists(st.text(max_size=5), max_size=3).map(tuple)
-    if get_origin(hint) is dict:
-        return st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)
-    kinds: dict[type, st.SearchStrategy[Any]] = {
+def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
+    """Values that an option takes."""
+    limits = RANGED.get((section, option), {})
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    numbers = st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False)
+    kinds: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=5),
-        int: st.integers(),
-        float: st.floats(allow_nan=False, allow_infinity=False),
+        int: st.integers(None if low is None else int(low) + ("gt" in limits), None),
+        float: numbers.filter(math.isfinite),
         bool: st.booleans(),
         type(None): st.none(),
+        tuple: st.lists(st.text(max_size=5), max_size=3).map(tuple),
+        dict: st.dictionaries(st.sampled_from(COLUMNS), st.text(max_size=5), max_size=3),
     }
-    return st.one_of(*(kinds[kind] for kind in get_args(hint) or (hint,)))
+    of_kinds = [
+        st.sampled_from(get_args(kind)) if get_origin(kind) is Literal else kinds[get_origin(kind) or kind]
+        for kind in alternatives(HINTS[section, option])
+    ]
+
+    def taken(value: object) -> bool:
+        try:
+            SECTIONS[section](**{option: value})
+        except ConfigError:
+            return False
+        return True
+
+    return st.one_of(*of_kinds).filter(taken) if str in alternatives(HINTS[section, option]) else st.one_of(*of_kinds)
 
 
-section_strategies = {
-    name: st.fixed_dictionaries({option: strategy(hint) for option, hint in get_type_hints(kind).items()}).map(
-        lambda values, kind=kind: kind(**values)
-    )
-    for name, kind in SECTIONS.items()
-}
+def section_strategy(section: str) -> st.SearchStrategy[Any]:
+    if section == "loss":
+        return st.one_of(*(loss_strategy(name) for name in OBJECTIVES))
+    options = {option: strategy(section, option) for option in get_type_hints(SECTIONS[section])}
+    return st.fixed_dictionaries(options).map(lambda values: SECTIONS[section](**values))
+
+
+def loss_strategy(name: str) -> st.SearchStrategy[LossConfig]:
+    """An objective with settings that it reads, some of them set."""
+    read = [field.name for field in dataclasses.fields(OBJECTIVES[name].settings)]
+    given = {option: strategy("loss", option) for option in read}
+    return st.fixed_dictionaries(given).map(lambda values: LossConfig(name=name, **values))
 
 
 @settings(max_examples=30, deadline=None)
-@given(sections=st.fixed_dictionaries(section_strategies))
+@given_any(sections=st.fixed_dictionaries({section: section_strategy(section) for section in SECTIONS}))
 def test_settings_come_back_from_json_as_they_were(sections: dict[str, Any]) -> None:
     original = Config(**sections)
     assert config_from_dict(json.loads(json.dumps(dataclasses.asdict(original)))) == original
+    resolved = config_from_dict(json.loads(json.dumps(settings_table(original))))
+    assert resolved.loss.settings == original.loss.settings
+    assert dataclasses.replace(resolved, loss=original.loss) == original
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().loss.beta = 1.0
+        Config().training.epochs = 2  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().loss.name = "ipo"
 
 
 # Help
 
 
 def documented() -> dict[tuple[str, str], str]:
-    """The text below each option in config.py."""
-    classes = {kind.__name__: section for section, kind in SECTIONS.items()}
-    texts = {}
-    tree = ast.parse(Path(config.sections.__file__).read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name in classes:
-            for option, text in zip(node.body, node.body[1:], strict=False):
-                if (
-                    isinstance(option, ast.AnnAssign)
-                    and isinstance(option.target, ast.Name)
-                    and isinstance(text, ast.Expr)
-                    and isinstance(text.value, ast.Constant)
-                ):
-                    texts[classes[node.name], option.target.id] = str(text.value.value)
-    return texts
+    """The text of each option."""
+    return {(name, option): text for name, kind in SECTIONS.items() for option, text in option_texts(kind).items()}
+
+
+def test_the_text_of_an_option_is_the_one_below_it() -> None:
+    assert documented()["training", "learning_rate"] == "Peak learning rate."
+    text = documented()["model", "path"]
+    assert text.startswith("Hub id or folder of a transformers causal language model, or `embedded`: SmolLM2-135M")
 
 
 def test_every_option_has_a_text() -> None:
@@ -357,7 +571,7 @@ def test_a_mistake_in_the_settings_ends_with_2(tmp_path: Path, capsys: pytest.Ca
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("tiltlm: ") and "Did you mean `beta`?" in shown.err
     assert main(["train", "--loss.beta", "0"]) == 2
-    assert capsys.readouterr().err == "tiltlm: loss.beta must be above 0 and finite; 0.1 is the paper's.\n"
+    assert capsys.readouterr().err == "tiltlm: loss.beta must be above 0 and finite, not 0.0.\n"
     assert main(["inspect"]) == 2
     assert "name the data to inspect" in capsys.readouterr().err
 
@@ -396,7 +610,7 @@ def test_an_unknown_command_and_none(capsys: pytest.CaptureFixture[str]) -> None
     assert shown.out == "" and shown.err == "tiltlm: there is no command `trian`. Did you mean `tiltlm train`?\n"
     assert main([]) == 2
     shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.startswith("usage: tiltlm COMMAND")
+    assert shown.out == "" and shown.err.startswith("usage: tiltlm")
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -404,7 +618,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
     assert main(["--help"]) == 0
     usage = capsys.readouterr().out
-    assert all(f"tiltlm {command}" in usage for command in commands.COMMANDS)
+    assert all(f" {command} " in usage for command in commands.COMMANDS)
 
 
 def test_mistakes_and_help_do_not_wait_for_pytorch() -> None:

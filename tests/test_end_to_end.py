@@ -8,21 +8,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from own_data import DIALOGUES, GPT2_LIKE, SHARED, polite_and_rude, write_gpt2
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
 from tiltlm.model.loading import choose_precision
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 pytestmark = pytest.mark.usefixtures("all_threads")
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not beside this checkout")
+HH = SHARED / "hh-harmless-base-test.jsonl.gz"
 AUTO = choose_precision("auto", torch.device("cpu"))[0]
 SMALL = ["--run.directory", "runs", "--comparison.max-new-tokens", "8", "--comparison.samples", "1"]
 
@@ -106,13 +107,13 @@ def test_the_demo_in_small(embedded_run: Path) -> None:
 
 
 def test_the_trained_model_loads_in_stock_transformers(embedded_run: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(embedded_run / "model")
+    model: Any = AutoModelForCausalLM.from_pretrained(embedded_run / "model")
     tokenizer = AutoTokenizer.from_pretrained(embedded_run / "model")
     assert tokenizer.chat_template is not None
     chat = [{"role": "user", "content": "Name a colour."}]
-    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert output.shape[1] == inputs["input_ids"].shape[1] + 4
+    asked: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answered: Any = model.generate(**asked, max_new_tokens=4, do_sample=False)
+    assert answered.shape[1] == asked["input_ids"].shape[1] + 4
     assert list((embedded_run / "model").glob("*.safetensors"))
     card = (embedded_run / "model" / "README.md").read_text()
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
@@ -138,75 +139,46 @@ def test_report_and_compare(embedded_run: Path, capsys: pytest.CaptureFixture[st
     assert "<|im_start|>assistant" in output
 
 
-@needs_shared
-def test_hh_dialogues_train_with_the_embedded_model(here: Path) -> None:
-    code = main(
-        [
-            "train",
-            *SMALL,
-            "--run.name",
-            "hh",
-            "--data.train",
-            str(SHARED / "hh-harmless-base-test.jsonl.gz"),
-            "--data.max-train-pairs",
-            "4",
-            "--data.max-eval-pairs",
-            "2",
-            "--data.max-length",
-            "160",
-            "--model.precision",
-            "float32",
-            "--training.batch-pairs",
-            "2",
-            "--comparison.prompts",
-            "1",
-        ]
-    )
-    assert code == 0
+@pytest.mark.parametrize("data", [DIALOGUES, pytest.param(HH, marks=pytest.mark.shared_data)], ids=["our own", "HH"])
+def test_dialogues_train_with_the_embedded_model(here: Path, data: Path) -> None:
+    options = ["--data.train", str(data), "--data.max-train-pairs", "4", "--data.max-eval-pairs", "2"]
+    options += ["--data.max-length", "160", "--model.precision", "float32", "--training.batch-pairs", "2"]
+    assert main(["train", *SMALL, "--run.name", "hh", *options, "--comparison.prompts", "1"]) == 0
     run = read_run(here / "runs" / "hh")
     assert run.data.sources[0].format == "dialogue"
-    assert run.data.sources[0].rows == 2312
+    assert run.data.sources[0].rows == (39 if data == DIALOGUES else 2312)
+    assert run.summary is not None
     assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
     assert run.summary.win_rate is None  # no reward is known for these data
     assert run.summary.eval_accuracy is not None
 
 
-@needs_shared
-def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("vocabulary", "data", "parts", "cut_down"),
+    [
+        pytest.param(GPT2_LIKE, DIALOGUES, (30, 9), ["--training.batch-pairs", "8"], id="of their kind"),
+        pytest.param(SHARED / "gpt2-bpe", HH, (300, 40), [], id="themselves", marks=pytest.mark.shared_data),
+    ],
+)
+def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(
+    here: Path, vocabulary: Path, data: Path, parts: tuple[int, int], cut_down: list[str]
+) -> None:
     """configs/gpt2-hh.toml as it is, on a local stand-in for the hub: one flag, and sizes cut down."""
     hub = here / "hub"
-    tokenizer = GPT2TokenizerFast.from_pretrained(SHARED / "gpt2-bpe")
-    tokenizer.save_pretrained(hub / "gpt2")
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=4)).save_pretrained(hub / "gpt2")
-    data = hub / "Anthropic" / "hh-rlhf" / "harmless-base"
-    data.mkdir(parents=True)
-    with gzip.open(SHARED / "hh-harmless-base-test.jsonl.gz", "rt", encoding="utf-8") as file:
-        lines = file.readlines()
-    for name, part in (("train", lines[:300]), ("test", lines[300:340])):
-        with gzip.open(data / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.writelines(part)
-    code = main(
-        [
-            "train",
-            str(ROOT / "configs" / "gpt2-hh.toml"),
-            "--hub.folder",
-            str(hub),
-            *SMALL,
-            "--training.max-steps",
-            "3",
-            "--training.warmup-steps",
-            "3",
-            "--model.precision",
-            "float32",
-            "--data.max-train-pairs",
-            "150",
-            "--comparison.prompts",
-            "2",
-        ]
-    )
-    assert code == 0
+    write_gpt2(hub / "gpt2", vocabulary)
+    folder = hub / "Anthropic" / "hh-rlhf" / "harmless-base"
+    folder.mkdir(parents=True)
+    text = gzip.decompress(data.read_bytes()) if data == HH else data.read_bytes()
+    lines = text.splitlines(keepends=True)
+    if data == DIALOGUES:
+        lines.sort(key=len, reverse=True)  # the long prompt is for training
+    for name, part in (("train", lines[: parts[0]]), ("test", lines[parts[0] : sum(parts)])):
+        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(b"".join(part)))
+    options = ["--hub.folder", str(hub), *SMALL, "--training.max-steps", "3", "--training.warmup-steps", "3"]
+    options += ["--model.precision", "float32", "--data.max-train-pairs", "150", "--comparison.prompts", "2"]
+    assert main(["train", str(ROOT / "configs" / "gpt2-hh.toml"), *options, *cut_down]) == 0
     run = read_run(here / "runs" / "gpt2-hh")
+    assert run.summary is not None
     assert run.summary.first_loss == pytest.approx(0.693147, abs=1e-4)
     assert run.summary.steps == 3
     assert [row.learning_rate for row in run.metrics.train] == pytest.approx([1e-6 * k / 3 for k in (1, 2, 3)])
@@ -217,39 +189,27 @@ def test_the_assignments_configuration_with_gpt2s_tokenizer_and_architecture(her
     assert run.comparison.prompts[-1].prompt.endswith("Python and C++?\n\nAssistant:")
 
 
-@needs_shared
-def test_polite_answers_are_preferred_after_training(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("vocabulary", "data"),
+    [
+        pytest.param(GPT2_LIKE, None, id="our own"),
+        pytest.param(SHARED / "gpt2-bpe", SHARED / "polite-rude.json", id="of others", marks=pytest.mark.shared_data),
+    ],
+)
+def test_polite_answers_are_preferred_after_training(
+    here: Path, vocabulary: Path, data: Path | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A model that starts from nothing learns a real preference in seconds, on real text, as its curves say."""
-    hub = here / "model"
-    GPT2TokenizerFast.from_pretrained(SHARED / "gpt2-bpe").save_pretrained(hub)
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=4)).save_pretrained(hub)
-    code = main(
-        [
-            "train",
-            *SMALL,
-            "--run.name",
-            "polite",
-            "--data.train",
-            str(SHARED / "polite-rude.json"),
-            "--model.path",
-            str(hub),
-            "--data.max-train-pairs",
-            "200",
-            "--data.max-eval-pairs",
-            "60",
-            "--training.epochs",
-            "4",
-            "--training.learning-rate",
-            "1e-3",
-            "--comparison.prompts",
-            "0",
-            "--comparison.extra-prompts",
-        ]
-    )
-    assert code == 0
+    model = write_gpt2(here / "model", vocabulary)
+    if data is None:
+        data = here / "polite-rude.json"
+        data.write_text(json.dumps(polite_and_rude(300)))
+    options = ["--data.train", str(data), "--model.path", str(model), "--data.max-train-pairs", "200"]
+    options += ["--data.max-eval-pairs", "60", "--training.epochs", "4", "--training.learning-rate", "1e-3"]
+    options += ["--comparison.prompts", "0", "--comparison.extra-prompts"]
+    assert main(["train", *SMALL, "--run.name", "polite", *options]) == 0
     summary = read_run(here / "runs" / "polite").summary
-    assert summary.eval_accuracy_interval is not None
+    assert summary is not None and summary.eval_accuracy_interval is not None
     assert summary.eval_accuracy_interval[0] > 0.5
     assert "better than chance" in capsys.readouterr().out
 
@@ -272,8 +232,8 @@ def tiny_gpt2_and_pairs(folder: Path) -> None:
         tokenizer = byte_level()
         tokenizer.save_pretrained(folder / name)
         torch.manual_seed(seed)
-        sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
-        ends = {"bos_token_id": 0, "eos_token_id": 1}
+        sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
+        ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
         GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(folder / name)
     rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
     (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -285,6 +245,7 @@ def test_another_model_as_reference(here: Path) -> None:
     options = ["--data.train", "pairs.jsonl", "--model.path", "tiny", "--model.reference", "other"]
     assert main(["train", *SMALL, *options, "--data.max-length", "100", "--comparison.prompts", "2"]) == 0
     run = read_run(here / "runs" / "run")
+    assert run.summary is not None
     assert run.summary.reference == "other"
     assert abs((run.summary.first_loss or 0) - 0.693147) > 1e-3
     assert abs(run.metrics.evaluations[0].loss - 0.693147) > 1e-3

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,9 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
-from tiltlm.pipeline import training_run
-from tiltlm.runs.reading import read_run
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import read_run
+from tiltlm.training import loop
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [
@@ -37,7 +38,7 @@ def a_model_and_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = byte_level()
     tokenizer.save_pretrained("tiny")
     torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
     config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **sizes)
     GPT2LMHeadModel(config).save_pretrained("tiny")
     rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(40)]
@@ -102,10 +103,10 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_last_good_step(caps
 @pytest.mark.parametrize(
     ("function", "stage", "trained", "evaluated"),
     [
-        ("fill_cache", "reference", False, False),
-        ("run_checks", "training", False, False),
-        ("evaluate_saved", "evaluation", True, False),
-        ("held_out_prompts", "comparison", True, True),
+        ("reference.fill_cache", "reference", False, False),
+        ("optimize.run_checks", "training", False, False),
+        ("run.evaluate", "evaluation", True, False),
+        ("run.compare_answers", "comparison", True, True),
     ],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -120,7 +121,7 @@ def test_every_stage_may_end_it(
     def ending(*arguments: object, **named: object) -> None:
         raise error("out of luck")
 
-    monkeypatch.setattr(training_run, function, ending)
+    monkeypatch.setattr(f"tiltlm.pipeline.{function}", ending)
     if error is KeyboardInterrupt:
         assert main(["train", *OPTIONS]) == 130
     else:
@@ -137,9 +138,7 @@ def test_every_stage_may_end_it(
 
 
 def test_a_second_interruption_leaves_the_weights_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiltlm.training.loop import Trainer
-
-    monkeypatch.setattr(Trainer, "score", interrupting(Trainer.score, calls=3))
+    monkeypatch.setattr(loop, "backward", interrupting(loop.backward, calls=3))
     assert main(["train", *OPTIONS]) == 130
     assert summary().status == "interrupted"
     assert summary().steps in (1, 2)

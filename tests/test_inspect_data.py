@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_templates
@@ -12,9 +14,9 @@ from rich.console import Console
 from tiny_models import SHAREABLE
 from tiny_tokenizers import EOS, byte_level
 
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.inspect_command import inspect_data
 from tiltlm.config import ComparisonConfig, Config, DataConfig, ModelConfig
-from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, DataError
 
 
@@ -27,25 +29,24 @@ def model(tmp_path: Path) -> Path:
 
 def shown(
     model: Path,
-    rows: list[object],
-    template: object = None,
+    rows: Sequence[object],
+    template: str | dict[str, str] | None = None,
     terminal: bool = False,
     choice: str | None = None,
-    **data: object,
+    **data: Any,
 ) -> str:
     byte_level(chat_template=template).save_pretrained(model)
     path = model / "pairs.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     out = io.StringIO()
     console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, width=200)
-    data = {"max_length": 32, **data}
     config = Config(
         model=ModelConfig(path=str(model), device="cpu", chat_template=choice),
-        data=DataConfig(train=str(path), **data),
+        data=DataConfig(train=str(path), **{"max_length": 32, **data}),
         comparison=ComparisonConfig(max_new_tokens=8),
     )
     try:
-        inspect_data(config, None, Reporter(console))
+        inspect_data(config, None, ConsoleReporter(console))
     except DataError as error:
         out.write(f"DataError: {error}")
     return out.getvalue()
@@ -87,7 +88,7 @@ def test_a_cut_completion_is_marked(model: Path) -> None:
 
 def test_one_pair_is_shown_with_the_reason_why_it_is_not_enough(model: Path) -> None:
     text = shown(model, [row("Q:")])
-    assert "chosen: Q:[[" in text and "This is not enough to train on: no pairs can be held out" in text
+    assert "chosen: Q:[[" in text and "This is not enough to train on: nothing can be held out" in text
 
 
 def test_what_cannot_be_used_is_listed_before_the_error(model: Path) -> None:

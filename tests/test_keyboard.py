@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import os
@@ -21,14 +20,13 @@ from safetensors import SafetensorError
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import commands, main
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.output import watched_output
-from tiltlm.console import Reporter
 from tiltlm.errors import ConfigError, RunError
-from tiltlm.model import embedded
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
 from tiltlm.runs.folder import MARKER
-from tiltlm.runs.reading import newest_comparable, read_run
+from tiltlm.runs.run_files import newest_comparable, read_run
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
 from tiltlm.storage.space import folder_bytes, in_words, require_space, weight_bytes
 
@@ -100,7 +98,8 @@ def test_a_second_run_takes_the_next_name_unless_one_was_given(here: Path, capsy
     assert main(TRAIN) == 0
     assert "runs/run is taken, so this run is called run-2 (--run.name).\n" in capsys.readouterr().out
     assert {path.name for path in Path("runs").iterdir()} == {"run", "run-2"}
-    assert read_run(Path("runs/run-2")).summary.run == "run-2"
+    summary = read_run(Path("runs/run-2")).summary
+    assert summary is not None and summary.run == "run-2"
     assert main([*TRAIN, "--run.name", "run"]) == 1
     assert "there is a run in runs/run already" in one_line(capsys.readouterr().err)
     Path("mine.toml").write_text('[run]\nname = "run-2"\n')
@@ -162,10 +161,10 @@ def test_every_prompt_that_is_given_is_answered(here: Path, capsys: pytest.Captu
 # Output that fails
 
 
-def started(words: list[str], output: int | None, **options: object) -> subprocess.CompletedProcess[str]:
+def started(words: list[str], output: int | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tiltlm", *words]
-    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
 
 
 def closed_pipe() -> int:
@@ -210,7 +209,8 @@ def test_training_goes_on_when_nobody_reads_along(
     monkeypatch.undo()
     assert capsys.readouterr().err == ""
     monkeypatch.chdir(here)
-    assert read_run(Path("runs/run")).summary.completed
+    summary = read_run(Path("runs/run")).summary
+    assert summary is not None and summary.completed
     assert Path("runs/run/report.html").is_file()
 
 
@@ -329,12 +329,12 @@ def test_a_loaded_model_that_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
-    require_fit(10**9, tmp_path, Reporter())
+    require_fit(10**9, tmp_path, ConsoleReporter())
     assert capsys.readouterr().out == ""
-    require_fit(2 * 10**9, tmp_path, Reporter())
+    require_fit(2 * 10**9, tmp_path, ConsoleReporter())
     assert "the disk may be too full for the trained model: 4.0 GB are free" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"the trained model takes about 4\.2 GB, and 4\.0 GB are free"):
-        require_fit(2 * 10**9 + 10**8, tmp_path, Reporter())
+        require_fit(2 * 10**9 + 10**8, tmp_path, ConsoleReporter())
 
 
 def test_the_file_that_cannot_be_written_is_named(
@@ -362,14 +362,6 @@ def test_a_user_without_a_home_chooses_a_cache(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="set TILTLM_CACHE"):
         cache_folder()
-
-
-def test_without_pip_the_one_that_python_carries_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ensurepip")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
-    shown = subprocess.run([*embedded._pip(), "--version"], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("pip ") and ".whl" in shown.stdout
 
 
 def test_sizes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tiltlm.model.embedded import embedded_model
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.ru.md"]
-NEEDS_CHECKOUT = re.compile(r"^(make|pip|uv|docker|python -m src)|configs/", re.MULTILINE)
+NEEDS_CHECKOUT = re.compile(r"^(make|pip|uv|docker|python -m src)|configs/|examples/", re.MULTILINE)
 
 
 def blocks(page: Path) -> list[str]:
@@ -131,7 +131,8 @@ def test_the_command_is_on_the_path_once_installed(tmp_path: Path) -> None:
 def test_the_first_screen_says_how_to_get_the_command() -> None:
     for page in READMES:
         first = page.read_text(encoding="utf-8").split("\n## ")[1]
-        assert all(way in first for way in ("pip install .", "uv tool install .", ".venv/bin/tiltlm"))
+        ways = ('pip install ".[demo]"', "`pip install .`", 'uv tool install ".[demo]"', ".venv/bin/tiltlm")
+        assert all(way in first for way in ways)
         text = page.read_text(encoding="utf-8")
         assert text.index("pairs.jsonl") < text.index("docs/images/demo.png")
 

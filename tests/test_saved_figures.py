@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tiltlm.config import config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.verdict import findings
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 RUN = Path("runs/one")
 
@@ -33,9 +34,10 @@ def model_stored_in(dtype: torch.dtype) -> None:
     tokenizer = byte_level()
     tokenizer.save_pretrained("tiny")
     torch.manual_seed(0)
-    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 128, "initializer_range": 0.2}
+    sizes: dict[str, Any] = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 128, "initializer_range": 0.2}
     config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **sizes)
-    GPT2LMHeadModel(config).to(dtype).save_pretrained("tiny")
+    torch.nn.Module.to(model := GPT2LMHeadModel(config), dtype)
+    model.save_pretrained("tiny")
 
 
 def trained(precision: str, rate: str, *more: str) -> None:

@@ -140,7 +140,7 @@ def test_effective_numbers_known_beforehand() -> None:
 def test_repeating_every_value_does_not_narrow_the_interval_of_a_mean(
     given_values: list[tuple[float, int]], times: int
 ) -> None:
-    values, groups = ([pair[side] for pair in given_values] for side in (0, 1))
+    values, groups = [value for value, _ in given_values], [group for _, group in given_values]
     once = clustered_mean(values, groups, resamples=200)
     often = clustered_mean(values * times, groups * times, resamples=200)
     assert often.mean == pytest.approx(once.mean)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from tiltlm.console import Reporter, SafeConsole
+from tiltlm.cli.console import ConsoleReporter, SafeConsole
 from tiltlm.text.masking import MASK, masked, masked_command, masked_values
 from tiltlm.text.visible import shortened, visible, visible_line
 
@@ -62,7 +62,7 @@ def test_a_long_text_is_shortened_and_says_by_how_much(text: str, limit: int) ->
 
 
 def test_the_console_obeys_nothing_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(SafeConsole(highlight=False, emoji=False, soft_wrap=True))
+    reporter = ConsoleReporter(SafeConsole(highlight=False, emoji=False, soft_wrap=True))
     attack = "\x1b]0;x\x07\x9b\u202e"
     reporter.say(attack)
     reporter.console.print(attack)
@@ -77,7 +77,7 @@ def test_the_console_obeys_nothing_that_is_printed(capsys: pytest.CaptureFixture
 
 
 def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Reporter().say("a [bold]b[/bold] :smile: [/c")
+    ConsoleReporter().say("a [bold]b[/bold] :smile: [/c")
     assert capsys.readouterr().out == "a [bold]b[/bold] :smile: [/c\n"
 
 

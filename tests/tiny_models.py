@@ -49,7 +49,7 @@ _COMMON: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _LOCAL_AND_GLOBAL = ["sliding_attention", "full_attention"]
 
 SHAREABLE: dict[str, Callable[[], Any]] = {
@@ -137,7 +137,7 @@ def build(config: Any, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     torch.manual_seed(0)
     # transformers remarks on each tiny model's default generation settings.
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).to(dtype).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)

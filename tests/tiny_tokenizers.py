@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from tiltlm.config import DataConfig
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 
-GPT2_FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "gpt2-bpe"
+Template = str | dict[str, str] | None
+"""A chat template, a choice of them by name, or none."""
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 
 # Every turn ends with the end-of-turn token and a newline, as ChatML's do.
@@ -24,7 +25,7 @@ _SENTENCES = ["\n\nHuman: is the answer yes or no?\n\nAssistant: yes, the answer
 
 
 def byte_level(
-    bos: bool = False, chat_template: str | None = None, pad: str | None = None, eos: bool = True
+    bos: bool = False, chat_template: Template = None, pad: str | None = None, eos: bool = True
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE, as GPT-2's and Llama 3's: every text is encoded, and decoded to itself.
 
@@ -43,7 +44,7 @@ def byte_level(
     return _wrapped(tokenizer, bos, chat_template, pad, eos)
 
 
-def word_level(*words: str, bos: bool = False, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def word_level(*words: str, bos: bool = False, chat_template: Template = None) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark; what is not in `words` is `<unk>`, and white space is nothing."""
     vocabulary = {word: number for number, word in enumerate((UNK, BOS, EOS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
@@ -52,13 +53,13 @@ def word_level(*words: str, bos: bool = False, chat_template: str | None = None)
     return _wrapped(tokenizer, bos, chat_template, None, True)
 
 
-def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: object) -> ExampleTokenizer:
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: Any) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
     return ExampleTokenizer(tokenizer, DataConfig(**settings))
 
 
 def _wrapped(
-    tokenizer: Tokenizer, bos: bool, chat_template: str | None, pad: str | None, eos: bool
+    tokenizer: Tokenizer, bos: bool, chat_template: Template, pad: str | None, eos: bool
 ) -> PreTrainedTokenizerFast:
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(

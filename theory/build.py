@@ -21,7 +21,7 @@ import typst
 
 from experiments import drawing
 from experiments.table import EXPERIMENTS, Experiment
-from tiltlm.runs.decoding import decode
+from tiltlm.runs.schema import from_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -42,12 +42,12 @@ def figure_path(experiment: Experiment) -> Path:
 
 def measured(experiment: Experiment) -> Any:
     """The experiment's results, rounded as they are stored."""
-    return decode(experiment.results, _rounded(dataclasses.asdict(experiment.measure())))
+    return from_json(experiment.results, json.dumps(_rounded(dataclasses.asdict(experiment.measure()))).encode())
 
 
 def stored(experiment: Experiment) -> Any:
     """The results that the document quotes."""
-    return decode(experiment.results, json.loads(results_path(experiment).read_text(encoding="utf-8")))
+    return from_json(experiment.results, results_path(experiment).read_bytes())
 
 
 def to_json(results: Any) -> str:

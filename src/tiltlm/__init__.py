@@ -1,8 +1,63 @@
-"""tiltlm: Direct Preference Optimization of language models, small, fast and honest."""
+"""tiltlm: Direct Preference Optimization of language models, small, fast and honest.
 
-from importlib.metadata import PackageNotFoundError, version
+    import tiltlm
 
-try:
-    __version__ = version("tiltlm")
-except PackageNotFoundError:  # run from a checkout that is not installed, as `python -m src.main` may be
-    __version__ = "0.1.0"
+    run = tiltlm.train({"training": {"max_steps": 100}}, model="gpt2", train="pairs.jsonl")
+    print(run.summary.eval_margin, run.model)
+
+Public are the names in `__all__`, and the sections of the settings in `tiltlm.config`; they are imported when they are
+first used, so that `import tiltlm` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiltlm.api import CompletionScore, compare, inspect, score, train
+    from tiltlm.api_loss import loss
+    from tiltlm.config import Config
+    from tiltlm.errors import TiltlmError
+    from tiltlm.objectives.interface import Objective
+    from tiltlm.pipeline.run import Run
+
+__all__ = [
+    "CompletionScore",
+    "Config",
+    "Objective",
+    "Run",
+    "TiltlmError",
+    "compare",
+    "inspect",
+    "loss",
+    "score",
+    "train",
+]
+
+_HOMES = {
+    "CompletionScore": "tiltlm.api",
+    "Config": "tiltlm.config",
+    "Objective": "tiltlm.objectives.interface",
+    "Run": "tiltlm.pipeline.run",
+    "TiltlmError": "tiltlm.errors",
+    "compare": "tiltlm.api",
+    "inspect": "tiltlm.api",
+    "loss": "tiltlm.api_loss",
+    "score": "tiltlm.api",
+    "train": "tiltlm.api",
+}
+"""The module that each public name is defined in."""
+
+__version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `tiltlm` has no attribute `{name}`")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

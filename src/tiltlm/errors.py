@@ -27,3 +27,7 @@ class NonFiniteError(TiltlmError):
 
 class RunError(TiltlmError):
     """A run's folder is in the way, missing, or incomplete."""
+
+
+class PackageError(TiltlmError):
+    """A package that only some runs need is not installed."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tiltlm.runs.records import Estimate
+from tiltlm.runs.estimates import Estimate
 
 Z_95 = 1.959964
 """Two-sided 95% quantile of the normal distribution."""

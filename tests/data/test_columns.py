@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tiltlm.cli.commands import main, parse_config
+from tiltlm.cli import main
+from tiltlm.cli.command_line import parse_config
 from tiltlm.config import Config, DataConfig, HubConfig, config_from_dict, load_config
 from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.validation import validate

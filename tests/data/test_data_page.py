@@ -10,7 +10,7 @@ import pytest
 
 from tiltlm.data.files.file_rows import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
 from tiltlm.data.files.rows import Row
-from tiltlm.data.formats import columns, ranking
+from tiltlm.data.formats import columns, labelled, ranking
 from tiltlm.data.formats.messages import _FURTHER
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
@@ -37,6 +37,8 @@ def test_a_documented_row_is_read_as_its_format_and_every_column_is_used(name: s
     "names",
     [
         ranking.LIST_COLUMNS,
+        labelled.LABELS,
+        [*labelled.LABEL_COLUMNS, *labelled.TURNED_COLUMNS, *labelled.COMPLETION_COLUMNS],
         ranking.SIGNS,
         ranking.BEST_COLUMNS,
         ranking._TEXT_KEYS,

@@ -16,7 +16,7 @@ from tiltlm.data.files import encodings, json_rows
 from tiltlm.data.files.file_rows import read_rows
 from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 ROWS = [
     {"prompt": "P é 😀", "chosen": "a\nb", "rejected": "c"},

@@ -23,7 +23,7 @@ from tiltlm.data.files import encodings
 from tiltlm.data.files.file_rows import data_suffix, read_rows
 from tiltlm.data.files.rows import Row
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 ROWS = [{"prompt": f"Question {number}?", "chosen": "yes, of course", "rejected": 'no; "never"'} for number in range(3)]
 

@@ -24,6 +24,7 @@ from tiltlm.data.formats.ranking import RankedPairs
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
+from tiltlm.objectives.interface import CHOSEN, REJECTED
 
 
 def user(content: str) -> Message:
@@ -43,7 +44,7 @@ HELLO = "\n\nHuman: Hi\n\nAssistant:"
 ASKED, HELLOS, GOES = (user("Hi"),), (assistant("Hello."),), (assistant("Go."),)
 
 # One row of each format, and the prompt, chosen and rejected it stands for.
-EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text, Text]]] = {
+EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text | None, Text | None]]] = {
     "preference": ({"prompt": "2+2 = ", "chosen": "4", "rejected": "5 "}, ("2+2 = ", "4", "5 ")),
     "dialogue": (
         {"chosen": f"{HELLO} Hello.\n\n", "rejected": f"{HELLO} Go away."},
@@ -124,6 +125,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text, Text]]] = {
         {"system": "S", "prompt": "Hi", "completions": ["Go.", "Hello."], "scores": [1, 2]},
         ((Message("system", "S"), *ASKED), HELLOS, GOES),
     ),
+    "labelled": ({"prompt": "2+2 = ", "completion": "4", "label": True}, ("2+2 = ", "4", None)),
+    "labelled-chat": (
+        {"system": "S", "prompt": "Hi", "completion": "Go.", "label": False},
+        ((Message("system", "S"), *ASKED), None, GOES),
+    ),
     "ranked": ({"prompt": "Say: ", "completions": ["bad", "good"], "scores": [1, 2]}, ("Say: ", "good", "bad")),
 }
 
@@ -158,9 +164,17 @@ def only_pair(fields: dict[str, Any], format_name: str | None = None) -> Example
     return pair
 
 
-def texts(fields: dict[str, Any], format_name: str | None = None) -> tuple[Text, Text, Text]:
-    pair = only_pair(fields, format_name)
-    return pair.prompt, pair.chosen, pair.rejected
+def sides(example: Example) -> tuple[Text, Text | None, Text | None]:
+    """Prompt, chosen and rejected; None where there is no such completion."""
+    chosen, rejected = (
+        example.completions[example.labels.index(label)] if label in example.labels else None
+        for label in (CHOSEN, REJECTED)
+    )
+    return example.prompt, chosen, rejected
+
+
+def texts(fields: dict[str, Any], format_name: str | None = None) -> tuple[Text, Text | None, Text | None]:
+    return sides(only_pair(fields, format_name))
 
 
 def reason(fields: dict[str, Any], format_name: str) -> tuple[str, str]:
@@ -179,9 +193,9 @@ def changed(format_name: str, **fields: Any) -> dict[str, Any]:
 def test_every_format_from_every_kind_of_file(tmp_path: Path, format_name: str, file_name: str) -> None:
     fields, expected = EXAMPLES[format_name]
     (tmp_path / file_name).write_bytes(FILES[file_name]([fields | {"extra": "column"}] * 3))
-    loaded = load_examples(tmp_path / file_name, DataConfig(), HubConfig(), "train")
+    loaded = load_examples(tmp_path / file_name, DataConfig(), HubConfig(), "train", "completion")
     assert loaded.source.format == format_name and loaded.source.rows == 3 and not loaded.dropped
-    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in loaded.examples] == [expected] * 3
+    assert [sides(example) for example in loaded.examples] == [expected] * 3
     assert len({pair.id for pair in loaded.examples}) == 3
 
 

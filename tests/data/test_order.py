@@ -81,19 +81,6 @@ def test_labels_beside_ratings_do_not_order(tmp_path: Path) -> None:
     assert only(loaded) == (BETTER, WORSE) and loaded.source.unused_columns == {"labels": 1}
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "Which?", "completion": BETTER, "label": True},
-        {"prompt": "Which?", "completion": BETTER, "label": "false"},
-        {"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "x"}], "label": False},
-        {"prompt": "Which?", "response": BETTER, "kto_tag": 1},
-    ],
-)
-def test_single_labelled_answers_are_no_pairs(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert "Single labelled answers (as for KTO) are no pairs" in error(tmp_path, row)
-
-
 def test_single_answers_are_no_pairs(tmp_path: Path) -> None:
     assert "Each row has one answer" in error(tmp_path, {"prompt": "Which?", "completion": BETTER})
     assert "fit no format" in error(tmp_path, {"prompt": "Which?", "response": BETTER, "response2": WORSE})

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_data import DIALOGUES, SHARED, polite_and_rude
 
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.inspection import data_report
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError, DataError
-
-REAL_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def load(path: Path, **settings: Any) -> LoadedExamples:
@@ -201,19 +200,31 @@ def test_every_row_is_a_pair_or_dropped(rows: list[object]) -> None:
     assert loaded.source.rows == len(rows) + 1
 
 
-# Real data
-
-
-def real(name: str) -> LoadedExamples:
-    if not (REAL_DATA / name).is_file():
-        pytest.skip(f"the real data set {name} is not here")
-    return load(REAL_DATA / name)
+# Whole data sets
 
 
 def reasons(loaded: LoadedExamples) -> list[str]:
     return sorted(drop.reason for drop in loaded.dropped)
 
 
+def test_dialogues() -> None:
+    loaded = load(DIALOGUES)
+    assert loaded.source.format == "dialogue" and loaded.source.rows == 39
+    assert len(loaded.examples) == 37 and reasons(loaded) == ["empty completion", "identical completions"]
+    assert all(str(pair.prompt).endswith("\n\nAssistant:") for pair in loaded.examples)
+    assert len(loaded.notes) == 1 and loaded.notes[0].startswith("1 of 37 pairs have further turns")
+
+
+def test_instructions(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, *polite_and_rude(40)))
+    assert loaded.source.format == "instruction" and len(loaded.examples) == loaded.source.rows == 40
+
+
+def real(name: str) -> LoadedExamples:
+    return load(SHARED / name)
+
+
+@pytest.mark.shared_data
 def test_anthropic_hh() -> None:
     loaded = real("hh-harmless-base-test.jsonl.gz")
     assert loaded.source.format == "dialogue" and loaded.source.rows == 2312
@@ -222,18 +233,21 @@ def test_anthropic_hh() -> None:
     assert len(loaded.notes) == 1 and loaded.notes[0].startswith("5 of 2308 pairs have further turns")
 
 
+@pytest.mark.shared_data
 def test_polite_rude() -> None:
     loaded = real("polite-rude.json")
     assert loaded.source.format == "instruction" and loaded.source.rows == 1100
     assert len(loaded.examples) == 1094 and reasons(loaded) == ["identical completions"] * 6
 
 
+@pytest.mark.shared_data
 def test_ultrafeedback() -> None:
     loaded = real("ultrafeedback-1000.jsonl.gz")
     assert loaded.source.format == "preference" and loaded.source.rows == 1000
     assert reasons(loaded) == ["empty completion"] * 2 + ["identical completions"] * 4
 
 
+@pytest.mark.shared_data
 def test_film_reviews_are_no_pairs() -> None:
     with pytest.raises(DataError, match="`split`, `label`, `stars`, `text`"):
         real("imdb-5000.jsonl.gz")

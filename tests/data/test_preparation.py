@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+from tiltlm.data.tokens.packing import tree_size
 from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.preparation import PreparedData, ReadData, examine_data, prepare_data, read_data
 from tiltlm.data.splitting import prompt_key
-from tiltlm.data.tokens.packing import tree_size
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DataReport
+from tiltlm.runs.data_account import DataReport
 
 Row = dict[str, object]
 LONG = " yes" * 600

@@ -9,7 +9,7 @@ from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_leve
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import Tokenized
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 
 def messages(role: str, text: str) -> tuple[Message, ...]:

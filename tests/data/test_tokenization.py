@@ -1,4 +1,4 @@
-"""Tokens of pairs, with GPT-2's own tokenizer and with small ones made for the purpose."""
+"""Tokens of pairs, with a tokenizer of GPT-2's kind and with small ones made for the purpose."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, GPT2_FOLDER, byte_level, pair_tokenizer, word_level
-from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
+from own_data import SHARED, gpt2_tokenizer
+from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, byte_level, pair_tokenizer, word_level
+from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.examples import Example, Message, Text
@@ -24,10 +25,12 @@ HEADER = "\n\nAssistant:"
 
 @cache
 def gpt2() -> PreTrainedTokenizerFast:
-    if not GPT2_FOLDER.is_dir():
-        pytest.skip(f"GPT-2's vocabulary is not here: {GPT2_FOLDER}")
-    end = "<|endoftext|>"
-    return GPT2TokenizerFast.from_pretrained(GPT2_FOLDER, eos_token=end, bos_token=end, pad_token=end)
+    return gpt2_tokenizer()
+
+
+@cache
+def gpt2_itself() -> PreTrainedTokenizerFast:
+    return gpt2_tokenizer(SHARED / "gpt2-bpe")
 
 
 @cache
@@ -41,7 +44,11 @@ def with_bos() -> PreTrainedTokenizerFast:
 
 
 TOKENIZERS = {"gpt2": gpt2, "plain": plain, "with bos": with_bos}
-each_tokenizer = pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
+each_tokenizer = pytest.mark.parametrize(
+    "make",
+    [*TOKENIZERS.values(), pytest.param(gpt2_itself, marks=pytest.mark.shared_data)],
+    ids=[*TOKENIZERS, "GPT-2's own"],
+)
 
 
 def tokenized(

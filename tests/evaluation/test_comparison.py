@@ -16,7 +16,8 @@ from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison, Models, Prompt
 from tiltlm.evaluation.figures import figures
 from tiltlm.model.scorer import Scorer
-from tiltlm.runs.records import Comparison, Divergence
+from tiltlm.runs.answers import Comparison
+from tiltlm.runs.estimates import Divergence
 
 PROMPTS = [Prompt("a", "A", (1, 5, 9), True), Prompt("b", "B", (1, 7, 30, 31), True), Prompt("c", "C", (1, 8), False)]
 

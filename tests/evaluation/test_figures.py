@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from tiltlm.evaluation.figures import Figures, figures, repetition
-from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings, Divergence
+from tiltlm.evaluation.figures import figures, repetition
+from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
+from tiltlm.runs.estimates import Divergence
+from tiltlm.runs.outcomes import Figures
 from tiltlm.statistics import bootstrap_mean
 
 # Greedy answers and uncounted prompts are in no figure: this one would be noticed.
@@ -74,7 +76,7 @@ def test_the_kl_has_a_standard_error_over_prompts() -> None:
 def test_the_kl_is_that_of_the_models_themselves_and_another_is_named_by_its_temperature() -> None:
     prompts = [dataclasses.replace(prompt, plain_log_ratios=(1.0, 3.0, 5.0)) for prompt in PROMPTS]
     shown = figures(comparison(*prompts, temperature=0.8))
-    assert shown.kl == Divergence(3.0, 0.0, 9, 1.0)
+    assert shown.kl == Divergence(mean=3.0, standard_error=0.0, samples=9, temperature=1.0)
     assert shown.kl_at_temperature is not None and shown.kl_at_temperature.mean == pytest.approx(4 / 3)
     assert (shown.kl_at_temperature.samples, shown.kl_at_temperature.temperature) == (6, 0.8)
     # Files without those further answers have no KL of the models themselves, whatever else they have.

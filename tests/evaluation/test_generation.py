@@ -13,7 +13,7 @@ from tiny_runs import tiny_model
 from tiny_tokenizers import byte_level
 from transformers import PreTrainedModel
 
-from tiltlm.evaluation.generation import Answer, GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers
 
 PROMPTS = [(1, 5, 9, 5, 9), (1, 7), (1, 30, 31, 32, 33, 34, 35)]
 END = 2
@@ -77,7 +77,9 @@ def greedy_loop(model: PreTrainedModel, prompt: tuple[int, ...], most: int) -> t
     return tuple(ids[len(prompt) :])
 
 
-def generated(model: PreTrainedModel, settings: GenerationSettings, prompts: Any = PROMPTS) -> list[list[Answer]]:
+def generated(
+    model: PreTrainedModel, settings: GenerationSettings, prompts: Any = PROMPTS
+) -> list[list[GeneratedAnswer]]:
     return generate_answers(model, byte_level(), prompts, settings, frozenset({END}), torch.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,19 @@ def test_far_from_the_reference_loss_and_gradient_are_finite(objective: Objectiv
         assert losses_U.isfinite().all()
         assert rewards_N.isfinite().all()
         assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
+
+
+LIMITS = {"sigmoid": math.log(2), "ld_dpo": math.log(2), "simpo": math.log(2), "kto": 0.5, "ipo": 1.0}
+"""What a loss tends to as beta tends to 0; that of `ipo` in units of its first loss, 1 / (4 beta^2)."""
+
+
+@pytest.mark.parametrize(("name", "limit"), LIMITS.items())
+def test_without_beta_nothing_is_told_apart(name: str, limit: float) -> None:
+    objective, beta = OBJECTIVES[name], 1e-12
+    given_scored = scored(random_examples(objective.needs, 5, seed=6), objective.needs)
+    unit = 1 / (4 * beta**2) if name == "ipo" else 1.0
+    found = objective.loss(given_scored, objective.settings(beta=beta)).losses_U / unit
+    torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-9, atol=0)
 
 
 @every

@@ -6,8 +6,7 @@ import example_run
 import pytest
 
 from tiltlm.report.comparison_page import code_span, comparison_markdown, fence
-from tiltlm.runs.decoding import decode
-from tiltlm.runs.records import Comparison
+from tiltlm.runs.answers import Comparison
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ def test_a_code_span_holds_any_text_on_one_line(text: str, span: str) -> None:
 
 
 def test_prompts_and_answers_with_their_rewards() -> None:
-    page = comparison_markdown(decode(Comparison, example_run.comparison(1)), "demo")
+    page = comparison_markdown(example_run.record(Comparison, example_run.comparison(1)), "demo")
     assert page.startswith("# Before and after: `demo`\n")
     assert "one greedy answer and 2 sampled answers at temperature 0.7, at most 48 tokens long" in page
     assert "## 1. `held-out.jsonl:3`\n\n```text\n<|im_start|>user\n" in page
@@ -41,7 +40,7 @@ def test_without_rewards_and_samples() -> None:
     compared["settings"] |= {"reward": "none", "samples": 0}
     for side in ("before", "after"):
         compared["prompts"][0][side] = {"greedy": example_run.answer("```\nx", None), "samples": []}
-    page = comparison_markdown(decode(Comparison, compared | {"prompts": compared["prompts"][:1]}), "demo")
+    page = comparison_markdown(example_run.record(Comparison, compared | {"prompts": compared["prompts"][:1]}), "demo")
     assert "reward" not in page
     assert "<details>" not in page
     assert "````text\n```\nx\n````\n" in page

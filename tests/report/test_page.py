@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import example_run
 import pytest
 
 from tiltlm.report.page import render_page, with_marked_tokens, with_minus_signs, write_report
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 ATTACK = "<script>alert(1)</script>"
 # Elements that HTML itself closes.
@@ -156,6 +158,22 @@ def test_a_run_in_which_nothing_was_measured_still_renders(tmp_path: Path) -> No
     assert "Nothing was dropped." in page
     assert outline(page).open == []
     assert "No answers were compared" in (folder / "comparison.md").read_text()
+
+
+def test_a_run_of_version_0_1_is_reported_on(tmp_path: Path) -> None:
+    earlier = Path(__file__).parents[1] / "runs" / "run_of_0_1"
+    folder = Path(shutil.copytree(earlier, tmp_path / "demo"))
+    assert "with the ipo loss at beta 0.1" in " ".join(write_report(folder).read_text(encoding="utf-8").split())
+    (folder / "summary.json").unlink()
+    write_report(folder)
+    assert json.loads((folder / "summary.json").read_text())["loss_settings"]["beta"] == 0.1
+
+
+def test_objectives_have_their_settings_on_the_page(tmp_path: Path) -> None:
+    settings = {"beta": 2.0, "gamma_beta_ratio": 0.25}
+    summary = example_run.summary() | {"loss": "simpo", "loss_settings": settings}
+    text = " ".join(report(example_run.write_run(tmp_path / "demo", summary=summary)).split())
+    assert "with the simpo loss at beta 2.0, gamma_beta_ratio 0.25, on 280 preference pairs" in text
 
 
 def test_a_long_list_of_dropped_rows_is_cut(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import pytest
 
 from tiltlm.report.panels import running_mean
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
-from tiltlm.runs.decoding import decode
-from tiltlm.runs.records import EvalRow, Metrics, TrainRow
+from tiltlm.runs.rows import EvalRow, Metrics, TrainRow
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,8 +23,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def metrics(steps: int = 40, evaluated: bool = True, **changed: float) -> Metrics:
     rows = example_run.metric_rows(steps)
     return Metrics(
-        train=tuple(decode(TrainRow, row | changed) for row in rows if row["kind"] == "train"),
-        evaluations=tuple(decode(EvalRow, row) for row in rows if row["kind"] == "eval" and evaluated),
+        train=tuple(example_run.record(TrainRow, row | changed) for row in rows if row["kind"] == "train"),
+        evaluations=tuple(example_run.record(EvalRow, row) for row in rows if row["kind"] == "eval" and evaluated),
     )
 
 
@@ -57,6 +56,20 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         draw_training_metrics(broken, tmp_path / "plot.png")
         assert not any("nan" in svg.lower() for _, svg in panel_svgs(broken))
+
+
+def test_what_no_row_has_is_said_in_its_panel(tmp_path: Path) -> None:
+    sides = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
+    rows = [row | dict.fromkeys(sides) | {"accuracy_interval": None} for row in example_run.metric_rows(5)]
+    bare = Metrics(
+        train=tuple(example_run.record(TrainRow, row) for row in rows if row["kind"] == "train"),
+        evaluations=tuple(example_run.record(EvalRow, row) for row in rows if row["kind"] == "eval"),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_training_metrics(bare, tmp_path / "plot.png")
+        said = {title for title, svg in panel_svgs(bare) if "not measured" in svg}
+    assert said == {"Implicit reward margin", "Implicit rewards", "Accuracy", "Log-probabilities"}
 
 
 def test_svgs_are_valid_and_share_no_ids() -> None:

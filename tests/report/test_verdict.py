@@ -9,12 +9,11 @@ import pytest
 
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import Finding, findings, verdict
-from tiltlm.runs.decoding import decode
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
 
 
 def found(topic: str, **changed: Any) -> Finding:
-    summary = decode(Summary, example_run.summary() | changed)
+    summary = example_run.record(Summary, example_run.summary() | changed)
     (finding,) = [finding for finding in findings(summary) if finding.topic == topic]
     return finding
 
@@ -123,7 +122,37 @@ def test_falling_chosen_log_probabilities_are_explained() -> None:
     assert rising.sentence.startswith("The chosen completions became more likely: chosen +0.5 (95% interval 0.1 to")
     crossed = found("Log-probabilities", rejected_logp_change=up).sentence
     assert "became less likely: chosen -1.2" in crossed and "rejected +0.5" in crossed
-    assert found("Log-probabilities", chosen_logp_change=None).status == "not measured"
+    assert found("Log-probabilities", chosen_logp_change=None, rejected_logp_change=None).status == "not measured"
+
+
+def test_one_side_alone_has_its_log_probabilities_told() -> None:
+    chosen = found("Log-probabilities", rejected_logp_change=None)
+    assert chosen.status == "caution" and "less likely: chosen -1.2" in chosen.sentence
+    assert "rejected" not in chosen.sentence
+    rejected = found("Log-probabilities", chosen_logp_change=None)
+    assert rejected.status == "note" and "changed: rejected -4 (95% interval -5.1 to -2.9) nats" in rejected.sentence
+
+
+def test_labelled_answers_are_not_called_pairs_and_compared_with_no_chance() -> None:
+    accuracy = found("Held-out accuracy", loss="kto")
+    assert accuracy.status == "note" and "of 40 held-out examples (95% interval 60% to 79%)" in accuracy.sentence
+    assert "sign of the label" in accuracy.sentence and "than chance" not in accuracy.sentence
+    falling = found("Log-probabilities", loss="kto").sentence
+    assert "less likely too" in falling and "the margin" not in falling and "lower the learning rate" in falling
+    assert "2.1 examples per second" in found("Time and memory", loss="kto").sentence
+
+
+def test_without_a_reference_a_ranking_may_be_that_of_the_model_as_it_was() -> None:
+    worse = found("Held-out accuracy", loss="simpo", eval_accuracy=0.3, eval_accuracy_interval=[0.2, 0.42]).sentence
+    assert worse.startswith("The reward ranks chosen above rejected in 30%") and "before it was trained" in worse
+    assert (
+        "before it was trained"
+        not in found("Held-out accuracy", eval_accuracy=0.3, eval_accuracy_interval=[0.2, 0.42]).sentence
+    )
+
+
+def test_advice_names_only_settings_that_the_objective_has() -> None:
+    assert "beta" not in found("Log-probabilities", beta=None).sentence
 
 
 @pytest.mark.parametrize("mean", [-0.3, 0.3])
@@ -151,7 +180,8 @@ def test_a_negative_estimate_of_the_divergence_is_explained(error: float | None)
     kl = {"mean": -0.1, "standard_error": error, "samples": 8}
     finding = found("Distance from the reference", kl=kl)
     assert finding.status == "not shown" and "is never negative" in finding.sentence
-    (tile,) = [t for t in tiles(decode(Summary, example_run.summary() | {"kl": kl})) if t.label.startswith("KL")]
+    shown = tiles(example_run.record(Summary, example_run.summary() | {"kl": kl}))
+    (tile,) = [tile for tile in shown if tile.label.startswith("KL")]
     assert tile.value == "-0.1" and "is never negative" in tile.detail
 
 
@@ -165,7 +195,8 @@ def test_time_and_memory() -> None:
 
 def test_an_interruption_and_a_failed_check_come_first() -> None:
     failed = [{"name": "first loss is ln 2", "passed": False, "detail": "0.9 against 0.693147"}]
-    summary = decode(Summary, example_run.summary() | {"completed": False, "status": "interrupted", "checks": failed})
+    changed = {"completed": False, "status": "interrupted", "checks": failed}
+    summary = example_run.record(Summary, example_run.summary() | changed)
     assert verdict(summary)[:2] == [
         "The run was interrupted after 40 steps; what figures there are, are those of the model that was saved.",
         "The start-up check `first loss is ln 2` failed: 0.9 against 0.693147.",
@@ -173,14 +204,14 @@ def test_an_interruption_and_a_failed_check_come_first() -> None:
 
 
 def test_a_run_without_figures_says_so_and_claims_nothing() -> None:
-    results = findings(decode(Summary, example_run.unmeasured_summary()))
+    results = findings(example_run.record(Summary, example_run.unmeasured_summary()))
     assert results[0].sentence.startswith("The run was interrupted;")
     assert {finding.status for finding in results[1:]} == {"not measured"}
     assert all("not measured" in finding.sentence for finding in results[1:])
 
 
 def test_sentences_are_ascii_for_any_console() -> None:
-    assert all(sentence.isascii() for sentence in verdict(decode(Summary, example_run.summary())))
+    assert all(sentence.isascii() for sentence in verdict(example_run.record(Summary, example_run.summary())))
 
 
 def test_a_kl_at_another_temperature_is_named_so() -> None:

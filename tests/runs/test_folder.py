@@ -14,6 +14,7 @@ import pytest
 from tiltlm.config import Config
 from tiltlm.errors import RunError
 from tiltlm.runs.folder import MARKER, RunFolder, free_name, is_run, require_apart
+from tiltlm.runs.schema import SCHEMA
 
 
 def a_run(directory: Path, name: str = "demo") -> RunFolder:
@@ -120,7 +121,12 @@ def test_records_become_json(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "demo", overwrite=False)
     run.write_json("outer.json", Outer("é", Inner((1, 2), Path("a/b"))))
     text = (run.path / "outer.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"name": "é", "inner": {"values": [1, 2], "where": "a/b"}, "nothing": None}
+    assert json.loads(text) == {
+        "schema": SCHEMA,
+        "name": "é",
+        "inner": {"values": [1, 2], "where": "a/b"},
+        "nothing": None,
+    }
     assert "é" in text and text.endswith("}\n")
     run.write_json("plain.json", [1, None])
     assert json.loads((run.path / "plain.json").read_text()) == [1, None]
@@ -129,7 +135,7 @@ def test_records_become_json(tmp_path: Path) -> None:
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.create(tmp_path, "demo", overwrite=False)
     run.write_json("summary.json", {"step": 1})
-    replaced: list[tuple[str, object]] = []
+    replaced: list[tuple[int, int]] = []
     replace = os.replace
 
     def watched(source: Path, target: Path) -> None:
@@ -154,7 +160,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         run.write_json("summary.json", {"step": 2})
     monkeypatch.undo()
-    assert json.loads((run.path / "summary.json").read_text()) == {"step": 1}
+    assert json.loads((run.path / "summary.json").read_text())["step"] == 1
 
 
 # What is not a run is never removed

@@ -20,7 +20,7 @@ from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.runs.records import Check
+from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Referenced

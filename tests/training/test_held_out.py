@@ -16,7 +16,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
-from tiltlm.runs.records import Estimate, Evaluation
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.outcomes import Evaluation
 from tiltlm.training.held_out import HeldOut, evaluate_saved, share_survived
 from tiltlm.training.loop import Referenced
 

@@ -11,28 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import tyro
-
 from tiltlm import demo
+from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
 from tiltlm.config import Config, config_from_dict, load_config, option_types
-from tiltlm.config.help_texts import explain
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
-
-TRAIN_HELP = """\
-Train a language model on preference pairs with Direct Preference Optimization.
-
-usage: tiltlm train [CONFIG.toml] [--section.option value ...]
-
-CONFIG.toml holds sections and options of the same names as the flags; flags win over it. So does the config.json of
-an earlier run. Without a file and without --data.train the demo's settings are the starting point. Everything a run
-leaves behind lies in runs/NAME.
-"""
+from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
+from tiltlm.text.type_words import alternatives, takes
 
 _SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
-_HELP = frozenset({"-h", "--help"})
 _SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
 _NUMBER = re.compile(r"-[.\d]")
 _DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|xz|zst|bz2|zip))?$", re.IGNORECASE)
@@ -46,33 +35,79 @@ class Parsed:
     name_given: bool
 
 
-def parse_config(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tiltlm train") -> Config:
-    """The resolved and validated settings of a command line: a file of settings if one is named, then flags.
+def parse_config(words: Sequence[str]) -> Config:
+    """The resolved and validated settings of `tiltlm train`: a file of settings if one is named, then flags.
 
     Raises:
         ConfigError: a word is not understood, or a setting is out of range or without effect.
         SystemExit: help was asked for, and shown.
     """
-    return parse(words, description, prog).config
+    return parse(words).config
 
 
-def parse(words: Sequence[str], description: str = TRAIN_HELP, prog: str = "tiltlm train") -> Parsed:
+def parse(words: Sequence[str]) -> Parsed:
     """As `parse_config`, with what the file and the flags say of the run's name."""
-    rest = list(words)
-    named = flag_names(rest)
-    if rest and not rest[0].startswith("-"):
-        base, name_given = _read_settings(rest.pop(0))
+    file = list(words[:1]) if words and not words[0].startswith("-") else []
+    flags = words[len(file) :]
+    named = flag_names(flags)
+    if file:
+        base, name_given = _read_settings(file[0])
     else:
         base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
-    if _HELP & set(rest):
-        explain(Config)
-    else:
-        check_flags(rest, option_types(), prog)
-    config = tyro.cli(Config, args=rest, default=base, description=description, prog=prog)
-    if config.run.directory.startswith("~"):  # in a file no shell has replaced it
+    if not asks_for_help(flags):
+        check_flags(flags, option_types(), "tiltlm train")
+    return Parsed(_ready(parsed(Train, words, base).settings), name_given or "run.name" in named)
+
+
+def parse_inspect(words: Sequence[str]) -> Inspect:
+    """What `tiltlm inspect` is to look at, in what settings; as for training on those data.
+
+    Raises:
+        ConfigError: no data are named, or as for `parse_config`.
+        SystemExit: help was asked for, and shown.
+    """
+    if not asks_for_help(words):
+        if not words or words[0].startswith("-"):
+            raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
+        check_flags(words[1:], {**option_types(), "report": Path}, "tiltlm inspect")
+    arguments = parsed(Inspect, words, Config())
+    if "data.train" in flag_names(words):
+        raise ConfigError("the data to inspect are named once, as the first word: leave --data.train out.")
+    data = dataclasses.replace(arguments.settings.data, train=arguments.data)
+    settings = _ready(dataclasses.replace(arguments.settings, data=data))
+    report = arguments.report and arguments.report.expanduser()
+    # Found out before the work, not after it.
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        why = "it is a folder" if report.is_dir() else f"there is no folder {report.parent}"
+        raise ConfigError(f"--report {arguments.report} cannot be written: {why}.")
+    return Inspect(arguments.data, settings, report)
+
+
+def parse_simple(kind: type[Arguments], words: Sequence[str], options: Mapping[str, Any], positional: int) -> Arguments:
+    """The arguments of a command without settings.
+
+    options: its flags, with their types. positional: how many words may stand before them.
+
+    Raises:
+        ConfigError: a word is not understood.
+        SystemExit: help was asked for, and shown.
+    """
+    if not asks_for_help(words):
+        leading = next((place for place, word in enumerate(words) if is_flag(word)), len(words))
+        check_flags(words[min(leading, positional) :], options, f"tiltlm {kind.__name__.lower()}")
+    return parsed(kind, words)
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
+
+
+def _ready(config: Config) -> Config:
+    """The settings validated, and with a home written out where no shell has seen them: in a file."""
+    if config.run.directory.startswith("~"):
         directory = str(Path(config.run.directory).expanduser())
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
-    return Parsed(validate(config), name_given or "run.name" in named)
+    return validate(config)
 
 
 def flag_names(words: Sequence[str]) -> set[str]:
@@ -134,18 +169,20 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
         raise ConfigError(f"{flag} needs a value. `{prog} --help` says which.")
     if get_origin(hint) is dict:
         _check_names(flag, values)
-    kinds = set(get_args(hint) or (hint,)) if get_origin(hint) is not Literal else set()
+    kinds = alternatives(hint)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     for value in values:
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            near = nearest_value(option, value, get_args(hint))
-            meant = f" Did you mean `{near}`?" if near else ""
-            choices = ", ".join(get_args(hint))
-            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {choices}.{meant}")
         if type(None) in kinds and value == "None":
             continue
-        for kind, words in ((int, "a whole number"), (float, "a number")):
-            if kind in kinds and not _reads_as(kind, value):
-                raise ConfigError(f"{flag} is {words}, not `{value}`.")
+        if choices and value not in choices:
+            near = nearest_value(option, value, choices)
+            meant = f" Did you mean `{near}`?" if near else ""
+            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {', '.join(choices)}.{meant}")
+        if bool in kinds and value not in ("True", "False"):
+            raise ConfigError(f"{flag} is True or False, not `{value}`.")
+        number = next((kind for kind in (float, int) if kind in kinds), None)
+        if number is not None and not _reads_as(number, value):
+            raise ConfigError(f"{flag} is {takes(number)}, not `{value}`.")
 
 
 def _check_names(flag: str, values: Sequence[str]) -> None:
@@ -214,16 +251,22 @@ def _settings_in_json(path: Path) -> Config | None:
         table = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(table, dict) or not table or not table.keys() <= _SECTIONS:
+    if not isinstance(table, dict):
+        return None
+    version = table.pop(SCHEMA_KEY, None)
+    if not table or not table.keys() <= _SECTIONS:
         return None
     if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
         return None
     try:
+        require_known(version if isinstance(version, int) else None)
         config = config_from_dict(table)
-    except ConfigError as error:
+        # What its objective had by default is no choice of the user's: `--loss.name` may name another.
+        loss = config.loss.without_defaults()
+    except (ConfigError, NewerSchemaError) as error:
         raise ConfigError(f"{path}: {error}") from error
     # That run was told to replace another; nobody has told this one.
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False), loss=loss)
 
 
 def _looks_like_data(word: str) -> str:

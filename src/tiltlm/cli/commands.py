@@ -1,22 +1,18 @@
-"""The commands."""
+"""The commands: what each does with its arguments; errors in a line, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-import tyro
 
 from tiltlm import __version__
-from tiltlm.cli.command_line import check_flags, is_flag, parse, parse_config
+from tiltlm.cli.arguments import Cache, Cleared, Compare, Report, show_help
+from tiltlm.cli.command_line import parse, parse_inspect, parse_simple
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.output import WatchedOutput, watched_output
-from tiltlm.config.help_texts import explain
 from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.runs.folder import free_name
@@ -24,59 +20,9 @@ from tiltlm.storage.cache import cache_folder
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
-USAGE = """\
-usage: tiltlm COMMAND ...
-
-  tiltlm train [CONFIG.toml] [--section.option value ...]   read, train, compare, report; no arguments: the demo
-  tiltlm compare [RUN] [--prompt TEXT ...]                  answers before and after training, side by side
-  tiltlm report RUN                                         rebuild the pictures and the page from the run's files
-  tiltlm inspect DATA [--section.option value ...]          what is in my data, before I train
-  tiltlm cache [--clear reference|models|all]               what is kept between runs, where, and how large
-
-Each command explains itself: tiltlm COMMAND --help
-"""
-
-INSPECT_HELP = """\
-Show what is in preference data, before training on it.
-
-usage: tiltlm inspect DATA [--section.option value ...]
-
-DATA is a file, a folder or a hub dataset id. The options are those of `tiltlm train`; --model.path names the model
-whose tokenizer counts, --report FILE.json keeps the whole account.
-"""
-
-Arguments = TypeVar("Arguments")
-
 RUNS = Path("runs")
 CLOSED_PIPE = 141
 """The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
-
-
-@dataclass(frozen=True)
-class CompareArguments:
-    """Answers before and after training, side by side: those recorded, or new ones to prompts of your own."""
-
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """The run's folder; the newest run in runs/ that can be compared if none is given."""
-    prompt: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
-    """Prompts to answer now; may be given several times. Written as the training data was: as a chat if it was
-    chats, else verbatim."""
-
-
-@dataclass(frozen=True)
-class ReportArguments:
-    """Rebuild training_metrics.png, comparison.md and report.html from the files of a run."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run's folder."""
-
-
-@dataclass(frozen=True)
-class CacheArguments:
-    """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
-
-    clear: Literal["reference", "models", "all"] | None = None
-    """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +51,8 @@ def _run(words: list[str], output: WatchedOutput) -> int:
         print(__version__)
         return 0
     if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="", file=sys.stdout if words else sys.stderr)
+        with contextlib.nullcontext() if words else contextlib.redirect_stdout(sys.stderr):
+            show_help()
         return 0 if words else 2
     command = COMMANDS.get(words[0])
     if command is None:
@@ -167,7 +114,7 @@ def _train(words: Sequence[str]) -> int:
 
 
 def _compare(words: Sequence[str]) -> int:
-    arguments = _simple(CompareArguments, words, {"prompt": tuple[str, ...]}, "tiltlm compare", positional=1)
+    arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...]}, positional=1)
     prompts = [prompt for given in arguments.prompt for prompt in given]
     if not prompts and "--prompt" in words:
         raise ConfigError("--prompt needs a text: the prompt to answer.")
@@ -176,7 +123,7 @@ def _compare(words: Sequence[str]) -> int:
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.cli.compare_command import compare_run
     from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.runs.reading import newest_comparable
+    from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
     compare_run(_existing(run), prompts, ConsoleReporter())
@@ -186,7 +133,7 @@ def _compare(words: Sequence[str]) -> int:
 def _report(words: Sequence[str]) -> int:
     if not words:
         raise ConfigError("name the run to report on: tiltlm report runs/NAME.")
-    arguments = _simple(ReportArguments, words, {}, "tiltlm report", positional=1)
+    arguments = parse_simple(Report, words, {}, positional=1)
     from tiltlm.report.page import write_report
 
     print(visible(f"rebuilt {write_report(_existing(arguments.run))}"))
@@ -194,8 +141,7 @@ def _report(words: Sequence[str]) -> int:
 
 
 def _cache(words: Sequence[str]) -> int:
-    clear = Literal["reference", "models", "all"]
-    arguments = _simple(CacheArguments, words, {"clear": clear}, "tiltlm cache", positional=0)
+    arguments = parse_simple(Cache, words, {"clear": Cleared}, positional=0)
     from tiltlm.storage.cache_contents import clear_cache, describe_cache
 
     for line in clear_cache(cache_folder(), arguments.clear) if arguments.clear else describe_cache(cache_folder()):
@@ -204,32 +150,15 @@ def _cache(words: Sequence[str]) -> int:
 
 
 def _inspect(words: Sequence[str]) -> int:
-    rest = list(words)
-    data = [rest.pop(0)] if rest and not rest[0].startswith("-") else []
-    if not data and not {"-h", "--help"} & set(rest):
-        raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
-    rest, report_file = _take_report(rest)
-    config = parse_config(["--data.train", *(data or ["demo"]), *rest], INSPECT_HELP, "tiltlm inspect")
+    arguments = parse_inspect(words)
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.inspect_command import inspect_data
     from tiltlm.pipeline.preflight import prepare_model
 
     reporter = ConsoleReporter()
-    prepare_model(config, reporter)
-    inspect_data(config, report_file, reporter)
+    prepare_model(arguments.settings, reporter)
+    inspect_data(arguments.settings, arguments.report, reporter)
     return 0
-
-
-def _simple(
-    kind: type[Arguments], words: Sequence[str], options: Mapping[str, Any], prog: str, positional: int
-) -> Arguments:
-    """The arguments of a command with few; mistakes are said in a line."""
-    if {"-h", "--help"} & set(words):
-        explain(kind)
-    else:
-        leading = next((place for place, word in enumerate(words) if is_flag(word)), len(words))
-        check_flags(words[min(leading, positional) :], options, prog)
-    return tyro.cli(kind, args=list(words), prog=prog)
 
 
 def _existing(run: Path) -> Path:
@@ -244,30 +173,6 @@ def _is_folder(text: str) -> bool:
         return Path(text).is_dir()
     except (OSError, ValueError):  # too long for a name, or with a character that none may have
         return False
-
-
-def _take_report(words: list[str]) -> tuple[list[str], Path | None]:
-    """Splits `--report FILE` off a command line: it is no setting of a run.
-
-    Raises:
-        ConfigError: no file is named, or it cannot be one.
-    """
-    rest = [word for word in words if not word.startswith("--report=")]
-    files = [word.removeprefix("--report=") for word in words if word.startswith("--report=")]
-    if "--report" in rest:
-        at = rest.index("--report")
-        files += rest[at + 1 : at + 2]
-        del rest[at : at + 2]
-        if not files or files[-1].startswith("-"):
-            raise ConfigError("--report needs a file to write to.")
-    if not files:
-        return rest, None
-    file = Path(files[-1]).expanduser()
-    # Found out before the work, not after it.
-    if file.is_dir() or not file.parent.is_dir():
-        why = "it is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-        raise ConfigError(f"--report {files[-1]} cannot be written: {why}.")
-    return rest, file
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -11,8 +11,8 @@ from rich.table import Column, Table
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.errors import RunError
 from tiltlm.pipeline.assess import ask_models
-from tiltlm.runs.reading import read_run
-from tiltlm.runs.records import Answer, Comparison
+from tiltlm.runs.answers import Answer, Comparison
+from tiltlm.runs.run_files import read_run
 from tiltlm.text.visible import shortened
 
 _NARROW = 100

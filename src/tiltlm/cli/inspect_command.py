@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,9 +15,10 @@ from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
-from tiltlm.runs.records import DataReport, Example, Lengths, Split
+from tiltlm.runs.data_account import DataReport, Lengths, ShownExample, Split
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
@@ -31,11 +33,11 @@ def inspect_data(config: Config, report_file: Path | None, reporter: ConsoleRepo
         TiltlmError: the data or the model's tokenizer cannot be had, or no pair can be used.
     """
     setup = set_up(config)
-    read = read_data(config)
-    with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "pairs") as advance:
+    read = read_data(config, OBJECTIVES[config.loss.name].needs)
+    with reporter.progress("tokenizing", len(read.train) + len(read.held_out), f"{read.noun}s") as advance:
         data, problem = examine_data(read, setup.tokenizer, advance)
     report = data.report
-    _show(report, reporter)
+    _show(report, read.noun, reporter)
     if report_file is not None:
         report_file.write_text(
             json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace"
@@ -48,13 +50,13 @@ def inspect_data(config: Config, report_file: Path | None, reporter: ConsoleRepo
     return report
 
 
-def _show(report: DataReport, reporter: ConsoleReporter) -> None:
+def _show(report: DataReport, noun: str, reporter: ConsoleReporter) -> None:
     for source in report.sources:
-        reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} pairs")
+        reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} {noun}s")
         reporter.say(f"  read as `{source.format}`: {source.format_why}")
     table = Table("", "training", "held out")
     splits = [report.train, report.eval]
-    for name, row in _ROWS.items():
+    for name, row in {f"{noun}s": _number, **_ROWS}.items():
         table.add_row(name, *(row(split) if split is not None else "" for split in splits))
     reporter.console.print(table)
     dropped = report.dropped
@@ -69,11 +71,11 @@ def _show(report: DataReport, reporter: ConsoleReporter) -> None:
         _show_example(example, reporter)
 
 
-def _show_example(example: Example, reporter: ConsoleReporter) -> None:
-    """The tokens of both sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
+def _show_example(example: ShownExample, reporter: ConsoleReporter) -> None:
+    """The tokens of its sequences as text; what is scored stands reversed or, without a terminal, in brackets."""
     terminal = reporter.console.is_terminal
     begin, end, how = ("", "", "reversed") if terminal else ("[[", "]]", "in [[double brackets]]")
-    reporter.console.print(f"\n[bold]The first pair, {escape(example.id)}, as the model sees it[/bold]")
+    reporter.console.print(f"\n[bold]The first example, {escape(example.id)}, as the model sees it[/bold]")
     if example.prompt_tokens_cut:
         reporter.say(f"Its prompt lost {count(example.prompt_tokens_cut, 'token')} to fit data.max_length.")
     other = example.prompt if example.rejected_prompt is None else example.rejected_prompt
@@ -82,6 +84,8 @@ def _show_example(example: Example, reporter: ConsoleReporter) -> None:
         ("rejected", other, example.rejected, example.rejected_tokens_cut),
     )
     for side, prompt, completion, cut in sides:
+        if completion is None:
+            continue
         missing = f" ... {count(cut, 'token')} cut" if cut else ""
         # Through the console, which may have its own way with what it is given to show.
         shown = [reporter.console.render_str(escape(text)) for text in (prompt, f"{begin}{completion}{end}")]
@@ -101,13 +105,16 @@ def _saving(split: Split) -> str:
     return f"{split.tokens_laid_out:,} instead of {split.tokens_without_sharing:,}"
 
 
-_ROWS = {
-    "pairs": lambda split: f"{split.pairs:,}",
+def _number(split: Split) -> str:
+    return f"{split.pairs:,}"
+
+
+_ROWS: dict[str, Callable[[Split], str]] = {
     "different prompts": lambda split: f"{split.prompts:,}",
     "prompt tokens (mean / median / max)": lambda split: _lengths(split.prompt_tokens),
     "chosen tokens": lambda split: _lengths(split.chosen_tokens),
     "rejected tokens": lambda split: _lengths(split.rejected_tokens),
-    "chosen is longer": lambda split: f"{100 * (split.chosen_longer or 0):.0f}%",
+    "chosen is longer": lambda split: "" if split.chosen_longer is None else f"{100 * split.chosen_longer:.0f}%",
     "prompts cut to fit": lambda split: f"{split.prompts_cut:,}",
     "completions cut to fit": lambda split: f"{split.completions_cut or 0:,}",
     "tokens after sharing prompts": _saving,

@@ -1,22 +1,19 @@
 """Every setting: its type, default, help, range and effect."""
 
+from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import (
     ComparisonConfig,
     Config,
     DataConfig,
     Format,
     HubConfig,
-    LossConfig,
     ModelConfig,
     Precision,
     RunConfig,
     SaveDtype,
     TrainingConfig,
-    config_from_dict,
-    load_config,
-    option_names,
-    option_types,
 )
+from tiltlm.config.tables import config_from_dict, load_config, option_names, option_types, settings_table
 
 __all__ = [
     "ComparisonConfig",
@@ -34,4 +31,5 @@ __all__ = [
     "load_config",
     "option_names",
     "option_types",
+    "settings_table",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
 import tyro
+from pydantic import AfterValidator
 
 # The names of columns that formats know, to which `data.columns` maps other ones.
 COLUMNS = (
@@ -26,6 +28,7 @@ COLUMNS = (
     "rejected_messages",
     "preferred_output",
     "non_preferred_output",
+    "completion",
     "completions",
     "responses",
     "answers",
@@ -41,6 +44,7 @@ COLUMNS = (
     "best_index",
     "human_ref_A",
     "human_ref_B",
+    "label",
     "labels",
     "response_0",
     "response_1",
@@ -72,8 +76,23 @@ def _named_columns(words: list[str]) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in (word.partition("=") for word in words)}
 
 
+def _of_ours(names: dict[str, str]) -> dict[str, str]:
+    """The table itself.
+
+    Raises:
+        ValueError: it maps to a column that no format knows.
+    """
+    for ours in names:
+        if ours not in COLUMNS:
+            near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
+            hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."
+            raise ValueError(f"maps to our columns, and `{ours}` is none of them. {hint}")
+    return names
+
+
 ColumnNames = Annotated[
     dict[str, str],
+    AfterValidator(_of_ours),
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="OURS=THEIRS ...",

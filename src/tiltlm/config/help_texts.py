@@ -10,16 +10,12 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 
-def option_texts(kind: type) -> dict[str, str]:
-    """The text below each field of a dataclass, on one line."""
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(node, ast.ClassDef)
-    texts = {}
-    for option, text in zip(node.body, node.body[1:], strict=False):
-        if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name):
-            assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), option.target.id
-            texts[option.target.id] = " ".join(str(text.value.value).split())
-    return texts
+def option_texts(kind: Any) -> dict[str, str]:
+    """The text of each field of a dataclass, on one line: as it was declared, or else from below it in the source."""
+    declared = getattr(kind, "__pydantic_fields__", {})
+    written = {} if declared else _texts_below(kind)
+    texts = {name: field.description or "" for name, field in declared.items()} | written
+    return {name: " ".join(text.split()) for name, text in texts.items()}
 
 
 def explain(kind: Any) -> None:
@@ -32,3 +28,14 @@ def explain(kind: Any) -> None:
         texts = option_texts(section)
         for field in dataclasses.fields(section):
             field.metadata = MappingProxyType({**field.metadata, "help": texts[field.name]})
+
+
+def _texts_below(kind: Any) -> dict[str, str]:
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(node, ast.ClassDef)
+    texts = {}
+    for option, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(option, ast.AnnAssign) and isinstance(option.target, ast.Name):
+            assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), option.target.id
+            texts[option.target.id] = str(text.value.value)
+    return texts

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from tiltlm.objectives import ALIASES
 
 # Options as TRL, transformers, LLaMA-Factory and others call them, in lower case with underscores.
 OPTIONS = {
@@ -125,8 +127,8 @@ NOTES = {
 }
 
 # Values of an option as others call them.
-VALUES = {
-    "loss.name": {"dpo": "sigmoid", "logistic": "sigmoid", "cdpo": "sigmoid", "robust": "sigmoid"},
+VALUES: dict[str, Mapping[str, str]] = {
+    "loss.name": ALIASES,
     "training.optimizer": {"adam": "adamw", "adamw_torch": "adamw", "adamw_hf": "adamw", "rms": "rmsprop"},
     "training.schedule": {"constant_with_warmup": "constant", "none": "constant", "cos": "cosine"},
     "model.precision": {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp16": "bfloat16"},
@@ -162,11 +164,18 @@ def nearest_options(name: str, options: Sequence[str]) -> list[str]:
         return spelt
     if OPTIONS.get(last) in options:
         return [OPTIONS[last]]
+    if begun := begun_with(last, [option.rpartition(".")[2] for option in options]):
+        return [option for option in options if option.rpartition(".")[2] in begun]
     whole = _close(plain, options)
     if whole is not None:
         return [whole]
     part = _close(last, [option.rpartition(".")[2] for option in options])
     return [option for option in options if option.rpartition(".")[2] == part] if part else []
+
+
+def begun_with(word: str, known: Sequence[str]) -> list[str]:
+    """The known names of several words whose first words are the one given: `gamma` of `gamma_beta_ratio`."""
+    return [name for name in known if len(word) > 2 and name.startswith(f"{word}_")]
 
 
 def note_on(name: str) -> str | None:

@@ -1,93 +1,31 @@
-"""Settings that are out of range, or that would have no effect, are refused before anything is done."""
+"""Settings that would have no effect beside others, or that contradict them, are refused before anything is done."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from pathlib import Path
 
-from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
-LONGEST_NAME = 200
-"""Bytes of a run's name: file systems allow 255, and temporary folders have longer names."""
-
 
 def validate(config: Config) -> Config:
-    """Returns the configuration unchanged, or says which option is out of range or has no effect.
+    """Returns the configuration unchanged, or says which option has no effect or contradicts another.
+
+    Each option's own range is checked where it is declared.
 
     Raises:
         ConfigError: naming the option and how to mend it.
     """
-    _require_ranges(config)
     _require_effects(config)
     return config
 
 
-def _require_ranges(config: Config) -> None:
-    loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
-    _require(0 < loss.beta < math.inf, "loss.beta must be above 0 and finite; 0.1 is the paper's.")
-    _require(0 <= loss.label_smoothing < 0.5, "loss.label_smoothing must be at least 0 and below 0.5.")
-    positive = {
-        "training.epochs": training.epochs,
-        "training.batch_pairs": training.batch_pairs,
-        "training.micro_batch_tokens": training.micro_batch_tokens,
-        "training.learning_rate": training.learning_rate,
-        "data.max_length": data.max_length,
-        "comparison.max_new_tokens": comparison.max_new_tokens,
-        "comparison.temperature": comparison.temperature,
-    }
-    optional = {
-        "training.max_steps": training.max_steps,
-        "data.max_train_pairs": data.max_train_pairs,
-        "data.max_eval_pairs": data.max_eval_pairs,
-        "data.max_prompt_length": data.max_prompt_length,
-    }
-    positive |= {name: value for name, value in optional.items() if value is not None}
-    for name, value in positive.items():
-        _require(0 < value < math.inf, f"{name} must be above 0 and finite, not {value}.")
-    not_negative = {
-        "training.weight_decay": training.weight_decay,
-        "training.warmup_steps": training.warmup_steps,
-        "training.gradient_clip": training.gradient_clip,
-        "training.eval_every": training.eval_every,
-        "comparison.prompts": comparison.prompts,
-        "comparison.samples": comparison.samples,
-        "run.seed": config.run.seed,
-    }
-    for name, value in not_negative.items():
-        _require(value >= 0, f"{name} must not be negative, and is {value}.")
+def _require_effects(config: Config) -> None:
+    training, data, comparison = config.training, config.data, config.comparison
+    config.loss.require_effect()
     _require(
         data.max_prompt_length is None or data.max_prompt_length < data.max_length,
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
-    )
-    _require(0 < data.eval_fraction < 1, f"data.eval_fraction must be between 0 and 1, not {data.eval_fraction}.")
-    places = {
-        "run.directory": config.run.directory,
-        "model.path": config.model.path,
-        "model.reference": config.model.reference,
-        "data.train": data.train,
-        "data.eval": data.eval,
-        "hub.folder": config.hub.folder,
-    }
-    for name, place in places.items():
-        _require(place is None or bool(place.strip()), f"{name} is empty: name something, or leave it out.")
-        _require(place is None or "\0" not in place, f"{name} holds a character that no name may have.")
-    for ours in data.columns:
-        near = difflib.get_close_matches(ours, COLUMNS, n=1, cutoff=0.6)
-        hint = f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join(COLUMNS)}."
-        _require(ours in COLUMNS, f"data.columns maps to our columns, and `{ours}` is none of them. {hint}")
-    name_is_folder = config.run.name and config.run.name not in (".", "..") and not set(config.run.name) & set("/\\")
-    name_is_folder = name_is_folder and config.run.name.isprintable() and len(config.run.name.encode()) <= LONGEST_NAME
-    _require(bool(name_is_folder), f"run.name must be a folder name, not `{config.run.name}`.")
-
-
-def _require_effects(config: Config) -> None:
-    loss, training, data, comparison = config.loss, config.training, config.data, config.comparison
-    _require(
-        loss.name == "sigmoid" or loss.label_smoothing == 0,
-        f"loss.label_smoothing has no effect on the loss `{loss.name}`: remove it, or set loss.name to `sigmoid`.",
     )
     _require(
         training.optimizer == "adamw" or training.weight_decay == 0,

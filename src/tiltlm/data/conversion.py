@@ -1,9 +1,9 @@
-"""From a name in the configuration to examples, with an account of every row."""
+"""From a source of rows to examples, with an account of every row."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -12,36 +12,21 @@ from typing import Literal
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.files.rows import Row
-from tiltlm.data.files.sources import open_source
+from tiltlm.data.files.sources import given_name, given_source, open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.notes import notes_on, notes_on_rows
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.objectives.interface import Unit
+from tiltlm.runs.data_account import DroppedRow, Source
 
 Role = Literal["train", "eval"]
+GivenRows = Iterable[Mapping[str, object]]
 
 # Rows by which a format is recognised.
 _SAMPLE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class SourceReport:
-    """Where examples came from: the name given, what for, the format and why, how many rows, the local files.
-
-    unused_columns: columns, and keys within columns, that went into no example, and in how many rows they hold
-        something.
-    """
-
-    name: str
-    role: Role
-    format: str
-    format_why: str
-    rows: int
-    files: tuple[str, ...]
-    unused_columns: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +35,40 @@ class LoadedExamples:
 
     examples: list[Example]
     dropped: list[DroppedRow]
-    source: SourceReport
+    source: Source
     notes: list[str]
 
 
-def load_examples(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role) -> LoadedExamples:
-    """Reads all examples that `spec` names: a file, a folder or a hub dataset. Every row ends in one or as dropped.
+def load_examples(
+    source: str | Path | GivenRows, data: DataConfig, hub: HubConfig, role: Role, unit: Unit = "pair"
+) -> LoadedExamples:
+    """Reads all examples of a source. Every row ends in at least one or as dropped.
 
+    source: the name of a file, a folder or a hub dataset; or rows as dicts, such as a list or a `datasets.Dataset`.
     role: whether `train_split` or `eval_split` is read, and which option messages name.
+    unit: what the objective learns from; rows of single labelled completions are refused where it is pairs.
 
     Raises:
         DataError: nothing is found, its format is not known, or no row of it can be used.
         ConfigError: an option is set that has no effect on this data.
     """
-    name = str(spec)
-    _require_effect(name, data, role)
-    split = data.train_split if role == "train" else data.eval_split
-    source = open_source(name, split, data.subset, hub.folder, option=f"data.{role}")
-    sample = list(islice(source.rows, _SAMPLE))
+    name = str(source) if isinstance(source, str | Path) else given_name(source)
+    _require_effect(source, data, role)
+    if isinstance(source, str | Path):
+        split = data.train_split if role == "train" else data.eval_split
+        opened = open_source(name, split, data.subset, hub.folder, option=f"data.{role}")
+    else:
+        opened = given_source(source)
+    sample = list(islice(opened.rows, _SAMPLE))
     readable = [row for row in sample if isinstance(row, Row)]
     elsewhere = role == "eval" and are_ours(readable, data.columns)
     rename = renaming(readable, {} if elsewhere else data.columns)
     try:
-        format_name, why = _format_of(sample, [rename(row) for row in readable], name, data)
+        format_name, why = _format_of(sample, [rename(row) for row in readable], name, data, unit)
     except DataError:
         require_found(rename, readable, name)
         raise
-    result = _convert_all(chain(sample, source.rows), rename, conversion(format_name, data.ranked_pairs))
+    result = _convert_all(chain(sample, opened.rows), rename, conversion(format_name, data.ranked_pairs, unit))
     require_found(rename, readable, name)
     if not result.examples:
         raise DataError(
@@ -86,32 +78,45 @@ def load_examples(spec: str | Path, data: DataConfig, hub: HubConfig, role: Role
         why += f"; {details}"
     if rename.paths:
         why += f"; {rename.words()}"
-    report = SourceReport(name, role, format_name, why, result.rows, source.files, dict(result.unused.most_common()))
+    unused = dict(result.unused.most_common())
+    report = Source(
+        role=role,
+        name=name,
+        format=format_name,
+        format_why=why,
+        rows=result.rows,
+        pairs=len(result.examples),
+        files=opened.files,
+        unused_columns=unused,
+    )
     if elsewhere:
-        source.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
-    notes = [*source.notes, *notes_on_rows(report.unused_columns, result.remarks), *notes_on(result.examples)]
+        opened.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
+    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *notes_on(result.examples, unit)]
     return LoadedExamples(result.examples, result.dropped, report, notes)
 
 
-def _require_effect(name: str, data: DataConfig, role: Role) -> None:
-    """A split or subset says nothing about a single file: an error, unless the subset serves the other source."""
-    path = Path(name).expanduser()
-    if not path.is_file():
-        return
+def _require_effect(source: str | Path | GivenRows, data: DataConfig, role: Role) -> None:
+    """A split or subset says nothing about a file or rows: an error, unless the subset serves the other source."""
+    what = "rows in memory"
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        what = f"the file {path.name}"
+        if not path.is_file():
+            return
     option, split, default = (
         ("train_split", data.train_split, DataConfig.train_split)
         if role == "train"
         else ("eval_split", data.eval_split, DataConfig.eval_split)
     )
     if split != default:
-        raise ConfigError(f"data.{option} has no effect on the file {path.name}: remove it.")
+        raise ConfigError(f"data.{option} has no effect on {what}: remove it.")
     other = data.eval if role == "train" else data.train
     if data.subset is not None and (other is None or Path(other).expanduser().is_file()):
-        raise ConfigError(f"data.subset has no effect on the file {path.name}: remove it.")
+        raise ConfigError(f"data.subset has no effect on {what}: remove it.")
 
 
 def _format_of(
-    sample: Sequence[Row | DroppedRow], readable: Sequence[Row], name: str, data: DataConfig
+    sample: Sequence[Row | DroppedRow], readable: Sequence[Row], name: str, data: DataConfig, unit: Unit
 ) -> tuple[str, str]:
     if not sample:
         raise DataError(f"{name} holds no rows.")
@@ -121,7 +126,7 @@ def _format_of(
     if data.format != "auto":
         return data.format, "set by data.format"
     try:
-        return recognise_format(readable)
+        return recognise_format(readable, unit)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
 

@@ -13,8 +13,7 @@ from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.objectives.interface import CHOSEN, REJECTED
-from tiltlm.runs import records
-from tiltlm.runs.records import DataReport, Dropped, DroppedRow, Lengths, Remark, Source, Split
+from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Split
 
 EXAMPLES = 3
 
@@ -42,7 +41,7 @@ def data_report(
     rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
     texts = [example.prompt for part in loaded for example in part.examples]
     return DataReport(
-        sources=tuple(_source(part) for part in loaded),
+        sources=tuple(part.source for part in loaded),
         train=_split(train),
         eval=_split(held_out) if held_out is not None else None,
         dropped=Dropped(
@@ -57,17 +56,22 @@ def data_report(
     )
 
 
-def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> records.Example:
-    (prompt, chosen), (other, rejected) = (_texts(one, decode) for one in (example.chosen, example.rejected))
-    return records.Example(
+def _shown(example: TokenizedExample, decode: Callable[[Sequence[int]], str]) -> ShownExample:
+    chosen, rejected = (
+        example.sequences[example.labels.index(label)] if label in example.labels else None
+        for label in (CHOSEN, REJECTED)
+    )
+    sides = [(*_texts(one, decode), one.tokens_cut) if one is not None else None for one in (chosen, rejected)]
+    first = next(side for side in sides if side is not None)
+    return ShownExample(
         example.id,
-        prompt,
-        chosen,
-        rejected,
-        rejected_prompt=None if other == prompt else other,
+        first[0],
+        chosen=sides[0][1] if sides[0] else None,
+        rejected=sides[1][1] if sides[1] else None,
+        rejected_prompt=None if sides[1] is None or sides[1][0] == first[0] else sides[1][0],
         prompt_tokens_cut=example.prompt_tokens_cut,
-        chosen_tokens_cut=example.chosen.tokens_cut,
-        rejected_tokens_cut=example.rejected.tokens_cut,
+        chosen_tokens_cut=sides[0][2] if sides[0] else None,
+        rejected_tokens_cut=sides[1][2] if sides[1] else None,
     )
 
 
@@ -78,20 +82,6 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
     if whole.startswith(prompt):
         return prompt, whole[len(prompt) :]
     return prompt, decode(ids[sequence.first_scored :])
-
-
-def _source(part: LoadedExamples) -> Source:
-    report = part.source
-    return Source(
-        report.role,
-        report.name,
-        report.format,
-        report.format_why,
-        report.rows,
-        len(part.examples),
-        report.files,
-        report.unused_columns,
-    )
 
 
 def _split(part: Tokenized) -> Split:

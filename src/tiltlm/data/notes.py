@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.formats.layouts import ASSISTANT_HEADER, USER_HEADER
 from tiltlm.data.formats.notation import decoded
-from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
 
 # Rows named in a note; their number is always given.
 _NAMED = 3
@@ -48,8 +48,12 @@ def _context_note(name: str, count: int) -> str:
     return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
 
 
-def notes_on(examples: Sequence[Example]) -> list[str]:
-    """What is unusual about examples."""
+def notes_on(examples: Sequence[Example], unit: Unit = "pair") -> list[str]:
+    """What is unusual about examples.
+
+    unit: what the objective learns from.
+    """
+    noun = "pair" if unit == "pair" else "example"
     seen: set[tuple[Text, str | None, frozenset[tuple[Text, int]]]] = set()
     repeated = contradictory = 0
     for example in examples:
@@ -58,15 +62,18 @@ def notes_on(examples: Sequence[Example]) -> list[str]:
         repeated += (example.prompt, example.tools, frozenset(said)) in seen
         contradictory += (example.prompt, example.tools, turned) in seen
         seen.add((example.prompt, example.tools, frozenset(said)))
+    opposite = "prefer what an earlier pair of the same prompt rejects. They are kept."
+    if unit == "completion":
+        opposite = "give a completion the other label than an earlier example of the same prompt. They are kept."
     counted = {
-        "repeat an earlier pair exactly. They are kept.": repeated,
-        "prefer what an earlier pair of the same prompt rejects. They are kept.": contradictory,
+        f"repeat an earlier {noun} exactly. They are kept.": repeated,
+        opposite: contradictory,
     }
-    notes = [f"{count} of {len(examples)} pairs {what}" for what, count in counted.items() if count]
+    notes = [f"{count} of {len(examples)} {noun}s {what}" for what, count in counted.items() if count]
     for what, holds in _NOTED.items():
         ids = [example.id for example in examples if holds(example)]
         if ids:
-            notes.append(f"{len(ids)} of {len(examples)} pairs {what} First: {_first(ids)}.")
+            notes.append(f"{len(ids)} of {len(examples)} {noun}s {what} First: {_first(ids)}.")
     return notes
 
 
@@ -89,9 +96,14 @@ def _goes_on(completion: Text) -> bool:
 
 
 def _repeats_prompt(example: Example) -> tuple[bool, bool]:
-    """Whether a chosen and a rejected completion begin with the prompt, or with what its last turn says."""
+    """Whether a chosen and a rejected completion begin with the prompt, or with what its last turn says.
+
+    Of what is no pair both or neither: nothing stands beside it to be told from.
+    """
     prompt = _last_words(example.prompt).strip()
     repeat = [bool(prompt) and _first_words(text).lstrip().startswith(prompt) for text in example.completions]
+    if not example.is_pair:
+        return any(repeat), any(repeat)
     chosen, rejected = (
         any(does for does, label in zip(repeat, example.labels, strict=True) if label == wanted)
         for wanted in (CHOSEN, REJECTED)

@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 
 from tiltlm import demo
 from tiltlm.config import Config, DataConfig
-from tiltlm.data.conversion import LoadedExamples, Role, load_examples
+from tiltlm.data.conversion import GivenRows, LoadedExamples, Role, load_examples
 from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
 from tiltlm.data.splitting import draw_split, drawing_order, example_key, without_leaks
+from tiltlm.data.tokens.mismatched import with_mismatched
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DataReport, DroppedRow
+from tiltlm.objectives.interface import Needs, Unit
+from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
+PAIRS = Needs()
 Advance = Callable[[int], None]
 
 
@@ -36,6 +39,12 @@ class ReadData:
     dropped: list[DroppedRow]
     data: DataConfig
     seed: int
+    needs: Needs
+
+    @property
+    def noun(self) -> str:
+        """What an example is called in messages."""
+        return "pair" if self.needs.unit == "pair" else "example"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +57,33 @@ class PreparedData:
     report: DataReport
 
 
-def read_data(config: Config) -> ReadData:
+def read_data(
+    config: Config, needs: Needs = PAIRS, train: GivenRows | None = None, eval: GivenRows | None = None
+) -> ReadData:
     """Reads training and held-out examples and keeps their prompts apart.
+
+    Args:
+        needs: those of the objective: whether it learns from pairs alone, or from single completions.
+        train, eval: rows in memory, in place of what data.train and data.eval name.
 
     Raises:
         DataError: data is missing, in no known format, or nothing usable is left.
         ConfigError: a setting has no effect on this data.
     """
     data, seed = config.data, config.run.seed
-    loaded = [_load(config, data.train, "train")]
-    if data.eval is None:
-        return ReadData(loaded[0].examples, [], loaded, [], data, seed)
-    loaded.append(_load(config, data.eval, "eval"))
-    train, dropped = without_leaks(loaded[0].examples, loaded[1].examples)
-    return ReadData(train, loaded[1].examples, loaded, dropped, data, seed)
+    loaded = [_load(config, data.train if train is None else train, "train", needs.unit)]
+    held_out = data.eval if eval is None else eval
+    if held_out is None:
+        return ReadData(loaded[0].examples, [], loaded, [], data, seed, needs)
+    loaded.append(_load(config, held_out, "eval", needs.unit))
+    kept, dropped = without_leaks(loaded[0].examples, loaded[1].examples)
+    return ReadData(kept, loaded[1].examples, loaded, dropped, data, seed, needs)
 
 
-def _load(config: Config, name: str, role: Role) -> LoadedExamples:
-    if name != DEMO:
-        return load_examples(name, config.data, config.hub, role)
-    loaded = load_examples(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role)
+def _load(config: Config, source: str | GivenRows, role: Role, unit: Unit) -> LoadedExamples:
+    if not isinstance(source, str) or source != DEMO:
+        return load_examples(source, config.data, config.hub, role, unit)
+    loaded = load_examples(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role, unit)
     return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 
@@ -91,10 +107,10 @@ def examine_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) 
             first = dropped[0] if not part.dropped else part.dropped[0]
             count = len(part.dropped) or len(dropped)
             problem = (
-                f"no pair is left for {what} after tokenization; the first of {count} dropped is {first.id}: "
+                f"no {read.noun} is left for {what} after tokenization; the first of {count} dropped is {first.id}: "
                 f"{first.reason} ({first.detail})."
             )
-    notes, remarks = notes_on_tokens(train, held_out, tokenizer)
+    notes, remarks = notes_on_tokens(train, held_out, tokenizer, read.noun)
     report = data_report(
         read.loaded,
         train,
@@ -104,9 +120,11 @@ def examine_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) 
         remarks,
         lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
     )
-    return PreparedData(
-        TokenColumns.of(train.examples), TokenColumns.of(held_out.examples), held_out.rendered, report
-    ), problem
+    columns, held_out_columns = TokenColumns.of(train.examples), TokenColumns.of(held_out.examples)
+    if read.needs.mismatched and problem is None:
+        columns = with_mismatched(columns, read.data.max_length, "training")
+        held_out_columns = with_mismatched(held_out_columns, read.data.max_length, "held-out")
+    return PreparedData(columns, held_out_columns, held_out.rendered, report), problem
 
 
 def _tokenized(
@@ -173,12 +191,12 @@ def _notes(
     lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
     unused = len(read.train) + len(read.held_out) - used - lost
     if unused:
-        further = "1 further pair is" if unused == 1 else f"{unused} further pairs are"
+        further = f"1 further {read.noun} is" if unused == 1 else f"{unused} further {read.noun}s are"
         notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and held_out.examples:
         prompts = len({example_key(read.train[place]) for place in held_out.places})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
-        notes.append(f"The held-out pairs are those of {of} of the training data, drawn by the seed.")
+        notes.append(f"The held-out {read.noun}s are those of {of} of the training data, drawn by the seed.")
     forms = [{isinstance(example.prompt, str) for example in part} for part in (read.train, read.held_out)]
     if not forms[0] & forms[1] and read.held_out:
         trained, asked = ("text as it stands" if True in form else "chats" for form in forms)

@@ -10,7 +10,7 @@ from itertools import accumulate, chain, groupby
 
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 PROMPTS_AT_ONCE = 512
 """How many prompts are asked for first at both ends of the order; then twice as many, and so on."""
@@ -69,8 +69,8 @@ def draw_split(
     order = [*first, *reversed(last)]
     if len(order) < 2:
         raise DataError(
-            f"no pairs can be held out: the {sum(map(len, order))} training pairs that can be used have {len(order)} "
-            "different prompts, and two are needed. Give more data, or held-out pairs in data.eval."
+            f"nothing can be held out: the {sum(map(len, order))} training examples that can be used have {len(order)} "
+            "different prompts, and two are needed. Give more data, or held-out data in data.eval."
         )
     border = _border(len(order), fraction)
     train, held_out = (
@@ -121,7 +121,7 @@ def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tupl
         else:
             dropped.append(DroppedRow(pair.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval"))
     if train and not kept:
-        raise DataError("the prompts of all training pairs are in the held-out data (data.eval), too: none is left.")
+        raise DataError("the prompts of all training data are in the held-out data (data.eval), too: none is left.")
     return kept, dropped
 
 

@@ -11,21 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
-from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
-from tiltlm.evaluation.generation import Answer as Generated
-from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.data.tokens.token_columns import TokenizedSequence
+from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.scoring import score, totals
+from tiltlm.model.scoring import score_sequences
 from tiltlm.model.vocabulary import require_embedded
-from tiltlm.objectives.interface import CHOSEN
-from tiltlm.runs.records import (
-    Answer,
-    Answers,
-    ComparedPrompt,
-    Comparison,
-    ComparisonSettings,
-)
+from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +95,9 @@ class AnswerComparison:
 
     def _answer(
         self, scorer: Scorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
-    ) -> list[list[Generated]]:
+    ) -> list[list[GeneratedAnswer]]:
         """For each prompt the greedy answer, then the sampled ones."""
-        answers: list[list[Generated]] = [[] for _ in prompts]
+        answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
         for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
             if samples == 0:
                 continue
@@ -121,7 +113,7 @@ class AnswerComparison:
         temperature: float | None,
         samples: int,
         advance: Callable[[int], None],
-    ) -> list[list[Generated]]:
+    ) -> list[list[GeneratedAnswer]]:
         settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
         ids = [prompt.ids for prompt in prompts]
         return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
@@ -143,7 +135,7 @@ class AnswerComparison:
         reference: Scorer,
         policy: Scorer | None,
         prompts: Sequence[Prompt],
-        answers: Sequence[Sequence[Generated]],
+        answers: Sequence[Sequence[GeneratedAnswer]],
     ) -> list[Answers]:
         """Scores generated answers; log-ratios only for a policy's own samples, where they estimate the KL."""
         flat = [(prompt, answer) for prompt, drawn in zip(prompts, answers, strict=True) for answer in drawn]
@@ -169,12 +161,9 @@ class AnswerComparison:
 
     def _logps(self, scorer: Scorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
         """log pi(y|x) of each sequence's completion at a temperature, in nats."""
-        examples = (TokenizedExample(f"answer {n}", (one,), (CHOSEN,)) for n, one in enumerate(sequences))
-        columns = TokenColumns.of(examples)
-        values = score(scorer, columns, self.precision, self.token_budget, temperature=temperature)
-        logps: list[float] = totals(values, columns).tolist()
-        return logps
+        scored = score_sequences(scorer, sequences, self.precision, self.token_budget, temperature)
+        return [float(values.sum()) for values in scored]
 
 
-def _sequence(prompt: Prompt, answer: Generated) -> TokenizedSequence:
+def _sequence(prompt: Prompt, answer: GeneratedAnswer) -> TokenizedSequence:
     return TokenizedSequence(np.array([*prompt.ids, *answer.ids], dtype=np.int32), len(prompt.ids))

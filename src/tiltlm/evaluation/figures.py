@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from tiltlm.runs.records import Answer, AnswerStatistics, Comparison, Divergence, Estimate
+from tiltlm.runs.answers import Answer, Comparison
+from tiltlm.runs.estimates import AnswerStatistics, Divergence
+from tiltlm.runs.outcomes import Figures
 from tiltlm.statistics import bootstrap_mean, standard_error
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the sampled answers to the counted prompts show. None where there was nothing to take it from.
-
-    Intervals cover 95% and treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
-    `kl_at_temperature` at the sampling temperature where that is another.
-    """
-
-    counted_prompts: int
-    reward_before: Estimate | None = None
-    reward_after: Estimate | None = None
-    reward_difference: Estimate | None = None
-    win_rate: float | None = None
-    win_rate_interval: tuple[float, float] | None = None
-    kl: Divergence | None = None
-    kl_at_temperature: Divergence | None = None
-    answers_before: AnswerStatistics | None = None
-    answers_after: AnswerStatistics | None = None
 
 
 def figures(comparison: Comparison) -> Figures:
@@ -70,7 +52,12 @@ def _divergence(ratios: Sequence[Sequence[float]], temperature: float) -> Diverg
     if not all(ratios):
         return None
     means = [float(np.mean(drawn)) for drawn in ratios]
-    return Divergence(float(np.mean(means)), standard_error(means), sum(len(drawn) for drawn in ratios), temperature)
+    return Divergence(
+        mean=float(np.mean(means)),
+        standard_error=standard_error(means),
+        samples=sum(len(drawn) for drawn in ratios),
+        temperature=temperature,
+    )
 
 
 def _reward(answer: Answer) -> float:

@@ -31,7 +31,7 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     """One answer: its token ids, with the end-of-sequence token where the model ended by itself, and its text."""
 
     ids: tuple[int, ...]
@@ -47,7 +47,7 @@ def generate_answers(
     terminators: frozenset[int],
     precision: torch.dtype,
     advance: Callable[[int], None] = lambda done: None,
-) -> list[list[Answer]]:
+) -> list[list[GeneratedAnswer]]:
     """Answers every prompt `settings.samples` times, greedily or from the plain softmax at the temperature.
 
     Nothing else shapes the distribution, whatever the checkpoint's own generation settings say: no penalty, cut, bias,
@@ -62,7 +62,7 @@ def generate_answers(
         For each prompt, in the order given, its answers.
     """
     generation = _generation_config(settings, terminators)
-    answers: list[list[Answer]] = [[] for _ in prompts]
+    answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     together = max(1, SEQUENCES_AT_ONCE // settings.samples)
     for start in range(0, len(order), together):
@@ -119,8 +119,8 @@ def _left_padded(prompts: list[Sequence[int]], pad: int, device: torch.device) -
     return ids, mask
 
 
-def _answer(tokens: list[int], tokenizer: PreTrainedTokenizerFast, terminators: frozenset[int]) -> Answer:
+def _answer(tokens: list[int], tokenizer: PreTrainedTokenizerFast, terminators: frozenset[int]) -> GeneratedAnswer:
     end = next((i + 1 for i, token in enumerate(tokens) if token in terminators), len(tokens))
     text = tokenizer.decode(tokens[:end], skip_special_tokens=True)
     assert isinstance(text, str)
-    return Answer(tuple(tokens[:end]), text.strip())
+    return GeneratedAnswer(tuple(tokens[:end]), text.strip())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tiltlm.demo.packages import SENTIMENT, require
+
 Reward = Callable[[Sequence[str]], list[float]]
 
 
@@ -12,7 +14,11 @@ def vader(texts: Sequence[str]) -> list[float]:
 
     Source: C. J. Hutto, E. Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
     Text, ICWSM 2014. A small stand-in for the sentiment classifier of the DPO paper's controlled experiment.
+
+    Raises:
+        PackageError: the package vaderSentiment is not installed.
     """
+    require(PACKAGES["vader"], "the reward vader")
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     analyzer = SentimentIntensityAnalyzer()
@@ -21,3 +27,6 @@ def vader(texts: Sequence[str]) -> list[float]:
 
 REWARDS: dict[str, Reward] = {"vader": vader}
 """Every known reward by its name in the configuration."""
+
+PACKAGES: dict[str, tuple[str, ...]] = {"vader": SENTIMENT}
+"""What a reward needs besides tiltlm's own dependencies: asked for before a run's work, not after it."""

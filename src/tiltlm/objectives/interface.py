@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 """Labels of sequences: a preferred or desirable answer, the other, and an answer to another prompt (see `Needs`)."""
 
+Unit = Literal["pair", "completion"]
+
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """How the settings of every objective are declared: `@dataclass(frozen=True, config=SETTINGS)` of pydantic, ranges as
 `Annotated[float, Field(...)]`, a help text under each field."""
@@ -35,7 +37,7 @@ class Needs:
     mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
     """
 
-    unit: Literal["pair", "completion"] = "pair"
+    unit: Unit = "pair"
     reference: bool = True
     counts: bool = False
     tokens: bool = False

@@ -19,8 +19,9 @@ from tiltlm.pipeline.optimize import exact_values
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, reference_source, set_up
-from tiltlm.runs.reading import RunFiles, has_model
-from tiltlm.runs.records import Comparison, Evaluation
+from tiltlm.runs.answers import Comparison
+from tiltlm.runs.outcomes import Evaluation
+from tiltlm.runs.run_files import RunFiles, has_model
 from tiltlm.training.held_out import HeldOut, evaluate_saved
 
 

@@ -7,11 +7,11 @@ import json
 import shlex
 from pathlib import Path
 
-from tiltlm.config import config_from_dict
+from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
-from tiltlm.runs.reading import RunFiles
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import RunFiles
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
@@ -27,10 +27,11 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     if embedded:
         front.append("license: apache-2.0")
     training = config.training
+    own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
         "Reference": config.model.reference or "the base model",
-        "Objective": f"{config.loss.name}, beta {config.loss.beta}",
+        "Objective": f"{', '.join([config.loss.name, *own])}",
         "Pairs": f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
         "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
@@ -47,5 +48,5 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
-    lines += ["## Settings", "", "```json", json.dumps(dataclasses.asdict(config), indent=1), "```", ""]
+    lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]
     return visible(masked("\n".join(lines)))

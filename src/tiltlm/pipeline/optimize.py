@@ -12,7 +12,7 @@ from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
-from tiltlm.pipeline.reference import ReferencedData
+from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tiltlm.config import Config
 from tiltlm.config.validation import places_read
+from tiltlm.demo.packages import require
+from tiltlm.evaluation.rewards import PACKAGES
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.pipeline.reporter import Reporter
@@ -24,7 +26,9 @@ def before_work(config: Config, reporter: Reporter) -> None:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
         ConfigError: the cache folder cannot be used.
         ModelError: the embedded model cannot be had.
+        PackageError: the embedded model or the known reward needs a package that is not installed.
     """
+    require(PACKAGES.get(config.comparison.reward, ()), f"comparison.reward {config.comparison.reward}")
     directory = Path(config.run.directory)
     folder = directory / config.run.name
     require_apart(folder, places_read(config))

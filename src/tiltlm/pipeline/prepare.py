@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tiltlm.config.validation import require_warmup
+from tiltlm.data.conversion import GivenRows
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.evaluation.comparison import Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
@@ -13,17 +16,32 @@ from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.training.loop import total_steps
 
 
-def prepare(setup: Setup, reporter: Reporter) -> PreparedData:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Rows in memory for training and evaluation; None: those that the settings name."""
+
+    train: GivenRows | None = None
+    eval: GivenRows | None = None
+
+
+NOTHING = Given()
+
+
+def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> PreparedData:
     """Training and held-out examples of a run's settings, with the account of every row.
 
     What cannot be done with them is found out before the work, not after it.
+
+    Args:
+        given: rows in memory, in place of what the settings name.
 
     Raises:
         DataError: data is missing, in no known format, or nothing usable is left.
         ConfigError: a setting has no effect on this data, the warm-up is longer than the run, or a prompt to be
             answered is refused by the model's chat template.
     """
-    read = read_data(setup.config)
+    needs = setup.objective.objective.needs
+    read = read_data(setup.config, needs, given.train, given.eval)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "examples") as advance:
         data = prepare_data(read, setup.tokenizer, advance)
     for source in data.report.sources:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlm.config import Config
+from tiltlm.config import Config, settings_table
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
@@ -14,8 +14,8 @@ from tiltlm.model.weights import load_model
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.preflight import before_work, require_fit
-from tiltlm.pipeline.prepare import asked, prepare, require_vocabulary
-from tiltlm.pipeline.reference import ReferencedData, with_reference, without_reference
+from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
+from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup, device_name, set_up
@@ -23,7 +23,7 @@ from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.environment import describe_environment
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.records import Summary
+from tiltlm.runs.outcomes import Summary
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
 
@@ -40,7 +40,13 @@ class Run:
         return self.folder / "model"
 
 
-def train(config: Config, command: Sequence[str], reporter: Reporter, observers: tuple[Observer, ...] = ()) -> Run:
+def train(
+    config: Config,
+    command: Sequence[str],
+    reporter: Reporter,
+    observers: tuple[Observer, ...] = (),
+    given: Given = NOTHING,
+) -> Run:
     """Runs the whole job and leaves its files in the run's folder.
 
     However it ends after the data was read, what training achieved is in the folder, and `summary.json` says how it
@@ -49,6 +55,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter, observers:
     Args:
         command: what was typed, for the record.
         observers: are given every row of the metrics as it is made.
+        given: rows in memory, in place of the data that the settings name.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
@@ -57,7 +64,7 @@ def train(config: Config, command: Sequence[str], reporter: Reporter, observers:
     with StopRequest() as stop:
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
-            data = prepare(setup, reporter)
+            data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command)
         record = RunRecord(folder, setup.device, reporter)
         try:
@@ -78,7 +85,7 @@ def _begun(setup: Setup, data: PreparedData, command: Sequence[str]) -> RunFolde
     """The run's folder with what is known before the work."""
     config = setup.config
     folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-    folder.write_json("config.json", config)
+    folder.write_json("config.json", settings_table(config))
     folder.write_json(
         "environment.json", describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
     )

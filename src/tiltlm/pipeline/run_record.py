@@ -13,8 +13,8 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.report.summary import summarise
 from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.reading import read_run
-from tiltlm.runs.records import Check, Outcome, Summary
+from tiltlm.runs.outcomes import Check, Outcome, Summary
+from tiltlm.runs.run_files import read_run
 
 
 class RunRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.saving import choose_save_dtype
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.training.losses import BoundObjective
 
 
@@ -58,9 +56,7 @@ def set_up(config: Config) -> Setup:
 
 def bound(loss: LossConfig) -> BoundObjective:
     """The objective that the settings name, with its settings."""
-    objective = OBJECTIVES[loss.name]
-    names = [f.name for f in dataclasses.fields(objective.settings)]
-    return BoundObjective(objective, objective.settings(**{n: getattr(loss, n) for n in names}))
+    return BoundObjective(loss.objective, loss.settings)
 
 
 def reference_source(setup: Setup) -> ModelSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tiltlm.report.wording import count, number
-from tiltlm.runs.records import Answer, Answers, ComparedPrompt, Comparison
+from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison
 from tiltlm.text.visible import shortened, visible, visible_line
 
 _WHOLE = "comparison.json"

@@ -15,11 +15,11 @@ from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
-from tiltlm.report.verdict import findings
+from tiltlm.report.verdict import findings, unit
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder, naming
-from tiltlm.runs.reading import RunFiles, read_run
-from tiltlm.runs.records import Settings, Summary
+from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import RunFiles, Settings, read_run
 from tiltlm.text.masking import masked, masked_command
 from tiltlm.text.visible import shortened, visible
 
@@ -65,6 +65,9 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             data=run.data,
             comparison=run.comparison,
             findings=findings(summary),
+            unit=unit(summary),
+            # Version 0.1 told of beta alone.
+            loss_settings=summary.loss_settings or ({} if summary.beta is None else {"beta": summary.beta}),
             tiles=tiles(summary),
             panels=panels,
             command=shlex.join(masked_command(run.environment.command)),

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tiltlm.report.palette import CHOSEN, HELD_OUT, MUTED, REJECTED, SURFACE, TRAIN
-from tiltlm.runs.records import Metrics
+from tiltlm.runs.rows import Metrics
 
 # From this many steps on, a line of raw values is too restless to be read alone.
 SMOOTHED_FROM = 20
@@ -25,10 +25,10 @@ RING: dict[str, Any] = {
 
 
 def draw_loss(axes: Axes, metrics: Metrics) -> None:
-    """Training and held-out loss, mean over pairs."""
+    """Training and held-out loss."""
     _line(axes, ((row.step, row.loss) for row in metrics.train), TRAIN)
     _points(axes, ((row.step, row.loss) for row in metrics.evaluations), HELD_OUT)
-    _finish(axes, "loss per pair", [_line_key("train", TRAIN), _point_key(HELD_OUT)])
+    _finish(axes, "loss", [_line_key("train", TRAIN), _point_key(HELD_OUT)])
 
 
 def draw_margin(axes: Axes, metrics: Metrics) -> None:
@@ -63,7 +63,7 @@ def draw_accuracy(axes: Axes, metrics: Metrics) -> None:
 
 
 def draw_log_probabilities(axes: Axes, metrics: Metrics) -> None:
-    """log pi of the chosen and the rejected completions, summed over tokens, mean over pairs."""
+    """log pi of the chosen and the rejected completions, summed over tokens, on average."""
     _line(axes, ((row.step, row.chosen_logp) for row in metrics.train), CHOSEN)
     _line(axes, ((row.step, row.rejected_logp) for row in metrics.train), REJECTED)
     _points(axes, ((row.step, row.chosen_logp) for row in metrics.evaluations), CHOSEN)
@@ -99,7 +99,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return means
 
 
-def _line(axes: Axes, points: Iterable[tuple[int, float]], colour: str) -> None:
+def _line(axes: Axes, points: Iterable[tuple[int, float | None]], colour: str) -> None:
     steps, values = _finite(points)
     if len(steps) < SMOOTHED_FROM:
         axes.plot(steps, values, color=colour, linewidth=1.5, marker=_lone_marker(steps), zorder=3)
@@ -108,7 +108,7 @@ def _line(axes: Axes, points: Iterable[tuple[int, float]], colour: str) -> None:
     axes.plot(steps, running_mean(values), color=colour, linewidth=1.7, zorder=3)
 
 
-def _points(axes: Axes, points: Iterable[tuple[int, float]], colour: str) -> None:
+def _points(axes: Axes, points: Iterable[tuple[int, float | None]], colour: str) -> None:
     steps, values = _finite(points)
     if not len(steps):
         # Unclipped points that are not there would still claim the figure's corner in the layout.
@@ -117,8 +117,8 @@ def _points(axes: Axes, points: Iterable[tuple[int, float]], colour: str) -> Non
     axes.plot(steps, values, color=colour, zorder=5, clip_on=False, **RING)
 
 
-def _finite(points: Iterable[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the points that can be drawn."""
+def _finite(points: Iterable[tuple[int, float | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the points that can be drawn: those measured, and finite."""
     table = np.array(list(points), dtype=float).reshape(-1, 2)
     table = table[np.isfinite(table[:, 1])]
     return table[:, 0], table[:, 1]

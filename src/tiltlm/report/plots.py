@@ -22,25 +22,29 @@ from matplotlib.ticker import MaxNLocator
 
 from tiltlm.report import panels
 from tiltlm.report.palette import CSS_NAMES, STYLE
-from tiltlm.runs.records import Metrics
+from tiltlm.runs.rows import EvalRow, Metrics, TrainRow
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One set of axes: `name` keeps its SVG ids apart from those of other panels in a page."""
+    """One set of axes: `name` keeps its SVG ids apart from those of other panels in a page.
+
+    shows: fields of the rows; where no row has any of them, the panel says so.
+    """
 
     name: str
     title: str
     draw: Callable[[Axes, Metrics], None]
+    shows: tuple[str, ...]
 
 
 PANELS = (
-    Panel("loss", "Loss", panels.draw_loss),
-    Panel("margin", "Implicit reward margin", panels.draw_margin),
-    Panel("rewards", "Implicit rewards", panels.draw_rewards),
-    Panel("accuracy", "Accuracy", panels.draw_accuracy),
-    Panel("logps", "Log-probabilities", panels.draw_log_probabilities),
-    Panel("optimizer", "Gradient norm and learning rate", panels.draw_optimizer),
+    Panel("loss", "Loss", panels.draw_loss, ("loss",)),
+    Panel("margin", "Implicit reward margin", panels.draw_margin, ("margin",)),
+    Panel("rewards", "Implicit rewards", panels.draw_rewards, ("chosen_reward", "rejected_reward")),
+    Panel("accuracy", "Accuracy", panels.draw_accuracy, ("accuracy",)),
+    Panel("logps", "Log-probabilities", panels.draw_log_probabilities, ("chosen_logp", "rejected_logp")),
+    Panel("optimizer", "Gradient norm and learning rate", panels.draw_optimizer, ("step",)),
 )
 
 
@@ -88,13 +92,15 @@ def _style() -> Iterator[None]:
 def _draw(panel: Panel, axes: Axes, metrics: Metrics) -> None:
     axes.set_title(panel.title, pad=20)
     panel.draw(axes, metrics)
-    steps = [row.step for row in metrics.train] + [row.step for row in metrics.evaluations]
-    last = max([1, *steps])
+    rows: list[TrainRow | EvalRow] = [*metrics.train, *metrics.evaluations]
+    last = max([1, *(row.step for row in rows)])
     axes.set_xlim(-0.04 * last, 1.04 * last)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("optimizer step")
-    if not steps:
-        axes.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axes.transAxes)
+    if not any(getattr(row, field) is not None for row in rows for field in panel.shows):
+        axes.text(
+            0.5, 0.5, "not measured" if rows else "nothing logged", ha="center", va="center", transform=axes.transAxes
+        )
 
 
 def _for_inlining(document: str, panel: Panel) -> str:

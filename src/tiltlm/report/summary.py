@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tiltlm.evaluation.figures import Figures, figures
-from tiltlm.runs.reading import RunFiles
-from tiltlm.runs.records import Settings, Summary
+import dataclasses
+
+from tiltlm.evaluation.figures import figures
+from tiltlm.runs.outcomes import Figures, Summary
+from tiltlm.runs.run_files import RunFiles, Settings
 
 KILLED = "it has not ended, or its process was killed"
 
@@ -14,19 +16,24 @@ def summarise(run: RunFiles) -> Summary:
     outcome, evaluation, rows = run.outcome, run.evaluation, run.metrics.train
     shown = figures(run.comparison) if run.comparison is not None else Figures(counted_prompts=0)
     saved = evaluation.figures if evaluation is not None else None
+    margin = evaluation.margin if evaluation is not None else None
     busy = sum(row.seconds for row in rows)
+    given = dict(run.settings.get("loss", {}))
+    name, beta = given.pop("name", ""), given.get("beta")
     status = outcome.status if outcome is not None else "running"
     message = outcome.message if outcome is not None else None
     reward = _text(run.settings, "comparison", "reward")
     return Summary(
+        **{field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)},
         run=_text(run.settings, "run", "name") or "run",
         completed=status == "completed",
         status=status if status != "running" else "killed",
         message=message if status != "running" else KILLED,
         model=_text(run.settings, "model", "path") or "",
         reference=_text(run.settings, "model", "reference"),
-        loss=_text(run.settings, "loss", "name") or "",
-        beta=float(str(run.settings["loss"]["beta"])),
+        loss=str(name),
+        loss_settings=given,
+        beta=float(beta) if isinstance(beta, int | float) else None,
         steps=len(rows),
         epochs=rows[-1].epoch if rows else 0.0,
         train_pairs=run.data.train.pairs if run.data.train is not None else None,
@@ -37,26 +44,16 @@ def summarise(run: RunFiles) -> Summary:
         eval_accuracy=saved.accuracy if saved is not None else None,
         eval_accuracy_interval=saved.accuracy_interval if saved is not None else None,
         eval_margin=saved.margin if saved is not None else None,
-        eval_margin_interval=evaluation.margin.interval if evaluation is not None else None,
+        eval_margin_interval=margin.interval if margin is not None else None,
         chosen_logp_change=evaluation.chosen_logp_change if evaluation is not None else None,
         rejected_logp_change=evaluation.rejected_logp_change if evaluation is not None else None,
         training_margin=run.metrics.evaluations[-1].margin if len(run.metrics.evaluations) > 1 else None,
         saved_as=evaluation.saved_as if evaluation is not None else None,
         survived=evaluation.survived if evaluation is not None else None,
         reward=None if reward == "none" else reward,
-        reward_before=shown.reward_before,
-        reward_after=shown.reward_after,
-        reward_difference=shown.reward_difference,
-        win_rate=shown.win_rate,
-        win_rate_interval=shown.win_rate_interval,
-        kl=shown.kl,
-        kl_at_temperature=shown.kl_at_temperature,
-        answers_before=shown.answers_before,
-        answers_after=shown.answers_after,
-        counted_prompts=shown.counted_prompts,
         seconds=outcome.seconds if outcome is not None else None,
         stages=outcome.stages if outcome is not None else None,
-        pairs_per_second=sum(row.pairs for row in rows) / busy if busy else None,
+        pairs_per_second=sum(row.examples for row in rows) / busy if busy else None,
         tokens_per_second=sum(row.tokens for row in rows) / busy if busy else None,
         peak_memory_gib=outcome.peak_memory_gib if outcome is not None else None,
         checks=outcome.checks if outcome is not None else None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiltlm.report.verdict import NEGATIVE_KL
+from tiltlm.report.verdict import NEGATIVE_KL, unit
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
-from tiltlm.runs.records import Estimate, Interval, Summary
+from tiltlm.runs.estimates import Estimate, Interval
+from tiltlm.runs.outcomes import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +90,6 @@ def _first_loss(summary: Summary) -> str:
 
 def _speed(summary: Summary) -> str:
     steps = [] if summary.steps is None else [count(summary.steps, "optimizer step")]
-    speed = [] if summary.pairs_per_second is None else [f"{number(summary.pairs_per_second)} pairs per second"]
+    rate = summary.pairs_per_second
+    speed = [] if rate is None else [f"{number(rate)} {unit(summary)}s per second"]
     return ", ".join(steps + speed)

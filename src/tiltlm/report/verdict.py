@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
-from tiltlm.runs.records import AnswerStatistics, Estimate, Interval, Summary
+from tiltlm.runs.estimates import AnswerStatistics, Estimate, Interval
+from tiltlm.runs.outcomes import Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 
@@ -59,6 +61,18 @@ def findings(summary: Summary) -> list[Finding]:
     ]
 
 
+def unit(summary: Summary) -> str:
+    """What the objective counts: a pair, or an example whose answers are labelled one by one."""
+    objective = OBJECTIVES.get(summary.loss)
+    return "pair" if objective is None or objective.needs.unit == "pair" else "example"
+
+
+def _has_reference(summary: Summary) -> bool:
+    """Whether rewards are relative to a reference, so that they are 0 before training."""
+    objective = OBJECTIVES.get(summary.loss)
+    return objective is None or objective.needs.reference
+
+
 _ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
 
 
@@ -85,8 +99,15 @@ def _accuracy(summary: Summary) -> Finding:
     accuracy, interval = summary.eval_accuracy, summary.eval_accuracy_interval
     if accuracy is None:
         return Finding(topic, "not measured", "Held-out accuracy was not measured.")
-    of_pairs = f" of {count(summary.eval_pairs, 'held-out pair')}" if summary.eval_pairs is not None else ""
-    fact = f"The implicit reward ranks chosen above rejected in {percent(accuracy)}{of_pairs}"
+    held_out = f"held-out {unit(summary)}"
+    of_all = f" of {count(summary.eval_pairs, held_out)}" if summary.eval_pairs is not None else ""
+    paired = unit(summary) == "pair"
+    reward = "The implicit reward" if _has_reference(summary) else "The reward"
+    what = f"{reward} ranks chosen above rejected" if paired else f"{reward} has the sign of the label"
+    fact = f"{what} in {percent(accuracy)}{of_all}"
+    if not paired:
+        spread = "" if interval is None else f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
+        return Finding(topic, "note", f"{fact}{spread}; what chance would give depends on the share of each label.")
     if interval is None:
         return Finding(topic, "not shown", f"{fact}; without an interval, an effect is not shown.")
     fact += f" (95% interval {percent(interval[0])} to {percent(interval[1])})"
@@ -94,8 +115,10 @@ def _accuracy(summary: Summary) -> Finding:
     if side > 0:
         return Finding(topic, "shown", f"{fact}: better than chance.")
     if side < 0:
-        advice = "worse than chance. Check that chosen and rejected are not swapped"
-        return Finding(topic, "caution", f"{fact}: {advice}.")
+        advice = "Check that chosen and rejected are not swapped"
+        if not _has_reference(summary):
+            advice += "; without a reference, the model may also have ranked them so before it was trained"
+        return Finding(topic, "caution", f"{fact}: worse than chance. {advice}.")
     return Finding(topic, "not shown", f"{fact}: better than chance is not shown, for the interval includes 50%.")
 
 
@@ -209,13 +232,18 @@ def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[s
 def _log_probabilities(summary: Summary) -> Finding:
     topic = "Log-probabilities"
     chosen, rejected = summary.chosen_logp_change, summary.rejected_logp_change
-    if chosen is None or rejected is None:
+    measured = {"chosen": chosen, "rejected": rejected}
+    changes = {side: change for side, change in measured.items() if change is not None}
+    if not changes:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = f"chosen {_change(chosen)}, rejected {_change(rejected)} nats per held-out completion"
-    if max(abs(chosen.mean), abs(rejected.mean)) < STILL:
+    figures = ", ".join(f"{side} {_change(change)}" for side, change in changes.items())
+    figures += " nats per held-out completion"
+    if max(abs(change.mean) for change in changes.values()) < STILL:
         advice = "The learning rate is too small, or there were too few steps"
         return Finding(topic, "caution", f"Nothing moved: {figures}. {advice}.")
+    if chosen is None:
+        return Finding(topic, "note", f"The log-probabilities changed: {figures}.")
     if chosen.interval is None:
         sentence = f"The log-probabilities changed: {figures}; without an interval, an effect is not shown."
         return Finding(topic, "not shown", sentence)
@@ -225,12 +253,14 @@ def _log_probabilities(summary: Summary) -> Finding:
         return Finding(topic, "not shown", sentence)
     if side > 0:
         return Finding(topic, "note", f"The chosen completions became more likely: {figures}.")
-    too = " too" if rejected.interval is not None and _side(rejected.interval, 0.0) < 0 else ""
-    sentence = (
-        f"The chosen completions became less likely{too}: {figures}. Only the margin between the two is in the loss, "
-        "so both may fall. Where that harms, lower the learning rate or raise beta."
-    )
-    return Finding(topic, "caution", sentence)
+    also = rejected is not None and rejected.interval is not None and _side(rejected.interval, 0.0) < 0
+    sentence = f"The chosen completions became less likely{' too' if also else ''}: {figures}."
+    return Finding(topic, "caution", f"{sentence} {_advice_on_falling(summary)}")
+
+
+def _advice_on_falling(summary: Summary) -> str:
+    why = "Only the margin between the two is in the loss, so both may fall. " if unit(summary) == "pair" else ""
+    return f"{why}Where that harms, lower the learning rate{'' if summary.beta is None else ' or raise beta'}."
 
 
 def _change(estimate: Estimate) -> str:
@@ -248,7 +278,7 @@ def _cost(summary: Summary) -> Finding:
     if training is not None:
         parts.append(f"{duration(training)} of it in training")
     if summary.pairs_per_second is not None:
-        parts.append(f"at {number(summary.pairs_per_second)} pairs per second")
+        parts.append(f"at {number(summary.pairs_per_second)} {unit(summary)}s per second")
     if summary.peak_memory_gib is not None:
         parts.append(f"with {number(summary.peak_memory_gib)} GiB of memory at the peak")
     return Finding(topic, "note", ", ".join(parts) + ".")

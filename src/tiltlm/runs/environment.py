@@ -5,14 +5,27 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tiltlm.runs.records import Environment
 from tiltlm.text.masking import masked_command
 
 PACKAGES = ("tiltlm", "torch", "transformers", "tokenizers", "datasets", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """`environment.json`: how and where the run was started."""
+
+    command: tuple[str, ...]
+    versions: dict[str, str | None]
+    device: str | None = None
+    precision: str | None = None
+    git_commit: str | None = None
+    started: str
+    platform: str | None = None
 
 
 def describe_environment(command: tuple[str, ...], device: str, precision: str) -> Environment:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
+from tiltlm.runs.schema import versioned
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -96,9 +97,14 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def write_json(self, name: str, content: Any) -> None:
-        """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half."""
+        """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half.
+
+        What has keys gets the version of its schema among them.
+        """
         is_record = dataclasses.is_dataclass(content) and not isinstance(content, type)
         value = dataclasses.asdict(content) if is_record else content
+        if isinstance(value, Mapping):
+            value = versioned(value)
         if name in _MASKED_FILES:
             value = masked_values(value)
         temporary = self.path / f".{name}.partial"

@@ -11,8 +11,8 @@ from tiltlm.errors import ConfigError
 REFERENCE, MODELS = "reference", "models"
 """Sub-folders of the cache: reference log-probabilities, and the embedded model."""
 REFERENCE_SUFFIX = ".sqlite"
-EMBEDDED_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "unfinished-"
-"""How the names of folders in MODELS begin: the embedded model, and one that is being made."""
+EMBEDDED_PREFIX, GIVEN_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "given-", "unfinished-"
+"""How the names of folders in MODELS begin: the embedded model, one that a program gave, one that is being made."""
 
 
 def cache_folder() -> Path:

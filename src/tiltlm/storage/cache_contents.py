@@ -16,12 +16,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tiltlm.errors import ConfigError, TiltlmError
-from tiltlm.storage.cache import EMBEDDED_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
+from tiltlm.storage.cache import EMBEDDED_PREFIX, GIVEN_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
 
 _REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
 _SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite keeps beside its own while it writes."""
-_MODEL_NAME = re.compile(rf"{re.escape(EMBEDDED_PREFIX)}[0-9a-f]{{12}}[\w.-]*")
+_MODEL_NAME = re.compile(rf"({re.escape(EMBEDDED_PREFIX)}|{re.escape(GIVEN_PREFIX)})[0-9a-f]{{12}}[\w.-]*")
 _UNFINISHED_NAME = re.compile(rf"{re.escape(UNFINISHED_PREFIX)}[a-z0-9_]{{8}}")
 _MODEL_FILE = re.compile(
     r"model.*\.safetensors(\.index\.json)?|(generation_|tokenizer_)?config\.json|chat_template\.jinja|"
@@ -120,7 +120,7 @@ def _values(path: Path) -> int | None:
     """How many values a reference file holds; None where it cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5)) as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM logps").fetchone()[0])
+            return int(connection.execute("SELECT COUNT(*) FROM token_logps").fetchone()[0])
     except sqlite3.Error:
         return None
 

@@ -17,7 +17,7 @@ from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.objectives.interface import MISMATCHED, sides
 from tiltlm.plan.batches import MicroBatch, Plan
-from tiltlm.runs.records import Check
+from tiltlm.runs.outcomes import Check
 from tiltlm.training.loop import Trainer
 from tiltlm.training.losses import at_reference, evaluated
 

@@ -12,7 +12,8 @@ from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scoring import totals
 from tiltlm.objectives.interface import CHOSEN, REJECTED
-from tiltlm.runs.records import Estimate, Evaluation
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.outcomes import Evaluation
 from tiltlm.statistics import Z_95, clustered_mean
 from tiltlm.training.losses import BoundObjective, Losses
 from tiltlm.training.metrics import Sums, eval_row

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,25 +112,23 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite.
         """
-        if self.progress.step == 0:
-            known = starts_at_reference and self.held_out.reference is not None
-            observe(self._starting_point() if known else self.evaluate())
         plans = ahead(self.plan_of(step) for step in range(self.progress.step, self.steps))
-        with stop.waited_for():
-            try:
-                return self._train(plans, stop, observe)
-            finally:
-                plans.close()
-
-    def _train(self, plans: Generator[Plan], stop: StopRequest, observe: Observer) -> bool:
-        every = self.training.eval_every
-        while self.progress.step < self.steps:
-            if stop.requested:
-                return False
-            observe(self.step(next(plans), stop))
-            if (every and self.progress.step % every == 0) or self.progress.step == self.steps:
-                observe(self.evaluate())
+        with stop.waited_for(), contextlib.closing(plans):
+            if self.progress.step == 0:
+                known = starts_at_reference and self.held_out.reference is not None
+                observe(self._starting_point() if known else self.evaluate())
+            while self.progress.step < self.steps:
+                if stop.requested:
+                    return False
+                observe(self.step(next(plans), stop))
+                if self._evaluates():
+                    observe(self.evaluate())
         return True
+
+    def _evaluates(self) -> bool:
+        """Whether the held-out examples are looked at after this step."""
+        step, every = self.progress.step, self.training.eval_every
+        return step == self.steps or bool(every and step % every == 0)
 
     def step(self, planned: Plan, stop: StopRequest) -> TrainRow:
         """One optimizer step. The device is asked for values once, after everything was asked of it.

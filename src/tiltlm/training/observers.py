@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from tiltlm.runs.rows import EvalRow, TrainRow, metrics_line
 
@@ -15,10 +15,8 @@ logger = logging.getLogger(__name__)
 Row = TrainRow | EvalRow
 
 
-class Observer(Protocol):
-    """Is given every row of a run as it is made."""
-
-    def __call__(self, row: Row) -> None: ...
+Observer = Callable[[Row], None]
+"""Is given every row of a run as it is made."""
 
 
 class MetricsLog:

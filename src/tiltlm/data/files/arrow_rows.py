@@ -7,7 +7,7 @@ from typing import Any
 
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, without_nulls
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 
 def parquet_rows(stream: Any, name: str) -> Rows:

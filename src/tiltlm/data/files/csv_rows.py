@@ -12,7 +12,7 @@ from typing import Any
 from tiltlm.data.files.encodings import UNDECODABLE, TextFile
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Said of what cannot be read, as some programs escape quotes so.

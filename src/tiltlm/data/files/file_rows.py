@@ -20,7 +20,7 @@ from tiltlm.data.files.encodings import DAMAGES, TextFile, look_at
 from tiltlm.data.files.json_rows import holds_json, json_lines_rows, json_rows, sniffed_rows
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 ReadText = Callable[[Any, TextFile, Tell], Rows]
 

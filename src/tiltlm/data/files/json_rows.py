@@ -13,7 +13,7 @@ from tiltlm.data.files.encodings import UNDECODABLE, TextFile
 from tiltlm.data.files.rows import UNREADABLE, Row, Rows, as_row
 from tiltlm.data.formats.notation import holds_messages
 from tiltlm.errors import DataError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 # The most characters one item of a list may have.
 _LONGEST_ITEM = 1 << 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 UNREADABLE = "unreadable row"
 
@@ -33,7 +33,7 @@ def kind_of(value: object) -> str:
 
 def as_row(place: str, value: object) -> Row | DroppedRow:
     """The row of a value, which must be an object."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return Row(place, value)
     return DroppedRow(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
 

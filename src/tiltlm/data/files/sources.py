@@ -1,9 +1,10 @@
-"""Which rows a name in the configuration stands for: a file, a folder, or a dataset of the hub."""
+"""Which rows a name in the configuration stands for: a file, a folder, or a dataset of the hub; or rows as given."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from tiltlm.config import DataConfig
 from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.file_rows import data_suffix, holds_rows, known_kinds, read_rows
-from tiltlm.data.files.rows import Rows
+from tiltlm.data.files.rows import Rows, as_row, without_nulls
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.
@@ -65,6 +66,28 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
             f"To use a local copy: `--{option} FILE` or `--{option} FOLDER`, or `--hub.folder DIR` with the dataset "
             f"in DIR/{spec}. Another split: `--{option}-split NAME`.{_did_you_mean(path)}"
         ) from error
+
+
+def given_source(given: Iterable[object]) -> Source:
+    """Rows that stand in memory: a list of dicts, or a dataset of the library datasets. They are called `row 1` ...
+
+    Raises:
+        DataError: it is a table of another kind, such as columns by name.
+    """
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"a {type(given).__name__} with the keys {', '.join(map(str, given))[:200] or 'of nothing'} is no list of "
+            "rows: give a list of dicts or a datasets.Dataset; of a DatasetDict, one split."
+        )
+    stored = type(given).__module__.partition(".")[0] == "datasets"
+    # A dataset stands in an Arrow table, in which a key that a row did not give is null.
+    rows = (as_row(f"row {n}", without_nulls(row) if stored else row) for n, row in enumerate(given, start=1))
+    return Source(rows, ())
+
+
+def given_name(given: Iterable[object]) -> str:
+    """What messages call rows in memory."""
+    return "list of dicts" if isinstance(given, list | tuple) else type(given).__name__
 
 
 def _in_hub_folder(spec: str, split: str, subset: str | None, folder: Path, option: str) -> Source:

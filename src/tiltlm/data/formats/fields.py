@@ -52,6 +52,11 @@ class Fields(Mapping[str, object]):
         return [column for column, value in self._fields.items() if column not in self.used and not is_empty(value)]
 
 
+def look(fields: Mapping[str, object], column: str) -> object:
+    """The value of a column, or None, without counting as its use."""
+    return fields.look(column) if isinstance(fields, Fields) else fields.get(column)
+
+
 def is_empty(value: object) -> bool:
     """Whether a value says nothing: null, blank text, or an empty list or object."""
     return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
@@ -80,3 +85,15 @@ def as_text(value: object, where: str) -> str:
             "from its signs. Save the data as JSON lines or parquet",
         )
     return value
+
+
+def plain(value: object) -> str:
+    """A verdict as text in small letters: 1, 1.0, "1" and True are the same."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+        try:
+            value = float(value)
+        except ValueError:
+            return str(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if isinstance(value, int | float) and whole else str(value)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from tiltlm.data.examples import Message, Text
 from tiltlm.data.files.rows import UNREADABLE, kind_of
-from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, text_field
-from tiltlm.data.formats.messages import Chat, answers_field, as_chat, as_tools, chat_field, turns
+from tiltlm.data.formats.context import QUESTIONS, introduced, question, tools_field, tools_within
+from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, look, plain, text_field
+from tiltlm.data.formats.messages import answers_field, chat_field
 from tiltlm.data.formats.notation import decoded, holds_messages
 from tiltlm.data.formats.pairing import Parts, after, each, parted, shared_length
 from tiltlm.data.formats.ranking import RANKED_PAIRS, RankedPairs, number, ranked_texts
@@ -23,7 +25,7 @@ def verbatim(fields: Fields) -> list[Parts]:
     """`prompt`, `chosen` and `rejected` are text, joined as they stand."""
     prompt = text_field(fields, "prompt")
     chosen, rejected = (_texts(fields, column) for column in ("chosen", "rejected"))
-    return [Parts(prompt, better, worse, suffix=suffix) for better, worse, suffix in each(chosen, rejected)]
+    return [Parts.pair(prompt, better, worse, suffix=suffix) for better, worse, suffix in each(chosen, rejected)]
 
 
 def dialogue(fields: Fields) -> list[Parts]:
@@ -33,18 +35,18 @@ def dialogue(fields: Fields) -> list[Parts]:
     if header < 0:
         raise RowError("dialogues share no prompt", f"they differ before any {ASSISTANT_HEADER!r}")
     cut = header + len(ASSISTANT_HEADER)
-    return [Parts(chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip())]
+    return [Parts.pair(chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip())]
 
 
 def chat(fields: Fields) -> list[Parts]:
     """`chosen` and `rejected` are messages: answers to `prompt`, or whole chats that share their beginning."""
     if holds_messages(fields.look("prompt")):
         return continued(fields, "prompt")
-    tools = _tools(fields) or _tools_within(fields, "chosen")
+    tools = tools_field(fields) or tools_within(fields, "chosen")
     chosen, rejected = (answers_field(fields, column) for column in ("chosen", "rejected"))
     questions = [name for name in QUESTIONS if isinstance(fields.look(name), str) and not is_empty(fields.look(name))]
     if questions and all(answer and answer[0].role == "assistant" for answer in (*chosen, *rejected)):
-        asked = _question(fields, questions)
+        asked = question(fields, questions)
         return [after(asked, better, worse, tools, suffix) for better, worse, suffix in each(chosen, rejected)]
     prompt = fields.look("prompt")
     pairs = [parted(better, worse, tools, suffix) for better, worse, suffix in each(chosen, rejected)]
@@ -55,28 +57,28 @@ def chat(fields: Fields) -> list[Parts]:
 
 def continued(fields: Fields, prompt: str, chosen: str = "chosen", rejected: str = "rejected") -> list[Parts]:
     """A column of messages, and two answers to it, as text or messages, or whole chats that repeat it."""
-    tools = _tools(fields) or _tools_within(fields, prompt)
-    asked = _introduced(fields, chat_field(fields, prompt))
+    tools = tools_field(fields) or tools_within(fields, prompt)
+    asked = introduced(fields, chat_field(fields, prompt))
     sides = (answers_field(fields, column) for column in (chosen, rejected))
     return [after(asked, better, worse, tools, suffix) for better, worse, suffix in each(*sides)]
 
 
 def asked(fields: Fields, prompts: Sequence[str], chosen: str = "chosen", rejected: str = "rejected") -> list[Parts]:
     """A question as text, in the first of some columns that is there, and two answers to it."""
-    prompt = _question(fields, prompts)
-    tools = _tools(fields)
+    prompt = question(fields, prompts)
+    tools = tools_field(fields)
     sides = (answers_field(fields, column) for column in (chosen, rejected))
     return [after(prompt, better, worse, tools, suffix) for better, worse, suffix in each(*sides)]
 
 
 def answered(fields: Fields) -> list[Parts]:
     """ms-swift's layout: `messages` ends with the chosen answer, and another one stands beside it."""
-    whole, tools = chat_field(fields, "messages"), _tools(fields)
+    whole, tools = chat_field(fields, "messages"), tools_field(fields)
     if not is_empty(fields.look("rejected_messages")):
         return [_with_system(fields, parted(whole, chat_field(fields, "rejected_messages"), tools))]
     if not whole or whole[-1].role != "assistant":
         raise RowError("turns out of order", "`messages` does not end with the assistant's answer")
-    prompt, rejected = _introduced(fields, whole[:-1]), answers_field(fields, "rejected_response")
+    prompt, rejected = introduced(fields, whole[:-1]), answers_field(fields, "rejected_response")
     return [after(prompt, better, worse, tools, suffix) for better, worse, suffix in each([whole[-1:]], rejected)]
 
 
@@ -93,7 +95,7 @@ def openai(fields: Fields) -> list[Parts]:
 
 def listed_output(fields: Fields) -> list[Parts]:
     """LLaMA-Factory's former layout: `output` is a list of the chosen and the rejected answer."""
-    prompt, tools = _question(fields, ("instruction",)), _tools(fields)
+    prompt, tools = question(fields, ("instruction",)), tools_field(fields)
     output = decoded(field(fields, "output"))
     if not isinstance(output, list) or len(output) != 2:
         raise RowError(UNREADABLE, "`output` is no list of two texts, the chosen one first")
@@ -111,7 +113,7 @@ def judged(
     prompt: its column, of text or messages; None where the answers are whole chats.
     """
     value = field(fields, verdict)
-    said = _plain(value)
+    said = plain(value)
     if said not in sides:
         raise RowError(UNREADABLE, f"`{verdict}` is {value!r:.40}; known are {', '.join(sides)}")
     side = sides[said]
@@ -119,7 +121,7 @@ def judged(
         raise RowError("no preference", f"`{verdict}` is {value!r}: neither answer is better")
     chosen, rejected = (first, second) if side == 0 else (second, first)
     if prompt is None:
-        return [parted(chat_field(fields, chosen), chat_field(fields, rejected), _tools(fields))]
+        return [parted(chat_field(fields, chosen), chat_field(fields, rejected), tools_field(fields))]
     if holds_messages(fields.look(prompt)):
         return continued(fields, prompt, chosen, rejected)
     return asked(fields, (prompt,), chosen=chosen, rejected=rejected)
@@ -128,12 +130,12 @@ def judged(
 def strength(fields: Fields, prompt: str, first: str, second: str, verdict: str) -> list[Parts]:
     """HelpSteer's layouts (arXiv 2410.01257, 2505.11475): below zero the first response is better, at zero neither."""
     value = number(field(fields, verdict), f"`{verdict}`")
-    return judged(fields, prompt, first, second, verdict, {_plain(value): 0 if value < 0 else 1 if value else None})
+    return judged(fields, prompt, first, second, verdict, {plain(value): 0 if value < 0 else 1 if value else None})
 
 
 def safer(fields: Fields) -> list[Parts]:
     """PKU-SafeRLHF's layout (arXiv 2406.15513): `better_response_id` is used, else `safer_response_id`."""
-    helpful, safe = (_plain(fields.look(name)) for name in ("better_response_id", "safer_response_id"))
+    helpful, safe = (plain(fields.look(name)) for name in ("better_response_id", "safer_response_id"))
     used = "safer_response_id" if is_empty(fields.look("better_response_id")) else "better_response_id"
     if used == "better_response_id" and not is_empty(fields.look("safer_response_id")):
         fields["safer_response_id"]  # compared
@@ -160,7 +162,7 @@ RANKED_PROMPTS = {
 def ranked_prompt(fields: Mapping[str, object]) -> str | None:
     """The column that holds the prompt of a list of completions."""
     for column in RANKED_PROMPTS:
-        value = fields.look(column) if isinstance(fields, Fields) else fields.get(column)
+        value = look(fields, column)
         as_words = column in ("prompt", "instruction", "question") and isinstance(value, str)
         if as_words or holds_messages(value):
             return column
@@ -176,12 +178,12 @@ def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = Fal
     value = field(fields, column)
     prompt: Text
     if holds_messages(value):
-        tools = _tools(fields) or _tools_within(fields, column)
-        prompt = _introduced(fields, chat_field(fields, column))
+        tools = tools_field(fields) or tools_within(fields, column)
+        prompt = introduced(fields, chat_field(fields, column))
     elif isinstance(value, str):
         as_chat = RANKED_PROMPTS[column] or always_chats
-        tools = _tools(fields) if as_chat else None
-        prompt = _question(fields, (column,)) if as_chat else text_field(fields, column)
+        tools = tools_field(fields) if as_chat else None
+        prompt = question(fields, (column,)) if as_chat else text_field(fields, column)
     else:
         raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not text or a list of messages")
     texts, merits = ranked_texts(fields, as_chats=not isinstance(prompt, str))
@@ -194,22 +196,6 @@ def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = Fal
     ]
 
 
-# Columns that may hold, as text, what a user asks.
-QUESTIONS = ("prompt", "instruction", "question", "input")
-
-
-def _plain(value: object) -> str:
-    """A verdict as text in small letters: 1, 1.0, "1" and True are the same."""
-    if isinstance(value, str):
-        value = value.strip().lower()
-        try:
-            value = float(value)
-        except ValueError:
-            return str(value)
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return str(int(value)) if isinstance(value, int | float) and whole else str(value)
-
-
 def _texts(fields: Fields, column: str) -> list[str]:
     """The text of a column, or the texts of a list of them."""
     value = field(fields, column)
@@ -218,59 +204,20 @@ def _texts(fields: Fields, column: str) -> list[str]:
     return [as_text(value, f"`{column}`")]
 
 
-def _question(fields: Fields, columns: Sequence[str]) -> Chat:
-    """What a user asks; Alpaca's `input` stands below its `instruction`."""
-    column = next((column for column in columns if not is_empty(fields.look(column))), columns[0])
-    request = text_field(fields, column)
-    if column == "instruction" and not is_empty(fields.look("input")):
-        request += f"\n\n{text_field(fields, 'input')}"
-    return _introduced(fields, (Message("user", request),))
-
-
-def _introduced(fields: Fields, prompt: Chat) -> Chat:
-    """The prompt after what `system` and `history` say."""
-    if isinstance(decoded(fields.look("history")), list) and not is_empty(decoded(fields.look("history"))):
-        prompt = (*turns(field(fields, "history"), "`history`", fields), *prompt)
-    system = fields.look("system")
-    if is_empty(system):
-        return prompt
-    said = as_chat(system, "`system`", fields) if holds_messages(system) else _system_turn(system)
-    if not any(message.role in ("system", "developer") for message in prompt):
-        fields["system"]
-        return (*said, *prompt)
-    if prompt[: len(said)] == said:
-        fields["system"]
-    return prompt
-
-
-def _system_turn(value: object) -> Chat:
-    return (Message("system", as_text(value, "`system`")),)
-
-
 def _with_system(fields: Fields, pair: Parts) -> Parts:
     """The pair of two whole chats after the system turn that stands in a column of its own."""
     if is_empty(fields.look("system")) or isinstance(pair.prompt, str):
         return pair
     history = Fields({"system": fields.look("system")})
-    prompt = _introduced(history, pair.prompt)
+    prompt = introduced(history, pair.prompt)
     if "system" in history.used:
         fields["system"]
-    return Parts(prompt, pair.chosen, pair.rejected, pair.tools, pair.suffix)
-
-
-def _tools(fields: Fields) -> str | None:
-    return as_tools(fields["tools"], "`tools`") if not is_empty(fields.look("tools")) else None
-
-
-def _tools_within(fields: Fields, column: str) -> str | None:
-    """The tools of an object {messages, tools}."""
-    value = decoded(fields.look(column))
-    return as_tools(value["tools"], f"`{column}.tools`") if isinstance(value, dict) and "tools" in value else None
+    return replace(pair, prompt=prompt)
 
 
 def _ranked_pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None, suffix: str) -> Parts:
     if isinstance(prompt, str) or isinstance(chosen, str) or isinstance(rejected, str):
-        return Parts(prompt, chosen, rejected, tools, suffix)
+        return Parts.pair(prompt, chosen, rejected, tools, suffix)
     return after(prompt, chosen, rejected, tools, suffix)
 
 

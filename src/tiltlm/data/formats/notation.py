@@ -51,6 +51,16 @@ def holds_messages(value: object) -> bool:
     return ("role" in first or "from" in first) and any(key in first for key in _MESSAGE_KEYS[2:])
 
 
+def is_open_chat(value: object) -> bool:
+    """Whether these are messages that wait for an answer."""
+    value = decoded(value)
+    if not isinstance(value, list) or not holds_messages(value):
+        return False
+    last = value[-1]
+    speaker = str(last.get("role", last.get("from"))).lower() if isinstance(last, dict) else ""
+    return speaker not in ("assistant", "gpt", "model", "bot", "chatgpt")
+
+
 def is_broken_messages(text: str) -> bool:
     """Whether a text was a list of messages once, and cannot be read as one now."""
     return _LOOKS_LIKE_MESSAGES.match(text) is not None and isinstance(decoded(text), str)

@@ -1,26 +1,32 @@
-"""From prompts and answers to pairs, which share their beginning."""
+"""From prompts and answers to examples, whose answers share their beginning."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tiltlm.data.examples import Text
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.messages import Chat
+from tiltlm.objectives.interface import CHOSEN, REJECTED
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A pair without its name. suffix: what tells it from the other pairs of its row."""
+    """An example without its name. suffix: what tells it from the others of its row."""
 
     prompt: Text
-    chosen: Text
-    rejected: Text
+    completions: tuple[Text, ...]
+    labels: tuple[int, ...]
     tools: str | None = None
     suffix: str = ""
+
+    @staticmethod
+    def pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None = None, suffix: str = "") -> Parts:
+        """A preferred and a less preferred completion of one prompt."""
+        return Parts(prompt, (chosen, rejected), (CHOSEN, REJECTED), tools, suffix)
 
 
 Answer = TypeVar("Answer", str, Chat)
@@ -38,25 +44,34 @@ def each(chosen: Sequence[Answer], rejected: Sequence[Answer]) -> list[tuple[Ans
 
 def after(prompt: Chat, chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") -> Parts:
     """The pair of a prompt and answers, which may be whole chats that begin with the prompt."""
-    prompt = (*_system_before(prompt, chosen, rejected), *prompt)
+    prompt, (chosen, rejected) = answered(prompt, {"chosen": chosen, "rejected": rejected})
+    return Parts.pair(prompt, chosen, rejected, tools, suffix)
+
+
+def answered(prompt: Chat, answers: Mapping[str, Chat]) -> tuple[Chat, list[Chat]]:
+    """A prompt, and its answers without it, which may be whole chats that begin with it.
+
+    answers: by the names of their columns.
+    """
+    prompt = (*_system_before(prompt, [*answers.values()]), *prompt)
     bare = tuple(message for message in prompt if message.role != "system")
-    chosen, rejected = (
-        messages[len(start) :]
-        for messages in (chosen, rejected)
+    alone = {
+        column: messages[len(start) :]
+        for column, messages in answers.items()
         for start in [next((start for start in (prompt, bare) if start and messages[: len(start)] == start), ())]
-    )
+    }
     if prompt and prompt[-1].role == "assistant":
         raise RowError("turns out of order", "the prompt ends with an assistant turn")
-    for column, messages in (("chosen", chosen), ("rejected", rejected)):
+    for column, messages in alone.items():
         if messages and messages[0].role != "assistant":
             raise RowError("turns out of order", f"`{column}` begins with a `{messages[0].role}` turn")
-    return Parts(prompt, chosen, rejected, tools, suffix)
+    return prompt, [*alone.values()]
 
 
-def _system_before(prompt: Chat, chosen: Chat, rejected: Chat) -> Chat:
-    """What the system says before the prompt in both whole chats alike, where the prompt alone does not hold it."""
-    said = chosen[:1]
-    begins = all(messages[: 1 + len(prompt)] == (*said, *prompt) for messages in (chosen, rejected))
+def _system_before(prompt: Chat, answers: Sequence[Chat]) -> Chat:
+    """What the system says before the prompt in all whole chats alike, where the prompt alone does not hold it."""
+    said = answers[0][:1]
+    begins = all(messages[: 1 + len(prompt)] == (*said, *prompt) for messages in answers)
     return said if prompt and begins and said and said[0].role in ("system", "developer") else ()
 
 
@@ -65,7 +80,7 @@ def parted(chosen: Chat, rejected: Chat, tools: str | None, suffix: str = "") ->
     for cut in range(min(shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1), 0, -1):
         both_answer = chosen[cut].role == rejected[cut].role == "assistant"
         if both_answer and chosen[cut - 1].role != "assistant":
-            return Parts(chosen[:cut], chosen[cut:], rejected[cut:], tools, suffix)
+            return Parts.pair(chosen[:cut], chosen[cut:], rejected[cut:], tools, suffix)
     roles = list(dict.fromkeys(message.role for message in (*chosen, *rejected)))
     if "assistant" not in roles:
         raise RowError("role not known", f"no turn is the assistant's; the roles are {', '.join(roles) or 'none'}")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tiltlm.data.examples import Text
 from tiltlm.data.files.rows import UNREADABLE, kind_of
-from tiltlm.data.formats.fields import Fields, RowError, is_empty
+from tiltlm.data.formats.fields import Fields, RowError, is_empty, look
 from tiltlm.data.formats.messages import as_answer
 from tiltlm.data.formats.notation import decoded, holds_messages
 
@@ -64,20 +64,20 @@ def canonical(name: str) -> str:
 
 def list_column(fields: Mapping[str, object]) -> str | None:
     """The column that holds the list of completions; None if there is none."""
-    return next((column for column in LIST_COLUMNS if isinstance(decoded(_look(fields, column)), list)), None)
+    return next((column for column in LIST_COLUMNS if isinstance(decoded(look(fields, column)), list)), None)
 
 
 def orders(fields: Mapping[str, object]) -> list[str]:
     """The columns, and keys of completions, that order the list of completions."""
     column = list_column(fields)
-    items = decoded(_look(fields, column)) if column else None
+    items = decoded(look(fields, column)) if column else None
     if not isinstance(items, list):
         return []
-    columns = {canonical(name): name for name in fields if isinstance(decoded(_look(fields, name)), list)}
+    columns = {canonical(name): name for name in fields if isinstance(decoded(look(fields, name)), list)}
     keys = {canonical(key): key for item in items if isinstance(item, dict) for key in item}
     found = [columns[name] for name in SIGNS if name in columns]
     found += [f"{column}.{keys[name]}" for name in SIGNS if name in keys]
-    return found + [name for name in BEST_COLUMNS if not is_empty(_look(fields, name))]
+    return found + [name for name in BEST_COLUMNS if not is_empty(look(fields, name))]
 
 
 def order_in_words(fields: Mapping[str, object]) -> str:
@@ -150,10 +150,6 @@ def number(value: object, where: str) -> float:
     if isinstance(value, float) and not math.isfinite(value):
         raise RowError(UNREADABLE, f"{where} holds {value}, which orders nothing")
     return value
-
-
-def _look(fields: Mapping[str, object], column: str) -> object:
-    return fields.look(column) if isinstance(fields, Fields) else fields.get(column)
 
 
 def _completion(item: object, where: str, fields: Fields, as_chats: bool) -> Text:

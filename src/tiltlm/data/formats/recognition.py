@@ -13,9 +13,10 @@ from tiltlm.data.formats.fields import Fields, RowError, is_empty
 from tiltlm.data.formats.notation import is_list_notation
 from tiltlm.data.formats.ranking import OrderError, RankedPairs
 from tiltlm.data.formats.ratings import compare_ratings
-from tiltlm.data.formats.refusals import refusal
+from tiltlm.data.formats.refusals import no_pairs, refusal
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
+from tiltlm.objectives.interface import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +31,28 @@ class Converted:
 Convert = Callable[[Row], Converted]
 
 
-def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
+def recognise_format(rows: Sequence[Row], unit: Unit = "completion") -> tuple[str, str]:
     """The format that most of these rows have, and why in words.
 
+    unit: what the objective learns from. Pairs will do where it is single completions.
+
     Raises:
-        DataError: no format or more than one fits; it lists the columns found and those expected.
+        DataError: no format or more than one fits, or one that gives no pairs where they are needed; it lists the
+            columns found and those expected.
     """
     votes = {name: sum(format.recognise(row.fields) for row in rows) for name, format in FORMATS.items()}
     votes |= {name: votes[name] + votes[f.takes] for name, f in FORMATS.items() if f.takes and votes[name]}
     most = max(votes.values())
     winners = [name for name, count in votes.items() if count == most]
+    columns = dict.fromkeys(column for row in rows for column in row.fields)
+    found = f"Columns found: {', '.join(f'`{column}`' for column in columns) or 'none'}."
     if most and len(winners) == 1:
         format = FORMATS[winners[0]]
+        if format.unit != unit == "pair":
+            raise DataError(f"{no_pairs()} {found}")
         like = next(row.fields for row in rows if format.recognise(row.fields))
         _require_no_notation(rows)
         return winners[0], f"recognised in {most} of the first {len(rows)} rows: {format.expects(like)}"
-    columns = dict.fromkeys(column for row in rows for column in row.fields)
-    found = f"Columns found: {', '.join(f'`{column}`' for column in columns) or 'none'}."
     if most:
         raise DataError(f"the rows fit several formats: {', '.join(winners)}. {found} Set data.format to one of them.")
     for row in rows:
@@ -57,7 +63,7 @@ def recognise_format(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _require_no_notation(rows: Sequence[Row]) -> None:
     """Raises a DataError where every text of a column is a program's notation of a list of texts."""
-    for column in ("prompt", "chosen", "rejected"):
+    for column in ("prompt", "chosen", "rejected", "completion"):
         values = [value for row in rows if not is_empty(value := row.fields.get(column))]
         if values and all(isinstance(value, str) and is_list_notation(value) for value in values):
             raise DataError(
@@ -98,13 +104,16 @@ def _listed() -> str:
     )
 
 
-def conversion(name: str, ranked_pairs: RankedPairs) -> Convert:
-    """The function that makes a row of this format into pairs.
+def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion") -> Convert:
+    """The function that makes a row of this format into examples.
 
     Raises:
         ConfigError: `ranked_pairs` is set, and has no effect on this format.
+        DataError: the format gives no pairs, and `unit` asks for them.
     """
     format = FORMATS[name]
+    if format.unit != unit == "pair":
+        raise DataError(f"data.format is `{name}`. {no_pairs()}")
     if ranked_pairs != "all" and not format.ranks:
         raise ConfigError(f"data.ranked_pairs has no effect on the format `{name}`: remove it.")
     layout: layouts.Layout = partial(format.layout, choose=ranked_pairs) if format.ranks else format.layout
@@ -118,7 +127,7 @@ def _convert(row: Row, layout: layouts.Layout) -> Converted:
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
     compare_ratings(fields)
-    examples = [Example.pair(f"{row.id}{p.suffix}", p.prompt, p.chosen, p.rejected, p.tools) for p in parts]
+    examples = [Example(f"{row.id}{p.suffix}", p.prompt, p.completions, p.labels, p.tools) for p in parts]
     return Converted(examples, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)
 
 

@@ -1,20 +1,30 @@
-"""Data that people have and that holds no pairs of a better and a worse answer: recognised to say so."""
+"""Data that people have and that no objective, or not the chosen one, learns from: recognised to say so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.labelled import COMPLETION_COLUMNS
 from tiltlm.data.formats.notation import decoded, holds_messages
 from tiltlm.data.formats.ranking import list_column, number
+from tiltlm.objectives import OBJECTIVES
 
-_ANSWERS = ("completion", "response", "answer", "output", "messages", "conversations")
-_LABELS = ("label", "labels", "desirable", "is_desirable", "kto_tag", "thumbs_up")
+_ANSWERS = (*COMPLETION_COLUMNS, "messages", "conversations")
 
 
 def refusal(fields: Mapping[str, object]) -> str | None:
     """Why a row holds no pair, if it is of a kind that is known; a sentence or two."""
     return next((reason(fields) for holds, reason in _REFUSALS if holds(fields)), None)
+
+
+def no_pairs() -> str:
+    """Why rows of single labelled answers cannot be used, and by which objectives they can."""
+    names = [name for name, objective in OBJECTIVES.items() if objective.needs.unit == "completion"]
+    return (
+        "Single labelled answers (as for KTO) are no pairs, and the chosen objective needs pairs: a prompt with two "
+        f"answers, of which one is better. Objectives that take them: {', '.join(names)} (--loss.name {names[0]})."
+    )
 
 
 def _is_stepwise(fields: Mapping[str, object]) -> bool:
@@ -29,17 +39,9 @@ def _is_unranked(fields: Mapping[str, object]) -> bool:
     return list_column(fields) is not None and "chosen" not in fields
 
 
-def _is_labelled(fields: Mapping[str, object]) -> bool:
-    return _has(fields, _ANSWERS) and any(_is_label(fields.get(label)) for label in _LABELS)
-
-
-def _is_label(value: object) -> bool:
-    return isinstance(value, bool) or value in (0, 1) or str(value).lower() in ("true", "false", "0", "1")
-
-
 def _is_single(fields: Mapping[str, object]) -> bool:
     sides = [name for name in fields if "reject" in name.lower() or "chosen" in name.lower()]
-    answers = [name for name in fields if any(word in name.lower() for word in _ANSWERS[:4])]
+    answers = [name for name in fields if any(word in name.lower() for word in COMPLETION_COLUMNS)]
     return _has(fields, _ANSWERS) and not sides and len(answers) < 2 and _texts(fields) <= 3
 
 
@@ -112,17 +114,11 @@ _REFUSALS: tuple[tuple[Holds, Callable[[Mapping[str, object]], str]], ...] = (
     ),
     (_is_unranked, _unranked),
     (
-        _is_labelled,
-        lambda fields: (
-            "Single labelled answers (as for KTO) are no pairs: a pair is a prompt with two answers, of which one is "
-            "better."
-        ),
-    ),
-    (
         _is_single,
         lambda fields: (
             "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one. If another "
-            "column holds it: --data.columns chosen=THEIRS rejected=THEIRS."
+            "column holds it: --data.columns chosen=THEIRS rejected=THEIRS. If one says whether the answer is good: "
+            "--data.columns label=THEIRS."
         ),
     ),
 )

@@ -11,6 +11,7 @@ from tiltlm.data.formats.fields import is_empty
 from tiltlm.data.formats.kinds import (
     ANSWER,
     DIALOGUE,
+    LABEL,
     LIST,
     MESSAGES,
     OBJECT_OF_MESSAGES,
@@ -23,8 +24,10 @@ from tiltlm.data.formats.kinds import (
     VERDICT,
     Kind,
 )
+from tiltlm.data.formats.labelled import is_labelled, labelled
 from tiltlm.data.formats.pairing import Parts
 from tiltlm.data.formats.ranking import LIST_COLUMNS, order_in_words, orders
+from tiltlm.objectives.interface import Unit
 
 Needs = Mapping[str, Kind]
 _SIDES = {"chosen": TEXTS, "rejected": TEXTS}
@@ -41,13 +44,14 @@ class Format:
     """A layout of rows.
 
     how: what is made of it, in words.
-    layout: its pairs, or a RowError.
+    layout: its examples, or a RowError.
     needs: the columns that a row has, and what they hold; several where one of several sets will do.
     unless: columns that another format would be about.
     also: what else must hold.
     details: what more is to be said of rows like this one.
     takes: a format whose rows are read as this one where there are rows of both.
     ranks: whether `data.ranked_pairs` has an effect; the layout takes it as `choose`.
+    unit: what a row gives: pairs, or single completions with a label.
     """
 
     how: str
@@ -58,6 +62,7 @@ class Format:
     details: Callable[[Mapping[str, object]], str] = lambda fields: ""
     takes: str | None = None
     ranks: bool = False
+    unit: Unit = "pair"
 
     def recognise(self, fields: Mapping[str, object]) -> bool:
         """Whether a row is laid out so."""
@@ -72,6 +77,8 @@ class Format:
         return f"{columns}: {self.how}"
 
 
+# What makes two answers of one.
+_PAIRED = dict.fromkeys(("chosen", "rejected", "rejected_response", "rejected_messages"), SOME)
 _NO_PROMPT = {"prompt": SOME, "messages": OPEN_CHAT, "conversations": OPEN_CHAT}
 FORMATS: dict[str, Format] = {
     "preference": Format(
@@ -244,5 +251,22 @@ FORMATS: dict[str, Format] = {
         details=order_in_words,
         takes="ranked",
         ranks=True,
+    ),
+    "labelled": Format(
+        "one answer with its label, as KTO learns from; joined as it stands where both are text",
+        labelled,
+        ({"prompt": ANSWER, "completion": ANSWER, "label": LABEL}, {}),
+        unless=_PAIRED,
+        also=is_labelled,
+        unit="completion",
+    ),
+    "labelled-chat": Format(
+        "as `labelled`, in a chat, as `system`, `tools` or `history` stands beside the prompt",
+        partial(labelled, always_chats=True),
+        tuple({"prompt": TEXT, **beside} for beside in _BESIDE),
+        unless=_PAIRED,
+        also=is_labelled,
+        takes="labelled",
+        unit="completion",
     ),
 }

@@ -151,7 +151,7 @@ class TokenColumns:
         sequences = ranges(self.members[taken], counts)
         lengths = self.bounds[sequences + 1] - self.bounds[sequences]
         return TokenColumns(
-            ids=_gathered(self.ids, self.bounds[sequences], lengths),
+            ids=gathered(self.ids, self.bounds[sequences], lengths),
             bounds=bounds_of(lengths),
             first_scored=self.first_scored[sequences],
             tokens_cut=self.tokens_cut[sequences],
@@ -176,7 +176,7 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _gathered(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def gathered(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Parts of an array, one after another."""
     bounds = bounds_of(lengths)
     gathered = np.empty(bounds[-1], dtype=ids.dtype)

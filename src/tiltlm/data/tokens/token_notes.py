@@ -1,4 +1,4 @@
-"""What is unusual about pairs once they are text and tokens, and is used all the same: sentences with counts."""
+"""What is unusual about examples once they are text and tokens, and is used all the same: sentences with counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
 from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
-from tiltlm.runs.records import Remark
+from tiltlm.runs.data_account import Remark
 
 MANY_CUT = 0.2
 """Share of cut prompts from which on a note says how long they are."""
@@ -20,23 +20,26 @@ _NAMED = 3
 
 
 def notes_on_tokens(
-    train: Tokenized, held_out: Tokenized, tokenizer: ExampleTokenizer
+    train: Tokenized, held_out: Tokenized, tokenizer: ExampleTokenizer, noun: str = "pair"
 ) -> tuple[list[str], list[Remark]]:
-    """The notes, and with every pair what is counted in them."""
+    """The notes, and with every example what is counted in them.
+
+    noun: what an example is called.
+    """
     rendered = [*train.rendered, *held_out.rendered]
     pairs = [*train.examples, *held_out.examples]
     if not pairs:
         return [], []
     remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer), *_eos_in_text(rendered, tokenizer)]
     remarks += _unknown(pairs, tokenizer)
-    notes = [_counted(remark, len(pairs)) for remark in remarks]
-    notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer)
+    notes = [_counted(remark, len(pairs), noun) for remark in remarks]
+    notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer, noun)
     return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
 
 
-def _counted(remark: Remark, pairs: int) -> str:
+def _counted(remark: Remark, examples: int, noun: str) -> str:
     first = ", ".join(remark.ids[:_NAMED]) + (", ..." if len(remark.ids) > _NAMED else "")
-    return f"{remark.what}: {len(remark.ids)} of {pairs} pairs ({first})."
+    return f"{remark.what}: {len(remark.ids)} of {examples} {noun}s ({first})."
 
 
 def _left_out(rendered: Sequence[RenderedExample]) -> list[Remark]:
@@ -114,7 +117,7 @@ def _about_chats(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenize
             more = "the prompt in another way than once it is answered"
         notes.append(
             f"To ask for an answer the chat template writes {more}, from which answered chats do not go on "
-            f"({len(opened)} of {len(chats)} chats, first {first.id}): pairs are trained on as the template writes "
+            f"({len(opened)} of {len(chats)} chats, first {first.id}): answers are trained on as the template writes "
             "answered chats, and answers are generated from what asks for them."
         )
     return notes
@@ -141,7 +144,7 @@ def _more_than_an_answer(tokenizer: ExampleTokenizer) -> str | None:
     return f"After an answer the chat template writes {after!r}, which is scored as a part of it."
 
 
-def _about_verbatim(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[str]:
+def _about_verbatim(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer, noun: str) -> list[str]:
     verbatim = [pair for pair in rendered if isinstance(pair.source.prompt, str)]
     if not verbatim:
         return []
@@ -150,14 +153,14 @@ def _about_verbatim(rendered: Sequence[RenderedExample], tokenizer: ExampleToken
     unmarked = sum(not any(mark in pair.prompt for mark in marks if mark) for pair in verbatim)
     if tokenizer.template.exists and 2 * unmarked > len(verbatim):
         notes.append(
-            f"The model has a chat template, and it is not applied to {len(verbatim)} pairs given as text, which is "
-            "used as it stands. To have it applied, give prompt, chosen and rejected as lists of messages: "
+            f"The model has a chat template, and it is not applied to {len(verbatim)} {noun}s given as text, which is "
+            "used as it stands. To have it applied, give prompt and completions as lists of messages: "
             '[{"role": "user", "content": "..."}].'
         )
     touching = sum(_touches(pair) for pair in verbatim)
     if 2 * touching > len(verbatim):
         notes.append(
-            f"Prompt and completion touch without white space in {touching} of {len(verbatim)} pairs: "
+            f"Prompt and completion touch without white space in {touching} of {len(verbatim)} {noun}s: "
             "text is joined as it stands, so the separator must be in the data."
         )
     return notes

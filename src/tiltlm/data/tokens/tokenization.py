@@ -17,7 +17,7 @@ from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.token_ids import Encoder, full_texts
 from tiltlm.errors import ConfigError
-from tiltlm.runs.records import DroppedRow
+from tiltlm.runs.data_account import DroppedRow
 
 EXAMPLES_AT_ONCE = 512
 """Examples tokenized between two progress reports."""

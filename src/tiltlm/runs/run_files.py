@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from tiltlm.errors import RunError
-from tiltlm.runs.decoding import MalformedError, decode
+from tiltlm.runs.answers import Comparison
+from tiltlm.runs.data_account import DataReport
+from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import is_foreign, runs_in
-from tiltlm.runs.records import (
-    Comparison,
-    DataReport,
-    Environment,
-    EvalRow,
-    Evaluation,
-    Metrics,
-    Outcome,
-    Settings,
-    Summary,
-    TrainRow,
-)
+from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
+from tiltlm.runs.rows import ROW_KINDS, EvalRow, Metrics, TrainRow
+from tiltlm.runs.schema import SCHEMA_KEY, MalformedError, NewerSchemaError, checked, from_json, require_known
 
 Kind = TypeVar("Kind")
+
+Settings = dict[str, dict[str, object]]
+"""The settings as the trainer wrote them: section, option, value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def read_run(folder: Path) -> RunFiles:
     if is_foreign(folder):
         raise RunError(f"{folder} is no run, but perhaps a model: give the folder of a run, such as runs/NAME.")
     return RunFiles(
-        settings=_read_json(folder / "config.json", Settings),
+        settings=_read_settings(folder / "config.json"),
         environment=_read_json(folder / "environment.json", Environment),
         metrics=_read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else Metrics((), ()),
         data=_read_json(folder / "data_report.json", DataReport),
@@ -103,36 +101,63 @@ def _read_if_there(path: Path, kind: type[Kind]) -> Kind | None:
 
 
 def _read_json(path: Path, kind: type[Kind]) -> Kind:
-    try:
-        return decode(kind, json.loads(_read_bytes(path)))
-    except MalformedError as error:
-        raise _damaged(path, str(error)) from error
-    except ValueError as error:
-        raise _damaged(path, f"it is not valid JSON ({error})") from error
+    with _naming(path):
+        return from_json(kind, _read_bytes(path))
+
+
+def _read_settings(path: Path) -> Settings:
+    # By Python's own reader: a name in them may be one that is not UTF-8, and has to stay what it is.
+    with _naming(path):
+        try:
+            table = json.loads(_read_bytes(path))
+        except ValueError as error:
+            raise MalformedError(f"it is not valid JSON ({error})") from error
+        content = checked(dict[str, object], table)
+        require_known(checked(int | None, content.pop(SCHEMA_KEY, None)))  # type: ignore[arg-type]
+        return checked(Settings, content)
 
 
 def _read_metrics(path: Path) -> Metrics:
     lines = _read_bytes(path).split(b"\n")
     # Every whole line ends in a newline, so what stands after the last one was cut short, or is empty.
     tail = lines.pop()
-    train: list[TrainRow] = []
-    evaluations: list[EvalRow] = []
     if _is_json(tail):
         lines.append(tail)
+    rows = []
     for number, line in enumerate(lines, start=1):
-        try:
-            row = decode(dict[str, object], json.loads(line))
-            if row.get("kind") == "train":
-                train.append(decode(TrainRow, row))
-            elif row.get("kind") == "eval":
-                evaluations.append(decode(EvalRow, row))
-            else:
-                raise MalformedError(f"its kind should be `train` or `eval`, and is {row.get('kind')!r:.60}")
-        except MalformedError as error:
-            raise _damaged(path, f"line {number}: {error}") from error
-        except ValueError as error:
-            raise _damaged(path, f"line {number} is not valid JSON ({error})") from error
-    return Metrics(tuple(train), tuple(evaluations))
+        with _naming(path, f"line {number}: "):
+            rows.append(_read_row(line))
+    train = tuple(row for row in rows if isinstance(row, TrainRow))
+    return Metrics(train, tuple(row for row in rows if isinstance(row, EvalRow)))
+
+
+@dataclass(frozen=True, slots=True)
+class _RowKind:
+    kind: str | None = None
+
+
+def _read_row(line: bytes) -> TrainRow | EvalRow:
+    kind = from_json(_RowKind, line).kind
+    if kind not in ROW_KINDS:
+        known = " or ".join(f"`{name}`" for name in ROW_KINDS)
+        raise MalformedError(f"its kind should be {known}, and is {kind!r:.60}")
+    return from_json(ROW_KINDS[kind], line)
+
+
+@contextmanager
+def _naming(path: Path, where: str = "") -> Iterator[None]:
+    """Names the file, and the place in it, in what is wrong with it."""
+    try:
+        yield
+    except NewerSchemaError as error:
+        raise RunError(
+            f"{path.name} of the run in {path.parent} cannot be read: {error}. Read it with that version of tiltlm."
+        ) from error
+    except MalformedError as error:
+        raise RunError(
+            f"{path.name} of the run in {path.parent} is damaged: {where}{error}. "
+            "Restore the file, or train again with run.overwrite."
+        ) from error
 
 
 def _is_json(text: bytes) -> bool:
@@ -151,10 +176,3 @@ def _read_bytes(path: Path) -> bytes:
             f"cannot read {path.name} of the run in {path.parent} ({error.strerror}): "
             "give the folder of a run that `tiltlm train` has written, or train it again."
         ) from error
-
-
-def _damaged(path: Path, what: str) -> RunError:
-    return RunError(
-        f"{path.name} of the run in {path.parent} is damaged: {what}. "
-        "Restore the file, or train again with run.overwrite."
-    )

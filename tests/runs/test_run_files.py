@@ -10,12 +10,13 @@ import example_run
 import pytest
 
 from tiltlm.errors import RunError
-from tiltlm.runs.reading import read_run
+from tiltlm.runs.run_files import read_run
 
 
 def test_reads_a_whole_run(tmp_path: Path) -> None:
     run = read_run(example_run.write_run(tmp_path / "demo"))
     assert [len(run.metrics.train), len(run.metrics.evaluations)] == [40, 5]
+    assert run.summary is not None
     assert run.summary.eval_accuracy_interval == (0.6, 0.79)
     assert run.summary.epochs == 2.0
     assert run.data.train is not None
@@ -44,7 +45,9 @@ def test_no_other_line_may_be_damaged(tmp_path: Path) -> None:
     lines = metrics.read_text().splitlines()
     for damaged in ([*lines[:2], lines[2][:20], *lines[3:]], [*lines, lines[0][:20]]):
         metrics.write_text("".join(line + "\n" for line in damaged))
-        with pytest.raises(RunError, match=r"metrics\.jsonl of the run in .*demo is damaged: line \d+ is not valid"):
+        with pytest.raises(
+            RunError, match=r"metrics\.jsonl of the run in .*demo is damaged: line \d+: it is not valid"
+        ):
             read_run(folder)
 
 
@@ -70,7 +73,7 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"beta": None}, "`beta` is missing; it should be a number"),
+        ({"run": None}, "`run` is missing; it should be a string"),
         ({"completed": "yes"}, "`completed` should be true or false, and is 'yes'"),
         ({"kl": {"mean": 1.0, "samples": True}}, "`kl.samples` should be a whole number, and is True"),
         ({"win_rate_interval": [0.1]}, "`win_rate_interval` should hold 2 values, and holds 1"),

@@ -1,0 +1,67 @@
+"""An objective of one's own: the hinge loss on DPO's margin.
+
+This file is all there is to an objective. Copied to `src/tiltlm/objectives/hinge.py` it is one of tiltlm's: found by
+itself, with `--loss.name hinge` and settings, help and errors of its own. Here it is called on two pairs:
+
+    python examples/own_objective.py
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from tiltlm.objectives.interface import (
+    CHOSEN,
+    REJECTED,
+    SETTINGS,
+    LossOutput,
+    Needs,
+    Objective,
+    Scored,
+    sides,
+)
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class HingeSettings:
+    """What `hinge` may be given."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Reward per nat of log-ratio: a pair is done once its margin is 1/beta nats."""
+
+
+def hinge(scored: Scored, settings: HingeSettings) -> LossOutput:
+    """The hinge of the margin: nothing is left to learn from a pair once its rewards are 1 apart.
+
+        loss = max(0, 1 - beta * (h_chosen - h_rejected)),   h = log pi(y|x) - log pi_ref(y|x)
+
+    (arXiv 2309.06657, hinge-norm.) Where policy and reference agree it is 1. Rewards: beta * h.
+    """
+    rewards_N = settings.beta * scored.log_ratios()
+    chosen_P, rejected_P = sides(rewards_N)
+    return LossOutput((1 - (chosen_P - rejected_P)).clamp(min=0), rewards_N.detach())
+
+
+HINGE = Objective(
+    name="hinge",
+    loss=hinge,
+    settings=HingeSettings,
+    needs=Needs(),  # pairs, and a reference
+    what="Hinge: pairs that are told apart by 1 teach no more; for data of which some pairs are learned early.",
+)
+
+
+if __name__ == "__main__":
+    pairs = Scored(
+        logps_N=torch.tensor([-10.0, -30.0, -8.0, -9.0]),  # chosen, rejected, chosen, rejected
+        tokens_N=torch.tensor([4, 10, 3, 3]),
+        labels_N=torch.tensor([CHOSEN, REJECTED] * 2, dtype=torch.int8),
+        reference_logps_N=torch.tensor([-12.0, -20.0, -8.0, -9.0]),
+    )
+    output = HINGE.loss(pairs, HingeSettings(beta=0.05))
+    print("losses ", [round(loss, 4) for loss in output.losses_U.tolist()])
+    print("rewards", [round(reward, 4) for reward in output.rewards_N.tolist()])

@@ -1,0 +1,160 @@
+"""The section [loss]: which objective, and its settings. Made of what the objectives declare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import tyro
+from pydantic import Field, ValidationError
+
+from tiltlm.config.declaring import in_words, limits_of, section
+from tiltlm.config.help_texts import option_texts
+from tiltlm.errors import ConfigError
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import Objective
+
+DEFAULT = "sigmoid"
+
+
+class ChosenObjective:
+    """An objective by its name, with settings; one that is unset (None) has the objective's own default.
+
+    Attributes:
+        objectives: the objectives there are, by name. Not annotated, as what is annotated is an option.
+    """
+
+    objectives = OBJECTIVES
+    name: str
+
+    def __post_init__(self) -> None:
+        self._checked({option: value for option, value in self._given().items() if option in _options(self.objective)})
+
+    @property
+    def objective(self) -> Objective:
+        """What the name stands for."""
+        return self.objectives[self.name]
+
+    @property
+    def settings(self) -> Any:
+        """The objective's own settings, an instance of `objective.settings`.
+
+        Raises:
+            ConfigError: a setting is given that the objective does not read.
+        """
+        self.require_effect()
+        return self._checked(self._given())
+
+    def require_effect(self) -> None:
+        """Refuses a setting that the objective does not read.
+
+        Raises:
+            ConfigError: naming the setting and the objectives that read it.
+        """
+        for option in self._given():
+            if option not in _options(self.objective):
+                readers = " or ".join(f"`{name}`" for name in readers_of(option, self.objectives))
+                raise ConfigError(
+                    f"loss.{option} has no effect on the loss `{self.name}`: remove it, or set loss.name to {readers}."
+                )
+
+    def without_defaults(self) -> LossConfig:
+        """The same, with every setting unset that has the objective's own default: so another objective's can follow.
+
+        Raises:
+            ConfigError: a setting is given that the objective does not read.
+        """
+        usual, own = self.objective.settings(), dataclasses.asdict(self.settings)
+        return LossConfig(self.name, **{option: own[option] for option in own if own[option] != getattr(usual, option)})
+
+    def _given(self) -> dict[str, Any]:
+        options = {option: getattr(self, option) for option in settings_of(self.objectives)}
+        return {option: value for option, value in options.items() if value is not None}
+
+    def _checked(self, given: dict[str, Any]) -> Any:
+        try:
+            return self.objective.settings(**given)
+        except ValidationError as error:
+            raise ConfigError(in_words(error, self.objective.settings, "loss", given)) from error
+
+
+def settings_of(objectives: Mapping[str, Objective]) -> list[str]:
+    """The settings of all objectives, each once."""
+    return list(dict.fromkeys(option for objective in objectives.values() for option in _options(objective)))
+
+
+def readers_of(option: str, objectives: Mapping[str, Objective]) -> list[str]:
+    """The names of the objectives that read a setting."""
+    return [name for name, objective in objectives.items() if option in _options(objective)]
+
+
+def loss_section(objectives: Mapping[str, Objective]) -> type:
+    """The section for a table of objectives: their names, and every setting of any of them, all unset."""
+    annotations: dict[str, Any] = {
+        "name": Annotated[Literal[tuple(objectives)], Field(description=_names_text(objectives))],
+    }
+    for option in settings_of(objectives):
+        kind = _common_type(option, objectives)
+        text = _setting_text(option, objectives)
+        annotations[option] = Annotated[kind | None, Field(description=text), tyro.conf.arg(help_behavior_hint=_if_set)]
+    members = {
+        "__doc__": "The objective.",
+        "__module__": __name__,
+        "__annotations__": annotations,
+        "objectives": objectives,
+        "name": DEFAULT,
+        **dict.fromkeys(settings_of(objectives)),
+    }
+    return section("loss")(type("LossConfig", (ChosenObjective,), members))
+
+
+def _options(objective: Objective) -> list[str]:
+    return [field.name for field in dataclasses.fields(objective.settings)]
+
+
+def _common_type(option: str, objectives: Mapping[str, Objective]) -> Any:
+    """The type of a setting, with its range where all objectives give it the same; else each checks its own."""
+    settings = [objectives[name].settings for name in readers_of(option, objectives)]
+    plain = [get_type_hints(kind)[option] for kind in settings]
+    ranged = [get_type_hints(kind, include_extras=True)[option] for kind in settings]
+    same = all(limits_of(hint) == limits_of(ranged[0]) for hint in ranged) and len(set(plain)) == 1
+    return ranged[0] if same else reduce(or_, dict.fromkeys(plain))
+
+
+def _names_text(objectives: Mapping[str, Objective]) -> str:
+    return " ".join(f"`{name}`: {_sentence(objective.what)}" for name, objective in objectives.items())
+
+
+def _setting_text(option: str, objectives: Mapping[str, Objective]) -> str:
+    """What the objectives say of a setting, each text once, with the names and defaults of those that say it."""
+    said: dict[str, list[str]] = {}
+    for name in readers_of(option, objectives):
+        text = _sentence(option_texts(objectives[name].settings)[option])
+        said.setdefault(text, []).append(f"`{name}` (default {getattr(objectives[name].settings(), option)})")
+    return " ".join(f"Of {', '.join(names)}: {text}" for text, names in said.items())
+
+
+def _if_set(default: str) -> str:
+    """What help says of the value that a setting has without its flag; nothing where that is up to the objective."""
+    return "" if default == "None" else f"(default: {default})"
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "`", ")")) else f"{text}."
+
+
+if TYPE_CHECKING:
+
+    class LossConfig(ChosenObjective):
+        """The objective, and every setting of any objective; None leaves it to the objective's own default."""
+
+        def __init__(self, name: str = DEFAULT, **settings: Any) -> None: ...
+
+        def __getattr__(self, option: str) -> Any: ...
+
+else:
+    LossConfig = loss_section(OBJECTIVES)

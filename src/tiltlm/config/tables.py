@@ -1,0 +1,77 @@
+"""Settings from nested tables and back: TOML files, `config.json`, dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tiltlm.config.declaring import unknown_option
+from tiltlm.config.sections import Config
+from tiltlm.errors import ConfigError
+
+
+def load_config(path: Path) -> Config:
+    """Reads a TOML file of sections and options; what it does not name keeps its default.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or an option is unknown, of the wrong type or out of range.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        return config_from_dict(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def config_from_dict(table: dict[str, Any]) -> Config:
+    """Builds the configuration from nested tables, as TOML and `config.json` hold them.
+
+    Raises:
+        ConfigError: an option is unknown, of the wrong type or out of range.
+    """
+    kinds = get_type_hints(Config)
+    sections = {}
+    for name, options in table.items():
+        if name not in kinds:
+            raise ConfigError(unknown_option(name, "", list(kinds)))
+        if not isinstance(options, dict):
+            raise ConfigError(f"`{name}` is a section: write its options below a line [{name}].")
+        known = list(get_type_hints(kinds[name]))
+        for option in options:
+            if option not in known:
+                raise ConfigError(unknown_option(option, name, known))
+        sections[name] = kinds[name](**(_loss_as_written(options) if name == "loss" else options))
+    return Config(**sections)
+
+
+def settings_table(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings as nested tables, for `config.json`: the objective's own are resolved, those of others left out."""
+    table = dataclasses.asdict(config)
+    return {**table, "loss": {"name": config.loss.name, **dataclasses.asdict(config.loss.settings)}}
+
+
+def option_types() -> dict[str, Any]:
+    """Every option as `section.option`, with its type."""
+    sections = get_type_hints(Config)
+    return {
+        f"{name}.{option}": hint for name, kind in sections.items() for option, hint in get_type_hints(kind).items()
+    }
+
+
+def option_names() -> list[str]:
+    """Every option as `section.option`."""
+    return list(option_types())
+
+
+def _loss_as_written(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of [loss]. Runs of version 0.1 wrote the label smoothing, 0, beside `ipo` too, which reads none."""
+    if options.get("name") == "ipo" and options.get("label_smoothing") == 0:
+        return {option: value for option, value in options.items() if option != "label_smoothing"}
+    return options

@@ -1,0 +1,136 @@
+"""How a run went and what came of it: `outcome.json`, `evaluation.json`, `summary.json`.
+
+A field that may be None was not measured: the run was interrupted before, or was told not to, or has nothing to measure
+it on. Log-probabilities are in nats, intervals cover 95%.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate, Interval
+from tiltlm.runs.rows import EvalRow
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A start-up check on the first real batch."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """`outcome.json`: how far the run came; rewritten as it goes on.
+
+    status: `running` until it ends, then `completed`, `interrupted` or `failed`. A file that still says `running`
+        after the program ended was left by one that was killed.
+    stage: the last stage begun. message: what ended a run that failed.
+    seconds: the run's duration until then; stages: that of each stage.
+    """
+
+    status: str
+    stage: str | None = None
+    message: str | None = None
+    checks: tuple[Check, ...]
+    seconds: float
+    stages: dict[str, float]
+    peak_memory_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """`evaluation.json`: the saved model on the held-out examples, read back from its files, in float32.
+
+    saved_as: the type of the saved weights.
+    margin: mean reward margin. Intervals here are over prompts.
+    chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion. None where its
+        log-probabilities were not taken, or no example has such an answer.
+    trained_margin: margin of the weights as trained, before they were rounded to `saved_as`; None where they were not.
+    survived: the saved model's margin as a share of that.
+    """
+
+    saved_as: str
+    figures: EvalRow
+    margin: Estimate | None = None
+    chosen_logp_change: Estimate | None = None
+    rejected_logp_change: Estimate | None = None
+    trained_margin: float | None = None
+    survived: Estimate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the sampled answers to the counted prompts show.
+
+    Intervals treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
+    `kl_at_temperature` at the sampling temperature where that is another.
+    """
+
+    counted_prompts: int | None = None
+    reward_before: Estimate | None = None
+    reward_after: Estimate | None = None
+    reward_difference: Estimate | None = None
+    win_rate: float | None = None
+    win_rate_interval: Interval | None = None
+    kl: Divergence | None = None
+    kl_at_temperature: Divergence | None = None
+    answers_before: AnswerStatistics | None = None
+    answers_after: AnswerStatistics | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFigures:
+    """What was trained, how far it came, and what the held-out examples show of it.
+
+    status, message: see Outcome. completed: whether the run came to its end.
+    loss, loss_settings: the objective and its settings. beta: that setting, where the objective has one.
+    train_pairs, eval_pairs: how many examples, pairs or others.
+    eval_*: of the saved model, in float32; see Evaluation.
+    training_margin: the last held-out margin in the arithmetic of training.
+    reward: the known reward of the answers.
+    """
+
+    run: str
+    completed: bool
+    status: str | None = None
+    message: str | None = None
+    model: str
+    reference: str | None = None
+    loss: str
+    beta: float | None = None
+    loss_settings: dict[str, object] = field(default_factory=dict)
+    steps: int | None = None
+    epochs: float | None = None
+    train_pairs: int | None = None
+    eval_pairs: int | None = None
+    first_loss: float | None = None
+    final_loss: float | None = None
+    eval_loss: float | None = None
+    eval_accuracy: float | None = None
+    eval_accuracy_interval: Interval | None = None
+    eval_margin: float | None = None
+    eval_margin_interval: Interval | None = None
+    chosen_logp_change: Estimate | None = None
+    rejected_logp_change: Estimate | None = None
+    training_margin: float | None = None
+    saved_as: str | None = None
+    survived: Estimate | None = None
+    reward: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Figures, TrainingFigures):
+    """`summary.json`: the run in figures, all of which can be had again from the run's other files.
+
+    What its parts hold is said there; here is what the run cost. seconds, stages, peak_memory_gib, checks: see Outcome.
+    """
+
+    seconds: float | None = None
+    stages: dict[str, float] | None = None
+    pairs_per_second: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_gib: float | None = None
+    checks: tuple[Check, ...] | None = None

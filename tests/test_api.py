@@ -1,0 +1,179 @@
+"""The same from Python, with names and paths or with what a program holds already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import one_at_a_time
+from tiny_runs import write_model, write_pairs
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+import tiltlm
+from tiltlm.config import ComparisonConfig, Config, ModelConfig, RunConfig, TrainingConfig
+from tiltlm.data.tokens.token_columns import TokenizedSequence
+from tiltlm.errors import ConfigError, DataError, ModelError, RunError
+from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.training.observers import Row
+
+ROWS: list[dict[str, object]] = [
+    {"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(12)
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    path = write_model(Path("tiny"))
+    return AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+
+
+def settings(name: str = "one", **training: int) -> Config:
+    return Config(
+        run=RunConfig(name=name),
+        model=ModelConfig(precision="float32"),
+        training=TrainingConfig(max_steps=2, batch_pairs=4, learning_rate=1e-3, **training),
+        comparison=ComparisonConfig(prompts=1, samples=1, max_new_tokens=4),
+    )
+
+
+def test_every_public_name_is_there_and_importing_costs_nothing() -> None:
+    assert all(getattr(tiltlm, name) is not None for name in tiltlm.__all__)
+    assert set(tiltlm.__all__) <= set(dir(tiltlm))
+    with pytest.raises(AttributeError, match="no attribute `trian`"):
+        _ = tiltlm.trian  # type: ignore[attr-defined]
+    script = "import sys, tiltlm; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_training_a_loaded_model_on_rows(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = loaded
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    state = torch.get_rng_state()
+    seen: list[Row] = []
+    run = tiltlm.train(settings(), model=model, tokenizer=tokenizer, train=ROWS, observers=[seen.append])
+    assert run.summary.completed and run.folder == Path("runs/one")
+    assert [type(row) for row in seen] == [EvalRow, TrainRow, TrainRow, EvalRow]
+    assert capsys.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), state)
+    # The caller's model is as it was; the trained one is in the folder.
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    trained = AutoModelForCausalLM.from_pretrained(run.model)
+    assert any(not torch.equal(weight, before[name]) for name, weight in trained.state_dict().items())
+    recorded = tiltlm.compare(run)
+    assert len(recorded.prompts) == 1
+    asked = tiltlm.compare(run.folder, ["Is 3 a number? Answer:"])
+    assert [prompt.prompt for prompt in asked.prompts] == ["Is 3 a number? Answer:"]
+
+
+def test_rows_train_as_the_same_rows_in_a_file_do(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    model, tokenizer = loaded
+    file = write_pairs(Path("pairs.jsonl"), 12)
+    from_rows = tiltlm.train(settings("rows"), model=model, tokenizer=tokenizer, train=ROWS)
+    from_file = tiltlm.train(settings("file"), model="tiny", train=file)
+    assert from_rows.summary.final_loss == from_file.summary.final_loss
+    assert from_rows.summary.eval_margin == from_file.summary.eval_margin
+
+
+def test_settings_may_be_tables_or_a_file() -> None:
+    write_model(Path("tiny"))
+    write_pairs(Path("pairs.jsonl"))
+    table = {
+        "model": {"path": "tiny", "precision": "float32"},
+        "training": {"max_steps": 1},
+        "comparison": {"prompts": 0},
+    }
+    run = tiltlm.train({**table, "run": {"name": "table"}}, train="pairs.jsonl")
+    Path("settings.toml").write_text(
+        '[run]\nname = "file"\n[model]\npath = "tiny"\nprecision = "float32"\n'
+        "[training]\nmax_steps = 1\n[comparison]\nprompts = 0\n"
+    )
+    assert tiltlm.train("settings.toml", train="pairs.jsonl").summary.final_loss == run.summary.final_loss
+    with pytest.raises(ConfigError, match="Did you mean `max_steps`"):
+        tiltlm.train({"training": {"max_step": 1}})
+    with pytest.raises(ConfigError, match=r"training\.learning_rate"):
+        tiltlm.train({"training": {"learning_rate": -1.0}}, train="pairs.jsonl", model="tiny")
+
+
+def test_a_loaded_model_needs_its_tokenizer(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    model, tokenizer = loaded
+    with pytest.raises(ModelError, match="needs its tokenizer"):
+        tiltlm.train(model=model, train=ROWS)
+    with pytest.raises(ModelError, match="without its loaded model"):
+        tiltlm.train(tokenizer=tokenizer, train=ROWS)
+
+
+def test_inspecting_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    _, tokenizer = loaded
+    report = tiltlm.inspect([*ROWS, {"prompt": "x", "chosen": "same", "rejected": "same"}], tokenizer=tokenizer)
+    assert report.sources[0].format == "preference" and report.sources[0].rows == 13
+    assert report.dropped.by_reason == {"identical completions": 1}
+    assert report.train is not None and report.eval is not None
+    with pytest.raises(DataError):
+        tiltlm.inspect([{"prompt": "x", "chosen": "same", "rejected": "same"}], tokenizer=tokenizer)
+
+
+def test_a_dataset_is_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    datasets = pytest.importorskip("datasets")
+    report = tiltlm.inspect(datasets.Dataset.from_list(ROWS), tokenizer=loaded[1])
+    assert report.sources[0].rows == 12
+
+
+def test_scores_are_those_of_one_sequence_at_a_time(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    model, tokenizer = loaded
+    prompts, completions = ["Is 1 a number?", "Is 2 a number?"], [" Yes, it is.", " no"]
+    model.train()
+    scored = tiltlm.score(model, prompts, completions, tokenizer=tokenizer)
+    assert model.training
+    model.eval()
+    for prompt, completion, one in zip(prompts, completions, scored, strict=True):
+        ids = [*tokenizer(prompt + completion).input_ids, tokenizer.eos_token_id]
+        first = len(tokenizer(prompt).input_ids)
+        assert list(one.token_ids) == ids[first:]
+        assert one.logp == pytest.approx(sum(one.token_logps), abs=1e-4)
+        sequence = TokenizedSequence(torch.tensor(ids, dtype=torch.int32).numpy(), first)
+        with torch.no_grad():
+            assert one.logp == pytest.approx(float(one_at_a_time(model, [sequence])[0]), abs=1e-4)
+    assert tiltlm.score("tiny", prompts, completions) == scored
+
+
+def test_scores_of_chats(folder: Path) -> None:
+    write_model(Path("chat"), chat=True)
+    asked = [{"role": "user", "content": "Is 1 a number?"}]
+    (text,) = tiltlm.score("chat", [asked], ["Yes."])
+    (messages,) = tiltlm.score("chat", [asked], [[{"role": "assistant", "content": "Yes."}]])
+    assert text == messages and len(text.token_ids) > 1
+
+
+def test_what_cannot_be_scored_is_said(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    model, tokenizer = loaded
+    with pytest.raises(DataError, match="2 prompts and 1 completions"):
+        tiltlm.score(model, ["a", "b"], ["c"], tokenizer=tokenizer)
+    with pytest.raises(DataError, match="completion 1: empty completion"):
+        tiltlm.score(model, ["a"], [""], tokenizer=tokenizer)
+    with pytest.raises(DataError, match=r"completion 2: .*too long"):
+        tiltlm.score(model, ["a", "a"], ["b", "b" * 5000], tokenizer=tokenizer)
+    with pytest.raises(DataError, match=r"completion 1: .*must be text too"):
+        tiltlm.score(model, ["a"], [[{"role": "assistant", "content": "b"}]], tokenizer=tokenizer)
+
+
+def test_a_run_without_answers_is_said() -> None:
+    write_model(Path("tiny"))
+    write_pairs(Path("pairs.jsonl"))
+    table = {"model": {"path": "tiny", "precision": "float32"}, "training": {"max_steps": 1}}
+    run = tiltlm.train({**table, "comparison": {"prompts": 0}}, train="pairs.jsonl")
+    with pytest.raises(RunError, match="recorded no answers"):
+        tiltlm.compare(run)
+    with pytest.raises(RunError, match="there is no run"):
+        tiltlm.compare("runs/none")
