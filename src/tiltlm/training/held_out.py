@@ -99,7 +99,9 @@ def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | Non
 def _margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
     """Reward margins of pairs; None where there are examples of another kind."""
     answers = columns.labels >= 0
-    if not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
+    example_N = np.repeat(np.arange(len(columns)), np.diff(columns.members))
+    two_each = np.array_equal(example_N[answers], np.repeat(np.arange(len(columns)), 2))
+    if not two_each or not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
         return None
     rewards: np.ndarray = rewards_N.numpy()[answers].reshape(-1, 2)
     margins: np.ndarray = rewards[:, 0] - rewards[:, 1]
