@@ -24,12 +24,12 @@ class HeldOut:
     """Held-out examples with what float32 said of their scored tokens before training, in nats.
 
     reference: log-probabilities under the reference; None where the objective needs none.
-    start: those of the model as loaded; mostly it is the reference. None where there is no reference.
+    start: those of the model as loaded; mostly it is the reference.
     """
 
     columns: TokenColumns
     reference: np.ndarray | None
-    start: np.ndarray | None
+    start: np.ndarray
 
 
 def evaluate_saved(
@@ -58,10 +58,8 @@ def evaluate_saved(
     before = None
     if trained is not None:
         before = _margins(objective(objective.scored_columns(columns, trained, held_out.reference)).rewards_N, columns)
-    changes: list[Estimate | None] = [None, None]
-    if held_out.start is not None:
-        change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
-        changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
+    change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
+    changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
     return Evaluation(
         saved_as=saved_as,
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
