@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,10 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, T5Config, T5ForCon
 
 from tiltlm.cli import main
 from tiltlm.config import HubConfig
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import find_model
 from tiltlm.model.loading import load_tokenizer, model_facts
-from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.vocabulary import require_embedded, require_examples_embedded
 from tiltlm.model.weights import load_model
 
 CPU = torch.device("cpu")
@@ -363,6 +365,21 @@ def test_tokens_that_were_added_are_told_from_another_models_tokenizer(folder: P
     model.resize_token_embeddings(rows - 5)
     with pytest.raises(ModelError, match="the tokenizer is another model's"):
         require_embedded(model, tokenizer, [("pair 2", [0, rows - 1])])
+
+
+def test_the_first_example_with_an_unknown_token_is_named(folder: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model = load_model(find_model(str(folder), HubConfig()), CPU)
+    rows = int(cast(Any, model.get_input_embeddings()).num_embeddings)
+
+    def example(name: str, *ends: int) -> TokenizedExample:
+        sides = (TokenizedSequence(np.array([0, 1, end], dtype=np.int32), 1) for end in ends)
+        return TokenizedExample.pair(name, *sides)
+
+    known, unknown = example("a", 2, rows - 1), example("b", 2, rows)
+    require_examples_embedded(model, tokenizer, TokenColumns.of([known, known]))
+    with pytest.raises(ModelError, match=rf"^b has token {rows} "):
+        require_examples_embedded(model, tokenizer, TokenColumns.of([known, unknown, example("c", rows, rows)]))
 
 
 def test_generation_settings_that_could_not_be_saved_are_mended_and_said(folder: Path, tmp_path: Path) -> None:
