@@ -69,6 +69,7 @@ def test_own_objective(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
     found = gathered("own_objectives", [str(package)])
     assert list(found) == ["hinge"]
+    assert all(words in (found["hinge"].loss.__doc__ or "") for words in ("Units:", "At the start"))
     given = pairs([-10, -8, 0], [-30, -9, -99], [-12, -8, 0], [-20, -9, 0])
     assert losses(found["hinge"], given, beta=0.05) == pytest.approx([0.4, 1, 0])
 
