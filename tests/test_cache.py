@@ -18,8 +18,8 @@ MODEL = "smollm2-135m-instruct-b179c9523d0e"
 def reference_file(path: Path, values: int) -> None:
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("CREATE TABLE logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
-        connection.executemany("INSERT INTO logps VALUES (?, ?)", [(bytes([n]), 0.0) for n in range(values)])
+        connection.execute("CREATE TABLE token_logps (key BLOB PRIMARY KEY, logps BLOB) WITHOUT ROWID")
+        connection.executemany("INSERT INTO token_logps VALUES (?, ?)", [(bytes([n]), b"") for n in range(values)])
     connection.close()
 
 
@@ -34,6 +34,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "models" / name).mkdir(parents=True)
         (root / "models" / name / "config.json").write_text("{}")
         (root / "models" / name / "model.safetensors").write_bytes(bytes(2_500_000))
+    for name in (TOKENS, "unfinished-0a_b1c2d", "mine"):
+        (root / "tokens" / name).mkdir(parents=True)
+        (root / "tokens" / name / "train.arrow").write_bytes(bytes(1_000_000))
+    (root / "tokens" / TOKENS / "eval.arrow").write_bytes(bytes(200_000))
+    (root / "tokens" / TOKENS / "account.json").write_text("{}")
     (root / "thesis.txt").write_text("mine")
     (root / "reference" / "notes.sqlite").write_text("mine")
     (root / "models" / "my-model").mkdir()
@@ -42,7 +47,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-MINE = {"thesis.txt", "reference/notes.sqlite", "models/my-model/model.safetensors"}
+TOKENS = "89abcdef01234567" * 2
+
+
+MINE = {"thesis.txt", "tokens/mine/train.arrow", "reference/notes.sqlite", "models/my-model/model.safetensors"}
 
 
 def files(root: Path) -> set[str]:
@@ -56,21 +64,31 @@ def test_it_shows_place_contents_and_sizes(root: Path, capsys: pytest.CaptureFix
     assert str(root) in shown
     assert "model 0123456789ab, bfloat16, cuda, trees, sdpa, r1: 7 values, 8.2 kB" in shown
     assert "model 0123456789ab, float32: 1 value, 8.2 kB" in shown
-    assert f"{MODEL}, 2.5 MB" in shown and "cut short" in shown and "5.0 MB in all" in shown
+    assert f"{MODEL}, 2.5 MB" in shown and "cut short" in shown and "7.2 MB in all" in shown
+    assert f"data {TOKENS[:12]}, 1.2 MB" in shown and "tokens that are being written or were cut short, 1.0 MB" in shown
     assert "my-model" not in shown and "notes" not in shown
     assert files(root) == before
 
 
-@pytest.mark.parametrize(("part", "left"), [("reference", "models/"), ("models", "reference/"), ("all", None)])
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [
+        ("reference", ("models/", "tokens/")),
+        ("models", ("reference/", "tokens/")),
+        ("tokens", ("reference/", "models/")),
+        ("all", ()),
+    ],
+)
 def test_it_removes_what_is_ours_and_says_so(
-    root: Path, part: str, left: str | None, capsys: pytest.CaptureFixture[str]
+    root: Path, part: str, left: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(root)
     assert main(["cache", "--clear", part]) == 0
     shown = capsys.readouterr().out
-    assert files(root) == MINE | {name for name in before if left is not None and name.startswith(left)}
+    assert files(root) == MINE | {name for name in before if name.startswith(left)}
     assert "freed" in shown
-    assert (REFERENCE in shown) == (part != "models") and (MODEL in shown) == (part != "reference")
+    for name, own in ((REFERENCE, "reference"), (MODEL, "models"), (TOKENS, "tokens")):
+        assert (name in shown) == (part in (own, "all"))
     assert main(["cache", "--clear", part]) == 0
     assert "nothing to remove" in capsys.readouterr().out
 
@@ -83,6 +101,13 @@ def test_a_model_folder_with_something_of_a_persons_stays(root: Path, capsys: py
     shown = capsys.readouterr().out
     assert f"kept {root / 'models' / MODEL}: tiltlm did not write results" in shown
     assert files(root) == MINE | before
+
+
+def test_tokens_with_something_of_a_persons_stay(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "tokens" / TOKENS / "notes.txt").write_text("mine")
+    assert main(["cache", "--clear", "tokens"]) == 0
+    assert f"kept {root / 'tokens' / TOKENS}: tiltlm did not write notes.txt" in capsys.readouterr().out
+    assert (root / "tokens" / TOKENS / "train.arrow").is_file()
 
 
 def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ from tiny_tokenizers import EOS, byte_level
 
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.inspect_command import inspect_data
-from tiltlm.config import ComparisonConfig, Config, DataConfig, ModelConfig
+from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, ModelConfig
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError, DataError
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model's folder without weights: none are needed."""
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
     SHAREABLE["llama"]().save_pretrained(tmp_path)
     return tmp_path
 
@@ -33,6 +35,7 @@ def shown(
     template: str | dict[str, str] | None = None,
     terminal: bool = False,
     choice: str | None = None,
+    loss: str = "sigmoid",
     **data: Any,
 ) -> str:
     byte_level(chat_template=template).save_pretrained(model)
@@ -44,6 +47,7 @@ def shown(
         model=ModelConfig(path=str(model), device="cpu", chat_template=choice),
         data=DataConfig(train=str(path), **{"max_length": 32, **data}),
         comparison=ComparisonConfig(max_new_tokens=8),
+        loss=LossConfig(name=loss),
     )
     try:
         inspect_data(config, None, ConsoleReporter(console))
@@ -114,3 +118,28 @@ def test_a_choice_of_templates_is_asked_for(model: Path) -> None:
     assert f"chosen: <user>y{EOS}\n<assistant>[[a{EOS}]]" in text
     with pytest.raises(ConfigError, match="it has: first, second"):
         shown(model, chats, templates, choice="third")
+
+
+def test_labelled_answers_are_shown_for_an_objective_that_takes_them(model: Path) -> None:
+    rows: list[object] = [{"prompt": f"Q{n}:", "completion": " no", "label": n == 3} for n in range(4)]
+    text = shown(model, rows, loss="kto")
+    assert (
+        "This is not enough to train on: the objective also scores answers to other prompts, and all 1 held-out" in text
+    )
+    text = shown(model, rows, loss="kto", eval_fraction=0.5)
+    assert "not enough" not in text
+    assert "4 rows, 4 examples" in text and "read as `labelled`: recognised in 4 of the first 4 rows" in text
+    shown_as = "chosen" if f"chosen: Q3:[[ no{EOS}]]" in text else "rejected"
+    assert f"{shown_as}: Q" in text and f"{'rejected' if shown_as == 'chosen' else 'chosen'}: Q" not in text
+    refused = shown(model, rows)
+    assert "Single labelled answers (as for KTO) are no pairs" in refused and "--loss.name kto" in refused
+
+
+def test_what_was_inspected_is_not_tokenized_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_tokens(*arguments: object) -> None:
+        raise AssertionError("tokenized although it is in the cache")
+
+    rows: list[object] = [row("Q:"), row("R:")]
+    text = shown(model, rows)
+    monkeypatch.setattr(ExampleTokenizer, "tokenize", no_tokens)
+    assert shown(model, rows) == text

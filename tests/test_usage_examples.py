@@ -73,6 +73,15 @@ def test_own_objective(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses(found["hinge"], given, beta=0.05) == pytest.approx([0.4, 1, 0])
 
 
+def test_from_python(here: Path) -> None:
+    """The loss by hand: h is 2 - (-5) = 7, so log(1 + exp(-0.7)) = 0.403186."""
+    lines = ran("examples/from_python.py", "tiny").splitlines()
+    assert lines[0] == "read as question with 0 rows dropped"
+    assert lines[-1] == "DPO's loss of a pair 0.403186"
+    assert len(lines) == 6 and lines[1].startswith("held-out margin ") and "before:" in lines[2]
+    assert (here / "runs" / "from-python" / "model" / "model.safetensors").is_file()
+
+
 def test_read_run(tmp_path: Path) -> None:
     run = example_run.write_run(tmp_path / "run")
     shown = ran(str(EXAMPLES / "read_run.py"), str(run))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import DataConfig
+from tiltlm.data.examples import Example
+from tiltlm.data.tokens.rendering import RenderedExample
+from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.runs.data_account import DroppedRow
 
 Template = str | dict[str, str] | None
 """A chat template, a choice of them by name, or none."""
@@ -56,6 +61,23 @@ def word_level(*words: str, bos: bool = False, chat_template: Template = None) -
 def pair_tokenizer(tokenizer: PreTrainedTokenizerFast, **settings: Any) -> ExampleTokenizer:
     """The pair tokenizer of these data settings."""
     return ExampleTokenizer(tokenizer, DataConfig(**settings))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of examples, with their texts: `rendered[i]` is the text of `examples[i]`."""
+
+    examples: list[TokenizedExample]
+    rendered: list[RenderedExample]
+    dropped: list[DroppedRow]
+
+
+def outcomes(tokenizer: ExampleTokenizer, *examples: Example) -> Outcomes:
+    """What becomes of these examples."""
+    both = list(tokenizer.outcomes(examples))
+    used = [one for one in both if not isinstance(one, DroppedRow)]
+    dropped = [one for one in both if isinstance(one, DroppedRow)]
+    return Outcomes([one[0] for one in used], [one[1] for one in used], dropped)
 
 
 def _wrapped(

@@ -7,12 +7,12 @@ import pytest
 import tiny_templates
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import EOS, byte_level, pair_tokenizer
+from tiny_tokenizers import EOS, Outcomes, byte_level, outcomes, pair_tokenizer
 
 from tiltlm.data.examples import Example, Message
 from tiltlm.data.tokens.cutting import fewer_turns, last_turn
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 
 S, U, A, T = (lambda text, role=role: Message(role, text) for role in ("system", "user", "assistant", "tool"))
 Chat = tuple[Message, ...]
@@ -22,12 +22,12 @@ def tokenizer_of(template: str | None, **settings: object) -> ExampleTokenizer:
     return pair_tokenizer(byte_level(chat_template=template), **settings)
 
 
-def cut(template: str | None, prompt: Chat, chosen: str = "yes", rejected: str = "no", **settings: object) -> Tokenized:
+def cut(template: str | None, prompt: Chat, chosen: str = "yes", rejected: str = "no", **settings: object) -> Outcomes:
     pair = Example.pair("p:1", prompt, (A(chosen),), (A(rejected),))
-    return tokenizer_of(template, **settings)([pair])
+    return outcomes(tokenizer_of(template, **settings), pair)
 
 
-def only(result: Tokenized) -> TokenizedExample:
+def only(result: Outcomes) -> TokenizedExample:
     assert not result.dropped, result.dropped
     return result.examples[0]
 
@@ -142,10 +142,10 @@ def test_truncated_completions_fill_what_the_prompt_leaves(
     question, answers = "is" + " no" * prompt, [" yes" * count for count in completions]
     template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
 
-    def make(**settings: object) -> Tokenized:
+    def make(**settings: object) -> Outcomes:
         if as_chat:
             return cut(template, (U(question),), *answers, **settings)
-        return tokenizer_of(None, **settings)([Example.pair("p:1", question, *answers)])
+        return outcomes(tokenizer_of(None, **settings), Example.pair("p:1", question, *answers))
 
     whole = only(make(max_length=1000))
     result = make(max_length=max_length, long_completions="truncate")
@@ -176,7 +176,7 @@ def test_what_fits_is_the_same_whether_or_not_completions_may_be_cut() -> None:
 def test_a_dropped_completion_names_the_option(prompt: str | Chat) -> None:
     long = " yes" * 90
     sides = (long, " no") if isinstance(prompt, str) else ((A(long),), (A("no"),))
-    result = tokenizer_of(tiny_templates.PLAIN, max_length=60)([Example.pair("p:1", prompt, *sides)])
+    result = outcomes(tokenizer_of(tiny_templates.PLAIN, max_length=60), Example.pair("p:1", prompt, *sides))
     (dropped,) = result.dropped
     assert dropped.reason == "completion too long" and "data.long_completions to `truncate`" in dropped.detail
 

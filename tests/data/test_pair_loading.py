@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_data import DIALOGUES, SHARED, polite_and_rude
+from tiny_tokenizers import byte_level, pair_tokenizer
 
-from tiltlm.config import DataConfig, HubConfig
+from tiltlm.config import Config, DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, load_examples
-from tiltlm.data.inspection import data_report
-from tiltlm.data.tokens.tokenization import Tokenized
+from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import ConfigError, DataError
 
 
@@ -179,8 +179,9 @@ def test_no_preference_is_no_pair(tmp_path: Path, fields: dict[str, object]) -> 
 
 
 def test_unused_columns_are_in_the_data_report(tmp_path: Path) -> None:
-    loaded = load(written(tmp_path, row() | {"source": "x"}, row("Q") | {"source": "y"}))
-    report = data_report([loaded], Tokenized(), None, [], [], [], str)
+    path = written(tmp_path, row() | {"source": "x"}, row("Q") | {"source": "y"})
+    read = read_data(Config(data=DataConfig(train=str(path))))
+    report = examine_data(read, pair_tokenizer(byte_level()), lambda done: None)[0].report
     assert report.sources[0].unused_columns == {"source": 2}
     assert "Columns not used: `source` (2 rows)." in report.notes
 

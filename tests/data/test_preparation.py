@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from tiltlm.data.tokens.packing import tree_size
 from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
 
 from tiltlm.config import Config, DataConfig, HubConfig, RunConfig
 from tiltlm.data.examples import Example
-from tiltlm.data.preparation import PreparedData, ReadData, examine_data, prepare_data, read_data
+from tiltlm.data.preparation import PreparedData, examine_data, prepare_data, read_data
+from tiltlm.data.selection import ReadData
 from tiltlm.data.splitting import prompt_key
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
@@ -167,7 +167,8 @@ def test_lengths_in_the_report(tmp_path: Path) -> None:
     assert (split.chosen_tokens.mean, split.chosen_tokens.max) == (4.0, 6)
     assert split.rejected_tokens.max == 2 and split.chosen_longer == 0.8 and split.prompts_cut == 1
     assert split.tokens_without_sharing == sum(len(p.chosen.ids) + len(p.rejected.ids) - 2 for p in data.train)
-    assert split.tokens_laid_out == sum(tree_size((p.chosen, p.rejected)) for p in data.train)
+    shared = [{tuple(s.ids[:end]) for s in p.sequences for end in range(1, len(s.ids))} for p in data.train]
+    assert split.tokens_laid_out == sum(map(len, shared))
     assert len(data.report.examples) == 3
 
 

@@ -9,12 +9,11 @@ import pytest
 import tiny_templates
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import EOS, byte_level, pair_tokenizer
+from tiny_tokenizers import EOS, Outcomes, byte_level, outcomes, pair_tokenizer
 
 from tiltlm.data.examples import Example, Message
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError, choose_template
-from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.errors import ConfigError
 
 ALL = {name: value for name, value in vars(tiny_templates).items() if name.isupper() and "messages" in str(value)}
@@ -31,8 +30,8 @@ def says(role: str, content: str, **further: object) -> Message:
     return Message(role, content, tuple((key, json.dumps(value)) for key, value in sorted(further.items())))
 
 
-def rendered(template: str, *pairs: Example) -> Tokenized:
-    return pair_tokenizer(byte_level(chat_template=template), max_length=4096)(pairs)
+def rendered(template: str, *pairs: Example) -> Outcomes:
+    return outcomes(pair_tokenizer(byte_level(chat_template=template), max_length=4096), *pairs)
 
 
 def pair_of(
@@ -42,13 +41,13 @@ def pair_of(
     return Example.pair("p:1", prompt, *sides, tools=json.dumps(tools) if tools else None)
 
 
-def only(result: Tokenized) -> RenderedExample:
+def only(result: Outcomes) -> RenderedExample:
     assert not result.dropped, result.dropped
     (pair,) = result.rendered
     return pair
 
 
-def drop(result: Tokenized) -> tuple[str, str]:
+def drop(result: Outcomes) -> tuple[str, str]:
     assert not result.examples
     (dropped,) = result.dropped
     assert dropped.id == "p:1"
@@ -318,7 +317,7 @@ def test_named_templates() -> None:
     choose_template(tokenizer, None)
     choose_template(tokenizer, "first")
     assert tokenizer.chat_template == tiny_templates.PLAIN
-    assert only(pair_tokenizer(tokenizer)([pair_of(QUESTION, "a", "b")])).completions[0] == f"a{EOS}\n"
+    assert only(outcomes(pair_tokenizer(tokenizer), pair_of(QUESTION, "a", "b"))).completions[0] == f"a{EOS}\n"
 
 
 def test_a_template_from_a_file(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from tiny_tokenizers import BOS, EOS, UNK, byte_level, pair_tokenizer, word_leve
 
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.tokens.token_notes import notes_on_tokens
-from tiltlm.data.tokens.tokenization import Tokenized
 from tiltlm.runs.data_account import Remark
 
 
@@ -29,7 +28,7 @@ def noted(
     pairs: list[Example], template: str | None = None, bos: bool = False, **settings: object
 ) -> tuple[list[str], list[Remark]]:
     tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=template), **settings)
-    return notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer)
+    return notes_on_tokens([tokenizer(pairs)], tokenizer)
 
 
 def test_ordinary_pairs_have_no_notes() -> None:
@@ -98,13 +97,13 @@ def test_characters_that_the_tokenizer_has_no_token_for_are_noted() -> None:
     tokenizer = pair_tokenizer(words)
     pairs = [text_pair(0), text_pair(1, "Q, what:"), text_pair(2, rejected=" nein")]
     what = f"The tokenizer has no token for some characters, and {UNK} stands in their place"
-    assert notes_on_tokens(tokenizer(pairs), Tokenized(), tokenizer) == (
+    assert notes_on_tokens([tokenizer(pairs)], tokenizer) == (
         [f"{what}: 2 of 3 pairs (p:1, p:2)."],
         [Remark(what, ("p:1", "p:2"))],
     )
     # Some byte-level tokenizers name another token so, which stands at the end of every answer.
     words.unk_token = EOS
-    assert notes_on_tokens(tokenizer(pairs[:1]), Tokenized(), tokenizer) == ([], [])
+    assert notes_on_tokens([tokenizer(pairs[:1])], tokenizer) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -177,5 +176,5 @@ def test_a_question_with_more_than_answered_chats_have_is_noted() -> None:
 def test_text_for_a_model_with_several_templates_needs_none_of_them(bos: bool) -> None:
     named = {"first": tiny_templates.PLAIN, "other": tiny_templates.TRIMS}
     tokenizer = pair_tokenizer(byte_level(bos=bos, chat_template=named))
-    (note,) = notes_on_tokens(tokenizer([text_pair(1)]), Tokenized(), tokenizer)[0]
+    (note,) = notes_on_tokens([tokenizer([text_pair(1)])], tokenizer)[0]
     assert "has a chat template, and it is not applied to 1 pairs given as text" in note

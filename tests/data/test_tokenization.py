@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_data import SHARED, gpt2_tokenizer
-from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, byte_level, pair_tokenizer, word_level
+from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, Outcomes, byte_level, outcomes, pair_tokenizer, word_level
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.tokens import tokenization
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, check_limits
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ConfigError, ModelError
 
 HEADER = "\n\nAssistant:"
@@ -53,16 +53,16 @@ each_tokenizer = pytest.mark.parametrize(
 
 def tokenized(
     tokenizer: PreTrainedTokenizerFast, prompt: Text, chosen: Text, rejected: Text, **settings: object
-) -> Tokenized:
-    return pair_tokenizer(tokenizer, **settings)([Example.pair("p:1", prompt, chosen, rejected)])
+) -> Outcomes:
+    return outcomes(pair_tokenizer(tokenizer, **settings), Example.pair("p:1", prompt, chosen, rejected))
 
 
-def only_pair(result: Tokenized) -> TokenizedExample:
+def only_pair(result: Outcomes) -> TokenizedExample:
     assert len(result.examples) == 1 and not result.dropped, result.dropped
     return result.examples[0]
 
 
-def only_drop(result: Tokenized) -> tuple[str, str]:
+def only_drop(result: Outcomes) -> tuple[str, str]:
     assert not result.examples and not result.rendered and len(result.dropped) == 1
     assert result.dropped[0].id == "p:1"
     return result.dropped[0].reason, result.dropped[0].detail
@@ -193,7 +193,7 @@ def test_another_terminator_ends_a_completion_too() -> None:
     end = tokenizer.convert_tokens_to_ids("<end>")
     make_pairs = ExampleTokenizer(tokenizer, DataConfig(), frozenset({end}))
     assert make_pairs.terminators == {end, tokenizer.eos_token_id}
-    pair = only_pair(make_pairs([Example.pair("p:1", "Answer:", " yes<end>\n", " no")]))
+    pair = only_pair(outcomes(make_pairs, Example.pair("p:1", "Answer:", " yes<end>\n", " no")))
     assert scored(tokenizer, pair.chosen) == ["Ġyes", "<end>"]
     assert scored(tokenizer, pair.rejected) == ["Ġno", EOS]
 
@@ -383,7 +383,7 @@ def test_pairs_keep_their_order_whatever_the_portions(monkeypatch: pytest.Monkey
     assert advanced == [3, 3, 2]
     assert [pair.id for pair in result.examples] == ["p:1", "p:2", "p:4", "p:5", "p:7"]
     assert [drop.id for drop in result.dropped] == ["p:0", "p:3", "p:6"]
-    assert [pair.id for pair in result.rendered] == [pair.id for pair in result.examples]
+    assert result.places.tolist() == [1, 2, 4, 5, 7]
     assert [p.chosen.ids.tolist() for p in result.examples] == [p.chosen.ids.tolist() for p in at_once.examples]
 
 

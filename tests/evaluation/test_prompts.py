@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_templates
-from tiny_tokenizers import EOS, byte_level, pair_tokenizer
+from tiny_tokenizers import EOS, byte_level, outcomes, pair_tokenizer
 
 from tiltlm.data.examples import Example, Message
 from tiltlm.errors import ConfigError
@@ -52,7 +52,7 @@ def test_held_out_prompts_ask_in_the_templates_way(template: str) -> None:
         Example.pair(f"p:{n}", long, (Message("assistant", f"yes {n}"),), (Message("assistant", "no"),))
         for n in range(2)
     ]
-    rendered = tokenizer(pairs).rendered
+    rendered = outcomes(tokenizer, *pairs).rendered
     assert len(rendered) == 2
     (prompt,) = held_out_prompts(rendered, 5, tokenizer, None)
     assert prompt.id == "p:0" and prompt.counted

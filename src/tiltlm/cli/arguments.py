@@ -22,7 +22,7 @@ from tiltlm.config.help_texts import explain
 
 Settings = Annotated[Config, tyro.conf.arg(name="")]
 """All settings, as flags `--section.option`."""
-Cleared = Literal["reference", "models", "all"]
+Cleared = Literal["reference", "tokens", "models", "all"]
 Arguments = TypeVar("Arguments")
 
 
@@ -92,7 +92,8 @@ class Cache:
     """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
 
     clear: Annotated[Cleared | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Remove reference log-probabilities, the converted embedded model, or both. What is needed is made again."""
+    """Remove reference log-probabilities, tokenized data, the converted embedded model, or all. What is needed is made
+    again."""
 
 
 COMMANDS: dict[str, type] = {"train": Train, "compare": Compare, "report": Report, "inspect": Inspect, "cache": Cache}

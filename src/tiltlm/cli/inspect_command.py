@@ -15,10 +15,10 @@ from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.wording import count
 from tiltlm.runs.data_account import DataReport, Lengths, ShownExample, Split
+from tiltlm.storage.cache import TOKENS, cache_folder
 
 LISTED = 10
 """Dropped rows shown; all of them are in the report file."""
@@ -33,9 +33,9 @@ def inspect_data(config: Config, report_file: Path | None, reporter: ConsoleRepo
         TiltlmError: the data or the model's tokenizer cannot be had, or no pair can be used.
     """
     setup = set_up(config)
-    read = read_data(config, OBJECTIVES[config.loss.name].needs)
+    read = read_data(config, config.loss.objective.needs)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), f"{read.noun}s") as advance:
-        data, problem = examine_data(read, setup.tokenizer, advance)
+        data, problem = examine_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     report = data.report
     _show(report, read.noun, reporter)
     if report_file is not None:

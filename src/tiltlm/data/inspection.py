@@ -7,52 +7,38 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tiltlm.data.conversion import LoadedExamples
-from tiltlm.data.splitting import prompt_key
+from tiltlm.data.selection import ReadData, Selection
 from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
-from tiltlm.data.tokens.tokenization import Tokenized
-from tiltlm.objectives.interface import CHOSEN, REJECTED
-from tiltlm.runs.data_account import DataReport, Dropped, DroppedRow, Lengths, Remark, ShownExample, Split
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
+from tiltlm.runs.data_account import DataReport, Dropped, Lengths, ShownExample, Split
 
 EXAMPLES = 3
 
 
-def data_report(
-    loaded: Sequence[LoadedExamples],
-    train: Tokenized,
-    held_out: Tokenized | None,
-    also_dropped: Sequence[DroppedRow],
-    notes: Sequence[str],
-    remarks: Sequence[Remark],
-    decode: Callable[[Sequence[int]], str],
-) -> DataReport:
+def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence[int]], str]) -> DataReport:
     """Puts the account of all rows together.
 
-    Args:
-        loaded: what each source gave.
-        train, held_out: what became of the examples chosen for training and evaluation.
-        also_dropped: examples taken out otherwise.
-        notes: sentences on anything unusual, besides those of the sources.
-        remarks: what the notes count, with every example it is true of.
-        decode: text of token ids, special tokens included.
+    decode: text of token ids, special tokens included.
     """
-    rows = [drop for part in loaded for drop in part.dropped] + list(also_dropped)
-    rows += [drop for part in (train, held_out) if part is not None for drop in part.dropped]
-    texts = [example.prompt for part in loaded for example in part.examples]
+    account = selection.account
+    rows = [drop for part in read.loaded for drop in part.dropped] + read.dropped + list(account.dropped)
+    texts = (example.prompt for part in read.loaded for example in part.examples)
+    held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
+    shown = range(min(EXAMPLES, len(selection.train)))
     return DataReport(
-        sources=tuple(part.source for part in loaded),
-        train=_split(train),
-        eval=_split(held_out) if held_out is not None else None,
+        sources=tuple(part.source for part in read.loaded),
+        train=_split(selection.train, account.train_prompts),
+        eval=held_out,
         dropped=Dropped(
             count=len(rows),
             by_reason=dict(Counter(row.reason for row in rows).most_common()),
             list=tuple(rows),
         ),
-        notes=(*(note for part in loaded for note in part.notes), *notes),
-        examples=tuple(_shown(example, decode) for example in train.examples[:EXAMPLES]),
+        notes=(*(note for part in read.loaded for note in part.notes), *account.notes),
+        examples=tuple(_shown(selection.train[number], decode) for number in shown),
         chat=any(not isinstance(text, str) for text in texts),
-        remarks=tuple(remarks),
+        remarks=account.remarks,
     )
 
 
@@ -84,21 +70,20 @@ def _texts(sequence: TokenizedSequence, decode: Callable[[Sequence[int]], str]) 
     return prompt, decode(ids[sequence.first_scored :])
 
 
-def _split(part: Tokenized) -> Split:
-    columns = TokenColumns.of(part.examples)
-    scored = columns.scored_tokens
-    chosen, rejected = (scored[columns.labels == label] for label in (CHOSEN, REJECTED))
-    pairs = len(columns) > 0 and columns.all_pairs
+def _split(columns: TokenColumns, prompts: int) -> Split:
+    own = columns.labels != MISMATCHED
+    labels, scored = columns.labels[own], columns.scored_tokens[own]
+    chosen, rejected = (scored[labels == label] for label in (CHOSEN, REJECTED))
     laid_out, without_sharing = tokens_laid_out(columns)
     return Split(
         pairs=len(columns),
-        prompts=len({prompt_key(rendered.prompt) for rendered in part.rendered}),
+        prompts=prompts,
         prompt_tokens=_lengths(columns.first_scored[columns.members[:-1]]),
         chosen_tokens=_lengths(chosen),
         rejected_tokens=_lengths(rejected),
-        chosen_longer=float(np.mean(chosen > rejected)) if pairs else None,
+        chosen_longer=float(np.mean(chosen > rejected)) if len(columns) and columns.all_pairs else None,
         prompts_cut=int(np.count_nonzero(columns.prompt_tokens_cut)),
-        completions_cut=int(np.count_nonzero(columns.tokens_cut)),
+        completions_cut=int(np.count_nonzero(columns.tokens_cut[own])),
         tokens_laid_out=laid_out,
         tokens_without_sharing=without_sharing,
     )

@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
 
 from tiltlm import demo
-from tiltlm.config import Config, DataConfig
+from tiltlm.config import Config
 from tiltlm.data.conversion import GivenRows, LoadedExamples, Role, load_examples
 from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
-from tiltlm.data.splitting import draw_split, drawing_order, example_key, without_leaks
-from tiltlm.data.tokens.mismatched import with_mismatched
+from tiltlm.data.kept_selections import KeptSelections, address
+from tiltlm.data.selection import Advance, ReadData, select
+from tiltlm.data.splitting import without_leaks
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.data.tokens.token_notes import notes_on_tokens
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import Needs, Unit
 from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
 PAIRS = Needs()
-Advance = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadData:
-    """Examples as read, before it is known which of them fit.
+class RenderedExamples(Sequence[RenderedExample]):
+    """Examples as text, rendered when they are asked for."""
 
-    train: those that may be trained on; their prompts are not in `held_out`.
-    held_out: the held-out data; empty where some of `train` is to be held out.
-    """
+    def __init__(self, examples: Sequence[Example], tokenizer: ExampleTokenizer) -> None:
+        self._examples = examples
+        self._tokenizer = tokenizer
 
-    train: list[Example]
-    held_out: list[Example]
-    loaded: list[LoadedExamples]
-    dropped: list[DroppedRow]
-    data: DataConfig
-    seed: int
-    needs: Needs
+    def __len__(self) -> int:
+        return len(self._examples)
 
-    @property
-    def noun(self) -> str:
-        """What an example is called in messages."""
-        return "pair" if self.needs.unit == "pair" else "example"
+    @overload
+    def __getitem__(self, number: int) -> RenderedExample: ...
+    @overload
+    def __getitem__(self, number: slice) -> RenderedExamples: ...
+    def __getitem__(self, number: int | slice) -> RenderedExample | RenderedExamples:
+        if isinstance(number, slice):
+            return RenderedExamples(self._examples[number], self._tokenizer)
+        (outcome,) = self._tokenizer.outcomes([self._examples[number]])
+        # It was tokenized before, so it can be again.
+        assert not isinstance(outcome, DroppedRow)
+        return outcome[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class PreparedData:
 
     train: TokenColumns
     eval: TokenColumns
-    eval_rendered: list[RenderedExample]
+    eval_rendered: Sequence[RenderedExample]
     report: DataReport
 
 
@@ -87,128 +89,42 @@ def _load(config: Config, source: str | GivenRows, role: Role, unit: Unit) -> Lo
     return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 
-def prepare_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> PreparedData:
+def prepare_data(
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, kept_in: Path | None = None
+) -> PreparedData:
     """Tokenizes what was read, draws from what fits as many examples as are wanted, and writes the account of it.
+
+    kept_in: a folder in which the tokens are kept and found again by content, and from which they are mapped; None
+        leaves them in memory.
 
     Raises:
         DataError: no example is left for training or for evaluation.
     """
-    data, problem = examine_data(read, tokenizer, advance)
+    data, problem = examine_data(read, tokenizer, advance, kept_in)
     if problem is not None:
         raise DataError(problem)
     return data
 
 
-def examine_data(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tuple[PreparedData, str | None]:
+def examine_data(
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, kept_in: Path | None = None
+) -> tuple[PreparedData, str | None]:
     """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is."""
-    train, held_out, dropped, problem = _tokenized(read, tokenizer, advance)
-    for part, what in ((train, "training"), (held_out, "evaluation")):
-        if problem is None and not part.examples:
-            first = dropped[0] if not part.dropped else part.dropped[0]
-            count = len(part.dropped) or len(dropped)
-            problem = (
-                f"no {read.noun} is left for {what} after tokenization; the first of {count} dropped is {first.id}: "
-                f"{first.reason} ({first.detail})."
-            )
-    notes, remarks = notes_on_tokens(train, held_out, tokenizer, read.noun)
+    kept = KeptSelections(kept_in) if kept_in is not None else None
+    where = address(read, tokenizer) if kept is not None else ""
+    selection = kept.find(where) if kept is not None else None
+    problem = None
+    if selection is None:
+        selection, problem = select(read, tokenizer, advance)
+        if kept is not None and problem is None:
+            selection = kept.keep(where, selection)
+    else:
+        advance(len(read.train) + len(read.held_out))
     report = data_report(
-        read.loaded,
-        train,
-        held_out if held_out.examples or read.held_out else None,
-        [*read.dropped, *dropped],
-        [*_notes(read, train, held_out, dropped, tokenizer), *notes],
-        remarks,
+        read,
+        selection,
         lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
     )
-    columns, held_out_columns = TokenColumns.of(train.examples), TokenColumns.of(held_out.examples)
-    if read.needs.mismatched and problem is None:
-        columns = with_mismatched(columns, read.data.max_length, "training")
-        held_out_columns = with_mismatched(held_out_columns, read.data.max_length, "held-out")
-    return PreparedData(columns, held_out_columns, held_out.rendered, report), problem
-
-
-def _tokenized(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
-) -> tuple[Tokenized, Tokenized, list[DroppedRow], str | None]:
-    """Training and held-out examples, what else is dropped, and why there is no split if there is none."""
-    data = read.data
-    if read.held_out:
-        train = _drawn(read.train, data.max_train_pairs, read.seed, tokenizer, advance)
-        return train, _drawn(read.held_out, data.max_eval_pairs, read.seed, tokenizer, advance), [], None
-    return _split(read, tokenizer, advance)
-
-
-def _split(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
-) -> tuple[Tokenized, Tokenized, list[DroppedRow], str | None]:
-    """Training and held-out examples of one source."""
-    data, known = read.data, Tokenized()
-
-    def fitting(numbers: list[int]) -> set[int]:
-        part = tokenizer([read.train[number] for number in numbers], advance)
-        places = [numbers[place] for place in part.places]
-        known.extend(replace(part, places=places))
-        return set(places)
-
-    try:
-        limits = (data.max_train_pairs, data.max_eval_pairs)
-        drawn = draw_split(read.train, data.eval_fraction, read.seed, limits, fitting)
-    except DataError as error:
-        return (
-            known.take(range(len(known.examples))),
-            Tokenized(),
-            known.dropped,
-            str(error) if known.examples else None,
-        )
-    number_of = {place: number for number, place in enumerate(known.places)}
-    train, held_out = (known.take([number_of[place] for place in part]) for part in drawn)
-    return train, held_out, known.dropped, None
-
-
-def _drawn(
-    examples: Sequence[Example], limit: int | None, seed: int, tokenizer: ExampleTokenizer, advance: Advance
-) -> Tokenized:
-    """At most `limit` examples that fit, in their given order. No more are tokenized than it takes to find them."""
-    if limit is None or len(examples) <= limit:
-        return tokenizer(examples, advance)
-    order = drawing_order(examples, seed)
-    found = Tokenized()
-    start = 0
-    while start < len(order) and len(found.examples) < limit:
-        portion = order[start : start + limit - len(found.examples)]
-        start += len(portion)
-        part = tokenizer([examples[number] for number in portion], advance)
-        found.extend(replace(part, places=[portion[place] for place in part.places]))
-    in_order = found.take(sorted(range(len(found.places)), key=found.places.__getitem__))
-    return replace(in_order, dropped=found.dropped)
-
-
-def _notes(
-    read: ReadData, train: Tokenized, held_out: Tokenized, dropped: Sequence[DroppedRow], tokenizer: ExampleTokenizer
-) -> list[str]:
-    notes = []
-    used = len(train.examples) + len(held_out.examples)
-    lost = len(train.dropped) + len(held_out.dropped) + len(dropped)
-    unused = len(read.train) + len(read.held_out) - used - lost
-    if unused:
-        further = f"1 further {read.noun} is" if unused == 1 else f"{unused} further {read.noun}s are"
-        notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
-    if not read.held_out and held_out.examples:
-        prompts = len({example_key(read.train[place]) for place in held_out.places})
-        of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
-        notes.append(f"The held-out {read.noun}s are those of {of} of the training data, drawn by the seed.")
-    forms = [{isinstance(example.prompt, str) for example in part} for part in (read.train, read.held_out)]
-    if not forms[0] & forms[1] and read.held_out:
-        trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
-        notes.append(
-            f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
-            "is trained, and prompts that are in both are not found."
-        )
-    end = {
-        "append": "Every completion ends with one end-of-sequence token.",
-        "as-is": "No end-of-sequence token is added.",
-    }
-    if tokenizer.config.long_completions == "truncate" and tokenizer.config.eos == "append":
-        end["append"] = "Every completion that is not cut ends with one end-of-sequence token."
-    notes.append(end[tokenizer.config.eos])
-    return notes
+    source = read.held_out or read.train
+    asked = [source[place] for place in selection.account.eval_places]
+    return PreparedData(selection.train, selection.eval, RenderedExamples(asked, tokenizer), report), problem

@@ -21,12 +21,15 @@ def held_out_prompts(
 ) -> list[Prompt]:
     """The first `limit` different prompts of the held-out pairs, each in at most `room` tokens."""
     first: dict[str, RenderedExample] = {}
-    for pair in rendered:
-        first.setdefault(pair.question, pair)
+    for example in rendered:
+        # Examples may be rendered only as they are looked at.
+        if len(first) == limit:
+            break
+        first.setdefault(example.question, example)
     prompts = []
-    for pair in list(first.values())[:limit]:
-        text, ids = tokenizer.ask(pair.source.prompt, pair.source.tools, room)
-        prompts.append(Prompt(pair.id, text, tuple(ids), counted=True))
+    for example in first.values():
+        text, ids = tokenizer.ask(example.source.prompt, example.source.tools, room)
+        prompts.append(Prompt(example.id, text, tuple(ids), counted=True))
     return prompts
 
 

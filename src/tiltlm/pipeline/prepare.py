@@ -13,6 +13,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.vocabulary import require_embedded
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room
+from tiltlm.storage.cache import TOKENS, cache_folder
 from tiltlm.training.loop import total_steps
 
 
@@ -43,11 +44,11 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
     needs = setup.objective.objective.needs
     read = read_data(setup.config, needs, given.train, given.eval)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "examples") as advance:
-        data = prepare_data(read, setup.tokenizer, advance)
+        data = prepare_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     for source in data.report.sources:
         reporter.say(
             f"  {source.name} ({source.role}): {source.rows} rows read as `{source.format}` "
-            f"({source.format_why}), {source.pairs} pairs"
+            f"({source.format_why}), {source.pairs} {read.noun}s"
         )
     dropped = data.report.dropped
     if dropped.count:
@@ -55,7 +56,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
         reporter.say(f"  dropped {dropped.count}, each listed in data_report.json: {reasons}")
     for note in data.report.notes:
         reporter.say(f"  note: {note}")
-    reporter.say(f"  {len(data.train)} pairs to train on, {len(data.eval)} held out")
+    reporter.say(f"  {len(data.train)} {read.noun}s to train on, {len(data.eval)} held out")
     require_warmup(total_steps(setup.config.training, len(data.train)), setup.config.training)
     extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
     return data

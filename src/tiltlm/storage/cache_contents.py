@@ -9,14 +9,25 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from tiltlm.errors import ConfigError, TiltlmError
-from tiltlm.storage.cache import EMBEDDED_PREFIX, GIVEN_PREFIX, MODELS, REFERENCE, REFERENCE_SUFFIX, UNFINISHED_PREFIX
+from tiltlm.storage.cache import (
+    ACCOUNT_FILE,
+    EMBEDDED_PREFIX,
+    EVAL_FILE,
+    GIVEN_PREFIX,
+    MODELS,
+    REFERENCE,
+    REFERENCE_SUFFIX,
+    TOKENS,
+    TRAIN_FILE,
+    UNFINISHED_PREFIX,
+)
 
 _REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
 _SIDECARS = ("-journal", "-wal", "-shm")
@@ -27,7 +38,13 @@ _MODEL_FILE = re.compile(
     r"model.*\.safetensors(\.index\.json)?|(generation_|tokenizer_)?config\.json|chat_template\.jinja|"
     r"tokenizer\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt"
 )
-_TITLES = {REFERENCE: "reference log-probabilities", MODELS: "the embedded model, converted"}
+_TOKENS_NAME = re.compile(r"[0-9a-f]{32}")
+_TOKENS_FILES = frozenset({TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE})
+_TITLES = {
+    REFERENCE: "reference log-probabilities",
+    TOKENS: "tokenized data",
+    MODELS: "the embedded model, converted",
+}
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -60,14 +77,14 @@ def describe_cache(root: Path) -> Iterator[str]:
         yield f"{title}: {_size(sum(one.size for one in kept)) if kept else 'nothing'}"
         yield from (f"  {one.words}, {_size(one.size)}" for one in kept)
     if total:
-        yield f"{_size(total)} in all. To remove it: tiltlm cache --clear all (or reference, or models)."
+        yield f"{_size(total)} in all. To remove it: tiltlm cache --clear all (or reference, tokens or models)."
 
 
 def clear_cache(root: Path, which: str) -> Iterator[str]:
     """Removes a part, saying what before it does.
 
     Args:
-        which: `reference`, `models` or `all`.
+        which: `reference`, `tokens`, `models` or `all`.
 
     Raises:
         ConfigError: the cache is a file, or cannot be read.
@@ -88,7 +105,7 @@ def clear_cache(root: Path, which: str) -> Iterator[str]:
 
 
 def cache_contents(root: Path, part: str) -> list[Kept]:
-    """What tiltlm keeps in a sub-folder of the cache, `reference` or `models`, in the order of names.
+    """What tiltlm keeps in a sub-folder of the cache, `reference`, `tokens` or `models`, in the order of names.
 
     Raises:
         ConfigError: the cache is a file, or cannot be read.
@@ -99,7 +116,7 @@ def cache_contents(root: Path, part: str) -> list[Kept]:
             raise ConfigError(f"the cache {root} is a file: name a folder with TILTLM_CACHE.")
         # A link leads to what somebody else keeps, under whatever name.
         paths = sorted(path for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
-        found = (_reference(path) if part == REFERENCE else _model(path) for path in paths)
+        found = (_KINDS[part](path) for path in paths)
         return [one for one in found if one is not None]
     except OSError as error:
         raise ConfigError(f"the cache {folder} cannot be read ({error.strerror or error}).") from error
@@ -141,6 +158,25 @@ def _model(path: Path) -> Kept | None:
         )
     )
     return Kept(path, (), path.name, _bytes(files), foreign)
+
+
+def _tokens(path: Path) -> Kept | None:
+    if not path.is_dir():
+        return None
+    files = sorted(path.iterdir())
+    foreign = tuple(file.name for file in files if file.name not in _TOKENS_FILES or not _is_file(file))
+    if _UNFINISHED_NAME.fullmatch(path.name):
+        return Kept(path, (), f"{path.name}, tokens that are being written or were cut short", _bytes(files), foreign)
+    if not _TOKENS_NAME.fullmatch(path.name):
+        return None
+    return Kept(path, (), f"data {path.name[:12]}", _bytes(files), foreign)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+_KINDS: dict[str, Callable[[Path], Kept | None]] = {REFERENCE: _reference, TOKENS: _tokens, MODELS: _model}
 
 
 def _remove(one: Kept) -> None:

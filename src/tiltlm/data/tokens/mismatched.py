@@ -66,7 +66,7 @@ def _others(columns: TokenColumns, what: str) -> np.ndarray:
     if not len(ends):
         raise DataError(
             f"the objective also scores answers to other prompts, and all {len(columns)} {what} examples that can be "
-            "used have one prompt: give data with two prompts at least."
+            "used have one prompt: give data with two at least, or hold out another share (data.eval_fraction)."
         )
     starts = (np.roll(ends, 1) + 1) % len(prompts)
     lengths = (ends - starts) % len(prompts) + 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tiltlm.data.tokens.names import Names
-from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
 
 _TOKENS_AT_ONCE = 1 << 22
 
@@ -135,9 +135,11 @@ class TokenColumns:
 
     @property
     def all_pairs(self) -> bool:
-        """Whether every example is a chosen sequence, then a rejected one."""
-        pairs = np.array_equal(np.diff(self.members), np.full(len(self), 2))
-        return pairs and bool((self.labels.reshape(-1, 2) == (CHOSEN, REJECTED)).all())
+        """Whether every example is a chosen sequence, then a rejected one; mismatched ones aside."""
+        counts = np.diff(self.members)
+        own = self.labels[self.labels != MISMATCHED]
+        alike = len(own) == 2 * len(self) and len(np.unique(counts)) < 2
+        return alike and bool((own.reshape(-1, 2) == (CHOSEN, REJECTED)).all())
 
     def sequence(self, number: int) -> TokenizedSequence:
         """One sequence, as a view."""

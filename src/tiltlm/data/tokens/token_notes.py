@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from tiltlm.data.examples import Example, Message
-from tiltlm.data.tokens.rendering import RenderedExample
-from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError, generation_header
-from tiltlm.data.tokens.token_columns import TokenizedExample
+from tiltlm.data.examples import Message
+from tiltlm.data.tokens.observations import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHES, UNMARKED, Observer
+from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError
+from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.runs.data_account import Remark
 
@@ -20,21 +21,21 @@ _NAMED = 3
 
 
 def notes_on_tokens(
-    train: Tokenized, held_out: Tokenized, tokenizer: ExampleTokenizer, noun: str = "pair"
+    parts: Sequence[Tokenized], tokenizer: ExampleTokenizer, noun: str = "pair"
 ) -> tuple[list[str], list[Remark]]:
     """The notes, and with every example what is counted in them.
 
     noun: what an example is called.
     """
-    rendered = [*train.rendered, *held_out.rendered]
-    pairs = [*train.examples, *held_out.examples]
-    if not pairs:
+    parts = [part for part in parts if len(part.examples)]
+    if not parts:
         return [], []
-    remarks = [*_left_out(rendered), *_bos_in_text(rendered, tokenizer), *_eos_in_text(rendered, tokenizer)]
-    remarks += _unknown(pairs, tokenizer)
-    notes = [_counted(remark, len(pairs), noun) for remark in remarks]
-    notes += _about_chats(rendered, tokenizer) + _about_verbatim(rendered, tokenizer, noun)
-    return notes + _cut_prompts(pairs, tokenizer) + _cut_completions(pairs), remarks
+    seen = np.concatenate([part.seen for part in parts])
+    remarks = [*_left_out(parts, tokenizer.observer), *_bos_in_text(parts, tokenizer), *_eos_in_text(parts, tokenizer)]
+    remarks += _unknown(parts, tokenizer)
+    notes = [_counted(remark, len(seen), noun) for remark in remarks]
+    notes += _about_chats(parts, tokenizer) + _about_verbatim(seen["flags"], tokenizer, noun)
+    return notes + _cut_prompts(parts, tokenizer) + _cut_completions(parts), remarks
 
 
 def _counted(remark: Remark, examples: int, noun: str) -> str:
@@ -42,41 +43,44 @@ def _counted(remark: Remark, examples: int, noun: str) -> str:
     return f"{remark.what}: {len(remark.ids)} of {examples} {noun}s ({first})."
 
 
-def _left_out(rendered: Sequence[RenderedExample]) -> list[Remark]:
-    ids: dict[str, list[str]] = {}
-    for pair in rendered:
-        for what in pair.remarks:
-            ids.setdefault(what, []).append(pair.id)
-    return [Remark(what, tuple(those)) for what, those in ids.items()]
+def _named(parts: Sequence[Tokenized], holds: Callable[[Tokenized], np.ndarray]) -> tuple[str, ...]:
+    """The names of the examples of which something is true."""
+    return tuple(part.examples.names[number] for part in parts for number in np.flatnonzero(holds(part)).tolist())
 
 
-def _bos_in_text(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
-    """BOS tokens that the data's own texts hold, but for one at the beginning of a prompt."""
-    bos = tokenizer.tokenizer.bos_token
-    # Where it is the template's own mark of a turn, or what ends an answer, it may well stand in a text.
-    if bos is None or tokenizer.tokenizer.bos_token_id in tokenizer.terminators:
-        return []
-    if bos in generation_header(tokenizer.template):
-        return []
-    ids = tuple(pair.id for pair in rendered if any(bos in text for text in _own_texts(pair.source, bos)))
-    return [Remark(f"The text itself holds the BOS token {bos} within", ids)] if ids else []
+def _left_out(parts: Sequence[Tokenized], observer: Observer) -> list[Remark]:
+    numbers = np.concatenate([part.seen["remarks"] for part in parts])
+    different, first = np.unique(numbers, return_index=True)
+    # In the order in which they were met.
+    with_remark: dict[str, list[int]] = {}
+    for number in different[np.argsort(first)].tolist():
+        for what in observer.remarks[number]:
+            with_remark.setdefault(what, []).append(number)
+    return [Remark(what, _named(parts, partial(_has_remark, numbers=those))) for what, those in with_remark.items()]
 
 
-def _eos_in_text(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
+def _has_remark(part: Tokenized, numbers: list[int]) -> np.ndarray:
+    has: np.ndarray = np.isin(part.seen["remarks"], numbers)
+    return has
+
+
+def _flagged(parts: Sequence[Tokenized], flag: int, what: str) -> list[Remark]:
+    names = _named(parts, lambda part: part.seen["flags"] & flag != 0)
+    return [Remark(what, names)] if names else []
+
+
+def _bos_in_text(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[Remark]:
+    return _flagged(parts, BOS_WITHIN, f"The text itself holds the BOS token {tokenizer.tokenizer.bos_token} within")
+
+
+def _eos_in_text(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[Remark]:
     """Ends of an answer within the data's own answers: nothing is ever generated from there on."""
     eos = tokenizer.tokenizer.eos_token
-    if eos is None:
-        return []
-    ids = tuple(pair.id for pair in rendered if any(_goes_on_after(eos, text) for text in _answers(pair.source)))
     what = f"An answer holds the end-of-sequence token {eos}, goes on after it, and is scored to its end"
-    return [Remark(what, ids)] if ids else []
+    return _flagged(parts, EOS_WITHIN, what)
 
 
-def _goes_on_after(eos: str, text: str) -> bool:
-    return bool(text.partition(eos)[2].replace(eos, "").strip())
-
-
-def _unknown(pairs: Sequence[TokenizedExample], tokenizer: ExampleTokenizer) -> list[Remark]:
+def _unknown(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[Remark]:
     """Characters that the tokenizer has no token for."""
     unk = tokenizer.tokenizer.unk_token_id
     # Byte-level tokenizers need none, and give it another's place.
@@ -86,39 +90,32 @@ def _unknown(pairs: Sequence[TokenizedExample], tokenizer: ExampleTokenizer) -> 
         *tokenizer.terminators,
     }:
         return []
-    ids = tuple(pair.id for pair in pairs if any(unk in sequence.ids for sequence in pair.sequences))
+
+    def holds(part: Tokenized) -> np.ndarray:
+        columns = part.examples
+        return np.add.reduceat(columns.ids == unk, columns.bounds[columns.members[:-1]], dtype=np.int64) > 0
+
+    names = _named(parts, holds)
     what = f"The tokenizer has no token for some characters, and {tokenizer.tokenizer.unk_token} stands in their place"
-    return [Remark(what, ids)] if ids else []
+    return [Remark(what, names)] if names else []
 
 
-def _answers(example: Example) -> list[str]:
-    texts = ([text] if isinstance(text, str) else [m.content for m in text] for text in example.completions)
-    return [text for some in texts for text in some]
-
-
-def _own_texts(example: Example, bos: str) -> list[str]:
-    if isinstance(example.prompt, str):
-        return [example.prompt.removeprefix(bos), *_answers(example)]
-    return [*(message.content for message in example.prompt), *_answers(example)]
-
-
-def _about_chats(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer) -> list[str]:
-    chats = [pair for pair in rendered if not isinstance(pair.source.prompt, str)]
+def _about_chats(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[str]:
+    chats = sum(int(np.count_nonzero(part.seen["flags"] & CHAT)) for part in parts)
     notes = []
     if chats and not tokenizer.template.exists:
         notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
     if chats and (more := _more_than_an_answer(tokenizer)):
         notes.append(more)
-    opened = [pair for pair in chats if pair.question != pair.prompt]
+    opened = [(part, number) for part in parts for number in np.flatnonzero(part.seen["asks"])[:1].tolist()]
     if opened:
-        first = opened[0]
-        more = repr(first.question.removeprefix(first.prompt))
-        if not first.question.startswith(first.prompt):
-            more = "the prompt in another way than once it is answered"
+        part, number = opened[0]
+        asks = tokenizer.observer.asks[part.seen["asks"][number]]
+        count = sum(int(np.count_nonzero(part.seen["asks"])) for part in parts)
         notes.append(
-            f"To ask for an answer the chat template writes {more}, from which answered chats do not go on "
-            f"({len(opened)} of {len(chats)} chats, first {first.id}): answers are trained on as the template writes "
-            "answered chats, and answers are generated from what asks for them."
+            f"To ask for an answer the chat template writes {asks}, from which answered chats do not go on "
+            f"({count} of {chats} chats, first {part.examples.names[number]}): answers are trained on as the template "
+            "writes answered chats, and answers are generated from what asks for them."
         )
     return notes
 
@@ -144,63 +141,52 @@ def _more_than_an_answer(tokenizer: ExampleTokenizer) -> str | None:
     return f"After an answer the chat template writes {after!r}, which is scored as a part of it."
 
 
-def _about_verbatim(rendered: Sequence[RenderedExample], tokenizer: ExampleTokenizer, noun: str) -> list[str]:
-    verbatim = [pair for pair in rendered if isinstance(pair.source.prompt, str)]
-    if not verbatim:
-        return []
+def _about_verbatim(flags: np.ndarray, tokenizer: ExampleTokenizer, noun: str) -> list[str]:
+    verbatim, unmarked, touching = (
+        int(np.count_nonzero(holds)) for holds in (flags & CHAT == 0, flags & UNMARKED, flags & TOUCHES)
+    )
     notes = []
-    marks = [generation_header(tokenizer.template).strip(), *tokenizer.tokenizer.all_special_tokens]
-    unmarked = sum(not any(mark in pair.prompt for mark in marks if mark) for pair in verbatim)
-    if tokenizer.template.exists and 2 * unmarked > len(verbatim):
+    if tokenizer.template.exists and 2 * unmarked > verbatim:
         notes.append(
-            f"The model has a chat template, and it is not applied to {len(verbatim)} {noun}s given as text, which is "
+            f"The model has a chat template, and it is not applied to {verbatim} {noun}s given as text, which is "
             "used as it stands. To have it applied, give prompt and completions as lists of messages: "
             '[{"role": "user", "content": "..."}].'
         )
-    touching = sum(_touches(pair) for pair in verbatim)
-    if 2 * touching > len(verbatim):
+    if 2 * touching > verbatim:
         notes.append(
-            f"Prompt and completion touch without white space in {touching} of {len(verbatim)} {noun}s: "
+            f"Prompt and completion touch without white space in {touching} of {verbatim} {noun}s: "
             "text is joined as it stands, so the separator must be in the data."
         )
     return notes
 
 
-def _touches(pair: RenderedExample) -> bool:
-    """Whether letters meet: scripts without spaces and marks of a chat's turns need none between."""
-    end, beginning = pair.prompt[-1:], pair.completions[0][:1]
-    return (
-        bool(end and beginning)
-        and not end.isspace()
-        and not beginning.isspace()
-        and beginning.isascii()
-        and (end.isascii() and end not in ">]|")
-    )
-
-
-def _cut_prompts(pairs: Sequence[TokenizedExample], tokenizer: ExampleTokenizer) -> list[str]:
-    cut = sum(pair.prompt_tokens_cut > 0 for pair in pairs)
-    if cut <= MANY_CUT * len(pairs):
+def _cut_prompts(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[str]:
+    cut = np.concatenate([part.examples.prompt_tokens_cut for part in parts])
+    count, examples = int(np.count_nonzero(cut)), len(cut)
+    if count <= MANY_CUT * examples:
         return []
-    lengths = np.sort([_uncut_length(pair) for pair in pairs])
+    lengths = np.sort(cut + np.concatenate([_longest(part.examples) for part in parts]))
     # The shortest limit that at most so many exceed.
     most = int(lengths[len(lengths) - 1 - int(_FEW_CUT * len(lengths))])
     limit = tokenizer.config.max_prompt_length
     also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None else ""
     few = f", with {most} at most {_FEW_CUT:.0%}" if most < lengths[-1] else ""
     return [
-        f"{cut} of {len(pairs)} prompts ({cut / len(pairs):.0%}) lose their beginning, often the instruction, to fit "
+        f"{count} of {examples} prompts ({count / examples:.0%}) lose their beginning, often the instruction, to fit "
         f"data.max_length {tokenizer.config.max_length}. With data.max_length {int(lengths[-1])}{also} none would be "
         f"cut{few}."
     ]
 
 
-def _cut_completions(pairs: Sequence[TokenizedExample]) -> list[str]:
-    cuts = [sequence.tokens_cut > 0 for pair in pairs for sequence in pair.sequences]
-    if not any(cuts):
+def _longest(columns: TokenColumns) -> np.ndarray:
+    """Tokens of each example's longest sequence, with what it lost at its end."""
+    longest: np.ndarray = np.maximum.reduceat(np.diff(columns.bounds) + columns.tokens_cut, columns.members[:-1])
+    return longest
+
+
+def _cut_completions(parts: Sequence[Tokenized]) -> list[str]:
+    cuts = np.concatenate([part.examples.tokens_cut for part in parts])
+    cut = int(np.count_nonzero(cuts))
+    if not cut:
         return []
-    return [f"{sum(cuts)} of {len(cuts)} completions are cut at the end to fit; they have no end-of-sequence token."]
-
-
-def _uncut_length(pair: TokenizedExample) -> int:
-    return pair.prompt_tokens_cut + max(len(side.ids) + side.tokens_cut for side in pair.sequences)
+    return [f"{cut} of {len(cuts)} completions are cut at the end to fit; they have no end-of-sequence token."]

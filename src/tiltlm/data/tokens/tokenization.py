@@ -2,53 +2,71 @@
 
 from __future__ import annotations
 
+import struct
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.tokens.fitting import Fitter
+from tiltlm.data.tokens.growing_columns import GrowingColumns, as_numpy
+from tiltlm.data.tokens.observations import SEEN, Observer
 from tiltlm.data.tokens.rendering import RenderedExample, Renderer
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
-from tiltlm.data.tokens.token_columns import TokenizedExample
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.data.tokens.token_ids import Encoder, full_texts
 from tiltlm.errors import ConfigError
 from tiltlm.runs.data_account import DroppedRow
+
+_PACKED = struct.Struct("<BiiQ")  # as SEEN
 
 EXAMPLES_AT_ONCE = 512
 """Examples tokenized between two progress reports."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tokenized:
     """What became of examples: those ready for training, and those dropped, with reasons.
 
-    rendered: texts of `examples`. places: their numbers among those given.
+    seen: of each usable example, SEEN of observations.py. places: int64, its number among those given.
     """
 
-    examples: list[TokenizedExample] = field(default_factory=list)
-    rendered: list[RenderedExample] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    dropped: list[DroppedRow] = field(default_factory=list)
+    examples: TokenColumns
+    seen: np.ndarray
+    places: np.ndarray
+    dropped: Sequence[DroppedRow] = ()
 
-    def extend(self, more: Tokenized) -> None:
-        """Takes in what became of further examples of the same list."""
-        self.examples.extend(more.examples)
-        self.rendered.extend(more.rendered)
-        self.places.extend(more.places)
-        self.dropped.extend(more.dropped)
-
-    def take(self, numbers: Sequence[int]) -> Tokenized:
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Tokenized:
         """Those of the usable examples that have these numbers among them; nothing is dropped."""
-        return Tokenized(
-            [self.examples[number] for number in numbers],
-            [self.rendered[number] for number in numbers],
-            [self.places[number] for number in numbers],
-        )
+        taken = np.asarray(numbers, dtype=np.int64)
+        return Tokenized(self.examples.take(taken), self.seen[taken], self.places[taken])
+
+
+class Gathering:
+    """What becomes of examples while they are tokenized: it grows, a few bytes besides the tokens for each."""
+
+    def __init__(self) -> None:
+        self.places = array("q")
+        self.dropped: list[DroppedRow] = []
+        self._columns = GrowingColumns()
+        self._seen = bytearray()
+
+    def add(self, place: int, example: TokenizedExample, seen: tuple[int, int, int, int]) -> None:
+        """Takes in an example that can be used."""
+        self.places.append(place)
+        self._columns.add(example)
+        self._seen += _PACKED.pack(*seen)
+
+    def tokenized(self) -> Tokenized:
+        """All that was taken in. Nothing can be added from then on."""
+        seen = np.frombuffer(self._seen, dtype=SEEN)
+        return Tokenized(self._columns.columns(), seen, as_numpy(self.places), self.dropped)
 
 
 class ExampleTokenizer:
@@ -70,6 +88,7 @@ class ExampleTokenizer:
         self.adds_bos = self.encoder.adds_bos
         self.template = ChatTemplate(tokenizer)
         self.renderer = Renderer(self.template)
+        self.observer = Observer(tokenizer, self.template, self.terminators)
         self._fitter = Fitter(self.encoder, self.renderer, config)
 
     def __call__(self, examples: Sequence[Example], advance: Callable[[int], None] = lambda done: None) -> Tokenized:
@@ -78,20 +97,25 @@ class ExampleTokenizer:
         Raises:
             ConfigError: the tokenizer has several chat templates, and none is chosen.
         """
-        result = Tokenized()
-        for start in range(0, len(examples), EXAMPLES_AT_ONCE):
-            portion = examples[start : start + EXAMPLES_AT_ONCE]
-            for place, outcome in enumerate(self._portion(portion), start=start):
-                if isinstance(outcome, DroppedRow):
-                    result.dropped.append(outcome)
-                else:
-                    result.examples.append(outcome[0])
-                    result.rendered.append(outcome[1])
-                    result.places.append(place)
-            advance(len(portion))
-        return result
+        gathering = Gathering()
+        self.tokenize(examples, range(len(examples)), gathering, advance)
+        return gathering.tokenized()
 
-    def _portion(self, examples: Sequence[Example]) -> Iterator[tuple[TokenizedExample, RenderedExample] | DroppedRow]:
+    def tokenize(
+        self, examples: Sequence[Example], numbers: Sequence[int], into: Gathering, advance: Callable[[int], None]
+    ) -> None:
+        """Tokenizes the examples with these numbers, and adds what becomes of them."""
+        for start in range(0, len(numbers), EXAMPLES_AT_ONCE):
+            portion = numbers[start : start + EXAMPLES_AT_ONCE]
+            outcomes = self.outcomes([examples[number] for number in portion])
+            for number, outcome in zip(portion, outcomes, strict=True):
+                if isinstance(outcome, DroppedRow):
+                    into.dropped.append(outcome)
+                else:
+                    into.add(number, outcome[0], self.observer.see(outcome[1]))
+            advance(len(portion))
+
+    def outcomes(self, examples: Sequence[Example]) -> Iterator[tuple[TokenizedExample, RenderedExample] | DroppedRow]:
         """What becomes of each example; all are tokenized in one call, which is much faster than one by one."""
         rendered = [self._rendered(example) for example in examples]
         texts = [text for one in rendered if isinstance(one, RenderedExample) for text in full_texts(one)]

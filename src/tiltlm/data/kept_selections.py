@@ -1,0 +1,150 @@
+"""Selections of tokenized examples on disk, found again by content: what was read, and all that makes tokens of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import transformers
+
+from tiltlm.data.examples import Example, Text
+from tiltlm.data.selection import Account, ReadData, Selection
+from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.runs.data_account import DroppedRow, Remark
+from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
+
+REVISION = 1
+"""Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes."""
+
+# Settings by which the same examples come to other tokens or to others of them.
+_SETTINGS = (
+    "eval_fraction",
+    "max_train_pairs",
+    "max_eval_pairs",
+    "max_length",
+    "max_prompt_length",
+    "long_completions",
+    "eos",
+)
+
+
+def address(read: ReadData, tokenizer: ExampleTokenizer) -> str:
+    """A digest of all that a selection depends on, in hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    settings = {name: getattr(read.data, name) for name in _SETTINGS}
+    made_by = [REVISION, transformers.__version__, tokenizers.__version__, _tokenizer_state(tokenizer)]
+    digest.update(_bytes([made_by, settings, read.seed, dataclasses.asdict(read.needs)]))
+    for examples in (read.train, read.held_out):
+        digest.update(_bytes(len(examples)))
+        for example in examples:
+            digest.update(_bytes(_plain(example)))
+    return digest.hexdigest()
+
+
+def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
+    """All of a tokenizer that decides on tokens: its own serialisation, special tokens, and how chats are written."""
+    own = tokenizer.tokenizer
+    template = own.chat_template
+    # A template may write the date.
+    today = date.today().isoformat() if "strftime_now" in json.dumps(template) else None
+    special = {name: str(token) for name, token in own.special_tokens_map.items()}
+    return [own.backend_tokenizer.to_str(), special, sorted(tokenizer.terminators), template, today]
+
+
+def _plain(example: Example) -> list[object]:
+    texts = [_plain_text(text) for text in (example.prompt, *example.completions)]
+    return [example.id, texts, example.labels, example.tools]
+
+
+def _plain_text(text: Text) -> object:
+    return text if isinstance(text, str) else [[m.role, m.content, m.further] for m in text]
+
+
+def _bytes(value: object) -> bytes:
+    """JSON in ASCII, with an end that no JSON holds."""
+    return json.dumps(value, sort_keys=True).encode("ascii") + b"\n"
+
+
+class KeptSelections:
+    """Selections in a folder, each in a folder of its own that is named by its address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, where: str) -> Selection | None:
+        """The selection at an address, mapped from its files; None if there is none, or if it is damaged."""
+        folder = self._folder / where
+        try:
+            account = json.loads(_unwrapped((folder / ACCOUNT_FILE).read_bytes()))
+            files = [folder / name for name in (TRAIN_FILE, EVAL_FILE)]
+            if [checksum(file) for file in files] != account["checksums"]:
+                return None
+            train, held_out = (map_columns(file) for file in files)
+            return Selection(train, held_out, _account(account["account"]))
+        except (OSError, DamagedError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, where: str, selection: Selection) -> Selection:
+        """Writes a selection, and gives it back mapped from its files; where they cannot be written as it is, noted."""
+        unfinished: Path | None = None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=self._folder))
+            files = [unfinished / name for name in (TRAIN_FILE, EVAL_FILE)]
+            for columns, file in zip((selection.train, selection.eval), files, strict=True):
+                write_columns(columns, file)
+            account = {
+                "checksums": [checksum(file) for file in files],
+                "account": dataclasses.asdict(selection.account),
+            }
+            (unfinished / ACCOUNT_FILE).write_bytes(_wrapped(json.dumps(account).encode("ascii")))
+            # What is there is damaged, or has just been written by another run.
+            shutil.rmtree(self._folder / where, ignore_errors=True)
+            unfinished.replace(self._folder / where)
+        except OSError as error:
+            if unfinished is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return self.find(where) or _noted(selection, f"The tokens are not kept in the cache ({error}).")
+        return self.find(where) or selection
+
+
+def _noted(selection: Selection, note: str) -> Selection:
+    account = dataclasses.replace(selection.account, notes=(*selection.account.notes, note))
+    return dataclasses.replace(selection, account=account)
+
+
+def _account(value: dict[str, Any]) -> Account:
+    return Account(
+        value["train_prompts"],
+        value["eval_prompts"],
+        tuple(value["eval_places"]),
+        tuple(DroppedRow(**drop) for drop in value["dropped"]),
+        tuple(value["notes"]),
+        tuple(Remark(remark["what"], tuple(remark["ids"])) for remark in value["remarks"]),
+    )
+
+
+def _wrapped(content: bytes) -> bytes:
+    """Bytes after a line with their CRC-32."""
+    return b"%08x\n%s" % (zlib.crc32(content), content)
+
+
+def _unwrapped(content: bytes) -> bytes:
+    """The bytes that `_wrapped` was given.
+
+    Raises:
+        DamagedError: they have changed.
+    """
+    crc, _, rest = content.partition(b"\n")
+    if crc != b"%08x" % zlib.crc32(rest):
+        raise DamagedError("the account has changed")
+    return rest
