@@ -373,8 +373,8 @@ def test_the_first_example_with_an_unknown_token_is_named(folder: Path) -> None:
     rows = int(cast(Any, model.get_input_embeddings()).num_embeddings)
 
     def example(name: str, *ends: int) -> TokenizedExample:
-        chosen, rejected = (TokenizedSequence(np.array([0, 1, end], dtype=np.int32), 1) for end in ends)
-        return TokenizedExample.pair(name, chosen, rejected)
+        first, second = (TokenizedSequence(np.array([0, 1, end], dtype=np.int32), 1) for end in ends)
+        return TokenizedExample.pair(name, first, second)
 
     known, unknown = example("a", 2, rows - 1), example("b", 2, rows)
     require_examples_embedded(model, tokenizer, TokenColumns.of([known, known]))

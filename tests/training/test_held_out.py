@@ -69,11 +69,13 @@ def test_changes_are_from_the_model_as_loaded_and_rewards_from_the_reference() -
     assert found.figures.margin == pytest.approx(-2)
 
 
-def test_without_a_reference_there_is_nothing_to_have_changed_from() -> None:
+def test_without_a_reference_changes_are_from_the_model_as_loaded() -> None:
     columns = pairs(3)
+    start = spread(columns, [-10.0] * 6)
     saved = spread(columns, [-9.0, -13.0, -10.0, -10.0, -12.0, -15.0])
-    found = evaluate_saved(saved, None, HeldOut(columns, None, None), bound("simpo", beta=2.0), "float32", 0.0)
-    assert (found.chosen_logp_change, found.rejected_logp_change) == (None, None)
+    found = evaluate_saved(saved, None, HeldOut(columns, None, start), bound("simpo", beta=2.0), "float32", 0.0)
+    assert mean_of(found.chosen_logp_change) == pytest.approx(-1 / 3, abs=1e-5)
+    assert mean_of(found.rejected_logp_change) == pytest.approx(-8 / 3, abs=1e-5)
     per_token = np.array([-9.0, -13.0, -10.0, -10.0, -12.0, -15.0]) / columns.scored_tokens
     assert mean_of(found.margin) == pytest.approx(2 * np.mean(per_token[0::2] - per_token[1::2]), abs=1e-5)
 
@@ -191,7 +193,7 @@ def test_the_saved_models_row_is_the_trainers_own_evaluation(tmp_path: Path, nam
         examples = referenced(scorer, columns, tmp_path)
     moved(scorer, 0.02)
     values = score(scorer, columns, torch.float32, token_budget=50)
-    known = HeldOut(columns, examples.reference, examples.reference)
+    known = HeldOut(columns, examples.reference, values)
     found = evaluate_saved(values, None, known, objective, "float32", 0.0).figures
     row = trainer(scorer, examples, loss=objective).evaluate()
     for field in dataclasses.fields(row):

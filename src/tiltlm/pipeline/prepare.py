@@ -42,14 +42,13 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
             answered is refused by the model's chat template.
     """
     needs = setup.objective.objective.needs
-    noun = "pairs" if needs.unit == "pair" else "examples"
     read = read_data(setup.config, needs, given.train, given.eval)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "examples") as advance:
         data = prepare_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)
     for source in data.report.sources:
         reporter.say(
             f"  {source.name} ({source.role}): {source.rows} rows read as `{source.format}` "
-            f"({source.format_why}), {source.pairs} {noun}"
+            f"({source.format_why}), {source.pairs} {read.noun}s"
         )
     dropped = data.report.dropped
     if dropped.count:
@@ -57,7 +56,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
         reporter.say(f"  dropped {dropped.count}, each listed in data_report.json: {reasons}")
     for note in data.report.notes:
         reporter.say(f"  note: {note}")
-    reporter.say(f"  {len(data.train)} {noun} to train on, {len(data.eval)} held out")
+    reporter.say(f"  {len(data.train)} {read.noun}s to train on, {len(data.eval)} held out")
     require_warmup(total_steps(setup.config.training, len(data.train)), setup.config.training)
     extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
     return data
