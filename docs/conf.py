@@ -59,7 +59,8 @@ _LITERAL = re.compile(r"`+[^`]+`+")
 
 def _as_restructured_text(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text: names before a colon become a list, marks that mean nothing to us mean nothing."""
-    lines[:] = list(_converted(lines))
+    summary, rest = (lines[:1], lines[1:]) if what == "module" else ([], lines[:])
+    lines[:] = [*map(_marked, summary), *_converted(rest)]
 
 
 def _converted(lines: list[str]) -> Iterator[str]:
@@ -68,9 +69,10 @@ def _converted(lines: list[str]) -> Iterator[str]:
         before, line = line, waiting.pop(0)
         named, section = _NAMED.match(line), _SECTION.fullmatch(line)
         if section is not None:
-            block = list(itertools.takewhile(lambda below: not below or below[0].isspace(), waiting))
-            del waiting[: len(block)]
+            block = _indented(waiting)
             yield from ("", f"**{section[1]}**", "", *_converted(textwrap.dedent("\n".join(block)).splitlines()), "")
+        elif line.startswith("    ") and not before and not item:  # an equation, or lines of a program
+            yield from ("::", "", line, *_indented(waiting), "")
         elif named is not None:
             yield from ([] if item else [""])
             item = True
@@ -84,7 +86,14 @@ def _converted(lines: list[str]) -> Iterator[str]:
             item = item and bool(line)
             if line and before and _indent(line) != _indent(before):
                 yield ""
-            yield line if line.lstrip().startswith((">>>", "...")) else _marked(line)
+            yield _marked(line)
+
+
+def _indented(waiting: list[str]) -> list[str]:
+    """Takes the lines off that are indented, up to the first that is not."""
+    block = list(itertools.takewhile(lambda below: not below or below[0].isspace(), waiting))
+    del waiting[: len(block)]
+    return block
 
 
 def _indent(line: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -39,7 +38,9 @@ def hinge(scored: Scored, settings: HingeSettings) -> LossOutput:
 
         loss = max(0, 1 - beta * (h_chosen - h_rejected)),   h = log pi(y|x) - log pi_ref(y|x)
 
-    (arXiv 2309.06657, hinge-norm.) Where policy and reference agree it is 1. Rewards: beta * h.
+    (arXiv 2309.06657, hinge-norm.)
+
+    Units: none, per pair. At the start, where policy and reference agree, it is 1. Rewards: beta * h.
     """
     rewards_N = settings.beta * scored.log_ratios()
     chosen_P, rejected_P = sides(rewards_N)
@@ -56,6 +57,8 @@ HINGE = Objective(
 
 
 if __name__ == "__main__":
+    import torch  # not above: settings are read and explained without it
+
     pairs = Scored(
         logps_N=torch.tensor([-10.0, -30.0, -8.0, -9.0]),  # chosen, rejected, chosen, rejected
         tokens_N=torch.tensor([4, 10, 3, 3]),

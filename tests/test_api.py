@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,10 +35,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     path = write_model(Path("tiny"))
-    return AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    return model, tokenizer
 
 
-def settings(name: str = "one", **training: int) -> Config:
+def settings(name: str = "one", **training: Any) -> Config:
     return Config(
         run=RunConfig(name=name),
         model=ModelConfig(precision="float32"),
@@ -50,7 +53,7 @@ def test_every_public_name_is_there_and_importing_costs_nothing() -> None:
     assert all(getattr(tiltlm, name) is not None for name in tiltlm.__all__)
     assert set(tiltlm.__all__) <= set(dir(tiltlm))
     with pytest.raises(AttributeError, match="no attribute `trian`"):
-        _ = tiltlm.trian  # type: ignore[attr-defined]
+        _ = tiltlm.trian
     script = "import sys, tiltlm; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
@@ -89,7 +92,7 @@ def test_rows_train_as_the_same_rows_in_a_file_do(loaded: tuple[PreTrainedModel,
 def test_settings_may_be_tables_or_a_file() -> None:
     write_model(Path("tiny"))
     write_pairs(Path("pairs.jsonl"))
-    table = {
+    table: dict[str, dict[str, Any]] = {
         "model": {"path": "tiny", "precision": "float32"},
         "training": {"max_steps": 1},
         "comparison": {"prompts": 0},
@@ -171,7 +174,7 @@ def test_what_cannot_be_scored_is_said(loaded: tuple[PreTrainedModel, PreTrained
 def test_a_run_without_answers_is_said() -> None:
     write_model(Path("tiny"))
     write_pairs(Path("pairs.jsonl"))
-    table = {"model": {"path": "tiny", "precision": "float32"}, "training": {"max_steps": 1}}
+    table: dict[str, dict[str, Any]] = {"model": {"path": "tiny", "precision": "float32"}, "training": {"max_steps": 1}}
     run = tiltlm.train({**table, "comparison": {"prompts": 0}}, train="pairs.jsonl")
     with pytest.raises(RunError, match="recorded no answers"):
         tiltlm.compare(run)

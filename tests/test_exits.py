@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tiltlm.cli import main
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import read_run
-from tiltlm.training import loop
+from tiltlm.training import losses
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_last_good_step(caps
 @pytest.mark.parametrize(
     ("function", "stage", "trained", "evaluated"),
     [
-        ("reference.fill_cache", "reference", False, False),
+        ("referencing.fill_cache", "reference", False, False),
         ("optimize.run_checks", "training", False, False),
         ("run.evaluate", "evaluation", True, False),
         ("run.compare_answers", "comparison", True, True),
@@ -138,7 +138,7 @@ def test_every_stage_may_end_it(
 
 
 def test_a_second_interruption_leaves_the_weights_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "backward", interrupting(loop.backward, calls=3))
+    monkeypatch.setattr("tiltlm.training.loop.backward", interrupting(losses.backward, calls=3))
     assert main(["train", *OPTIONS]) == 130
     assert summary().status == "interrupted"
     assert summary().steps in (1, 2)

@@ -90,6 +90,26 @@ def test_own_data_as_the_readme_says(
     assert (names / "runs" / "mine" / "model" / "model.safetensors").is_file()
 
 
+def test_the_program_of_the_readme(
+    names: Path,
+    tiny_embedded: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In Python, as it stands, and the same in both languages; what it prints begins with the held-out margin."""
+    english, russian = (re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL) for page in READMES)
+    assert english == russian and len(english) == 1
+    monkeypatch.chdir(tmp_path)
+    (cat,) = (s for block in blocks(READMES[0]) for s in statements(block) if s.startswith("cat > pairs.jsonl"))
+    subprocess.run(["sh", "-ec", cat], check=True)
+    exec(compile(english[0], "README.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    float(shown[0].split()[0])
+    assert any("My bus is late." in line for line in shown)
+    assert (tmp_path / "runs" / "notebook" / "model").is_dir()
+
+
 def test_the_checkouts_commands_as_the_readme_says(
     names: Path, tiny_embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import one_at_a_time
@@ -15,7 +16,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tiltlm.cli import main
 from tiltlm.config import config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
-from tiltlm.pipeline.setup import set_up
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.pipeline.setup import bound, set_up
 from tiltlm.report.verdict import findings
 from tiltlm.runs.run_files import read_run
 
@@ -66,8 +69,42 @@ def margins_of_the_files() -> torch.Tensor:
             one_at_a_time(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), sequences)
             for folder in (RUN / "model", "tiny")
         )
-    rewards = config.loss.beta * (policy - reference)
+    assert config.loss.beta is not None
+    rewards: torch.Tensor = config.loss.beta * (policy - reference)
     return rewards[0::2] - rewards[1::2]
+
+
+def token_values(folder: Path | str, columns: TokenColumns) -> np.ndarray:
+    """Log-probabilities of all scored tokens by stock transformers, one sequence at a time, from the files alone."""
+    model, values = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), []
+    for number in range(columns.sequences):
+        ids, first = torch.from_numpy(columns.sequence(number).ids).long(), int(columns.first_scored[number])
+        with torch.no_grad():
+            logps = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        values.append(logps[first - 1 : -1].gather(-1, ids[first:, None]).squeeze(-1).numpy())
+    return np.concatenate(values)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, precision: str) -> None:
+    model_stored_in(torch.float32)
+    trained(precision, "1e-4", "--loss.name", name)
+    run = read_run(RUN)
+    assert run.evaluation is not None and run.outcome is not None
+    config, needs = config_from_dict(run.settings), OBJECTIVES[name].needs
+    columns = prepare_data(read_data(config, needs), set_up(config).tokenizer, lambda done: None).eval
+    objective = bound(config.loss)
+    saved, before = (token_values(folder, columns) for folder in (RUN / "model", "tiny"))
+
+    def loss(values: np.ndarray) -> float:
+        return float(objective(objective.scored_columns(columns, values, before)).losses_U.mean())
+
+    assert run.evaluation.figures.loss == pytest.approx(loss(saved), abs=1e-5)
+    assert loss(saved) < loss(before)
+    assert run.evaluation.figures.examples == len(columns)
+    assert ("reference" in run.outcome.stages) == needs.reference
+    assert (run.evaluation.chosen_logp_change is None) == (not needs.reference)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -94,7 +131,7 @@ def test_what_a_bfloat16_file_keeps_is_said() -> None:
     assert run.summary is not None and run.evaluation is not None
     share = run.summary.survived
     assert share is not None and share.interval is not None
-    assert run.evaluation.trained_margin is not None
+    assert run.evaluation.trained_margin is not None and run.evaluation.margin is not None
     assert share.mean == pytest.approx(run.evaluation.margin.mean / run.evaluation.trained_margin)
     assert share.mean == pytest.approx(1, abs=0.2)
     assert "Saved in bfloat16" in [finding.topic for finding in findings(run.summary)]

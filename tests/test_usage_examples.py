@@ -69,8 +69,18 @@ def test_own_objective(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
     found = gathered("own_objectives", [str(package)])
     assert list(found) == ["hinge"]
+    assert all(words in (found["hinge"].loss.__doc__ or "") for words in ("Units:", "At the start"))
     given = pairs([-10, -8, 0], [-30, -9, -99], [-12, -8, 0], [-20, -9, 0])
     assert losses(found["hinge"], given, beta=0.05) == pytest.approx([0.4, 1, 0])
+
+
+def test_from_python(here: Path) -> None:
+    """The loss by hand: h is 2 - (-5) = 7, so log(1 + exp(-0.7)) = 0.403186."""
+    lines = ran("examples/from_python.py", "tiny").splitlines()
+    assert lines[0] == "read as question with 0 rows dropped"
+    assert lines[-1] == "DPO's loss of a pair 0.403186"
+    assert len(lines) == 6 and lines[1].startswith("held-out margin ") and "before:" in lines[2]
+    assert (here / "runs" / "from-python" / "model" / "model.safetensors").is_file()
 
 
 def test_read_run(tmp_path: Path) -> None:

@@ -57,17 +57,22 @@ def shard_weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("model-*.safetensors"))
 
 
-def pickle_weights(folder: Path, shards: int = 1, also: object = None) -> None:
-    """Puts pytorch_model.bin in the place of the safetensors file; `also` is pickled beside the weights."""
+def pickle_weights(folder: Path, shards: int = 1, also: object = None) -> Path:
+    """Puts pytorch_model.bin in the place of the safetensors file; `also` is pickled beside the weights.
+
+    Returns:
+        The folder.
+    """
     weights: dict[str, Any] = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     if also is not None:
         weights["also"] = also
     if shards == 1:
         torch.save(weights, folder / "pytorch_model.bin")
-        return
+        return folder
     placed = {name: f"pytorch_model-{number % shards}.bin" for number, name in enumerate(weights)}
     for shard in set(placed.values()):
         torch.save({name: tensor for name, tensor in weights.items() if placed[name] == shard}, folder / shard)
     index = {"metadata": {"total_size": 1}, "weight_map": placed}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return folder

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
-from tiny_runs import tiny_model
+from tiny_runs import moved, tiny_model
 from tiny_tokenizers import byte_level
 
 from tiltlm.config import ComparisonConfig
 from tiltlm.errors import ModelError
-from tiltlm.evaluation.comparison import Comparer, Models, Prompt
+from tiltlm.evaluation.comparison import AnswerComparison, Models, Prompt
 from tiltlm.evaluation.figures import figures
-from tiltlm.model.scorer import PairScorer
+from tiltlm.model.scorer import Scorer
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.estimates import Divergence
 
@@ -22,22 +23,16 @@ PROMPTS = [Prompt("a", "A", (1, 5, 9), True), Prompt("b", "B", (1, 7, 30, 31), T
 
 
 def models(step: float = 0.05) -> Models:
-    before, after = PairScorer(tiny_model()), PairScorer(tiny_model())
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in after.parameters():
-            parameter += step * torch.randn_like(parameter)
-    return Models(before, after, before)
+    before = Scorer(tiny_model())
+    return Models(before, moved(Scorer(tiny_model()), step), before)
 
 
-def compare(
-    given: Models, prompts: Sequence[Prompt] = PROMPTS, advanced: list[int] | None = None, **settings: float
-) -> Comparison:
-    config = ComparisonConfig(**{"max_new_tokens": 6, "samples": 4, **settings})  # type: ignore[arg-type]
-    comparer = Comparer(byte_level(), config, 0, frozenset({2}), torch.float32, 4096)
+def compare(given: Models, prompts: Sequence[Prompt] = PROMPTS, **settings: float) -> Comparison:
+    chosen: dict[str, Any] = {"max_new_tokens": 6, "samples": 4, **settings}
+    answers = AnswerComparison(byte_level(), ComparisonConfig(**chosen), 0, frozenset({2}), torch.float32, 4096)
     done: list[int] = []
-    comparison = comparer.compare(given, prompts, done.append)
-    assert sum(done) == comparer.total(prompts)
+    comparison = answers.compare(given, prompts, done.append)
+    assert sum(done) == answers.total(prompts)
     return comparison
 
 
@@ -73,7 +68,7 @@ def test_only_counted_prompts_are_asked_once_more() -> None:
 
 
 def test_a_model_that_is_the_reference_has_no_divergence_at_any_temperature() -> None:
-    before = PairScorer(tiny_model())
+    before = Scorer(tiny_model())
     shown = figures(compare(Models(before, before, before), temperature=0.7))
     for kl in (shown.kl, shown.kl_at_temperature):
         assert kl is not None and kl.mean == pytest.approx(0.0, abs=1e-5)
@@ -83,3 +78,29 @@ def test_a_token_that_the_model_does_not_know_is_named_with_its_prompt() -> None
     strange = dataclasses.replace(PROMPTS[2], id="prompt 1", ids=(1, 64))
     with pytest.raises(ModelError, match="prompt 1 has token 64"):
         compare(models(), [*PROMPTS, strange])
+
+
+def test_no_prompts_are_a_comparison_of_nothing() -> None:
+    assert compare(models(), []).prompts == ()
+
+
+def test_answers_are_scored_by_the_reference_that_training_was_held_to() -> None:
+    """Not by the model that answered: log pi_ref of every answer, by stock transformers at the sampling temperature."""
+    given = dataclasses.replace(models(0.1), reference=moved(Scorer(tiny_model()), 0.05, seed=2))
+    comparison = compare(given, max_new_tokens=1, samples=3, temperature=0.8)
+    for prompt, compared in zip(PROMPTS, comparison.prompts, strict=True):
+        with torch.no_grad():
+            new, reference = (
+                (scorer.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1] / 0.8).log_softmax(-1)
+                for scorer in (given.after, given.reference)
+            )
+        for answers in (compared.before, compared.after):
+            for answer in (answers.greedy, *answers.samples):
+                assert answer.reference_logp is not None
+                assert (reference - answer.reference_logp).abs().min() < 1e-4
+        for answer in compared.after.samples:
+            assert answer.log_ratio is not None and answer.reference_logp is not None
+            token = (reference - answer.reference_logp).abs().argmin()
+            assert answer.log_ratio == pytest.approx(float(new[token] - reference[token]), abs=1e-4)
+        assert compared.after.greedy.log_ratio is None
+        assert all(answer.log_ratio is None for answer in compared.before.samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -125,6 +127,7 @@ def test_bfloat16_factors_give_float32_logits() -> None:
 
 
 def test_the_processors_own_setting_is_as_before_afterwards() -> None:
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    setting: Any = torch.backends.mkldnn
+    before = setting.matmul.fp32_precision
     head_module.product(torch.ones(2, 3), torch.ones(3, 2), torch.bfloat16)
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert setting.matmul.fp32_precision == before

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,10 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, T5Config, T5ForCon
 
 from tiltlm.cli import main
 from tiltlm.config import HubConfig
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import find_model
 from tiltlm.model.loading import load_tokenizer, model_facts
-from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.vocabulary import require_embedded, require_examples_embedded
 from tiltlm.model.weights import load_model
 
 CPU = torch.device("cpu")
@@ -185,7 +188,7 @@ def test_weights_that_are_quantised_without_a_word_are_refused(folder: Path) -> 
 
 
 @pytest.mark.parametrize("settings", [{}, {"quantization_config": None}])
-def test_a_model_that_is_not_quantised_is_not_called_so(folder: Path, settings: dict[str, None]) -> None:
+def test_a_model_that_is_not_quantised_is_not_called_so(folder: Path, settings: dict[str, Any]) -> None:
     change_json(folder, **settings)
     assert load(folder) == []
 
@@ -221,6 +224,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def safe_index(folder: Path) -> Path:
+    """Spreads the weights over several safetensors files; returns their index."""
+    return shard_weights(folder)[0].with_name("model.safetensors.index.json")
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "config.json cut short": lambda folder: truncate(folder / "config.json"),
     "config.json empty": lambda folder: (folder / "config.json").write_text(""),
@@ -240,26 +248,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "weights a pointer of git lfs": lambda folder: (folder / "model.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n"
     ),
-    "pickled weights cut short": lambda folder: (pickle_weights(folder), truncate(folder / "pytorch_model.bin")),
-    "pickled weights empty": lambda folder: (pickle_weights(folder), (folder / "pytorch_model.bin").write_bytes(b"")),
-    "a shard is not there": lambda folder: (
-        pickle_weights(folder, shards=3),
-        (folder / "pytorch_model-1.bin").unlink(),
-    ),
+    "pickled weights cut short": lambda folder: truncate(pickle_weights(folder) / "pytorch_model.bin"),
+    "pickled weights empty": lambda folder: (pickle_weights(folder) / "pytorch_model.bin").write_bytes(b""),
+    "a shard is not there": lambda folder: (pickle_weights(folder, shards=3) / "pytorch_model-1.bin").unlink(),
     "a safe shard is not there": lambda folder: shard_weights(folder)[1].unlink(),
     "a safe shard cut short": lambda folder: truncate(shard_weights(folder)[1]),
-    "a safe index cut short": lambda folder: (
-        shard_weights(folder),
-        truncate(folder / "model.safetensors.index.json"),
+    "a safe index cut short": lambda folder: truncate(
+        shard_weights(folder)[0].with_name("model.safetensors.index.json")
     ),
-    "a safe index of nothing": lambda folder: (
-        shard_weights(folder),
-        (folder / "model.safetensors.index.json").write_text("{}"),
-    ),
-    "an index cut short": lambda folder: (
-        pickle_weights(folder, shards=3),
-        truncate(folder / "pytorch_model.bin.index.json"),
-    ),
+    "a safe index of nothing": lambda folder: safe_index(folder).write_text("{}"),
+    "an index cut short": lambda folder: truncate(pickle_weights(folder, shards=3) / "pytorch_model.bin.index.json"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "weights of another program": lambda folder: (folder / "model.safetensors").rename(folder / "model-q4.gguf"),
     "no config.json": lambda folder: (folder / "config.json").unlink(),
@@ -356,16 +354,32 @@ def test_a_file_is_no_model_folder(folder: Path) -> None:
 
 
 def test_tokens_that_were_added_are_told_from_another_models_tokenizer(folder: Path) -> None:
-    tokenizer, rows = AutoTokenizer.from_pretrained(folder), 0
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<note>", "</note>"]})
     model = load_model(find_model(str(folder), HubConfig()), CPU)
-    rows = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.num_embeddings)
     require_embedded(model, tokenizer, [("pair 1", [0, rows - 1]), ("pair 2", [])])
     with pytest.raises(ModelError, match=rf"pair 2 has token {rows} \(`<note>`\).*2 tokens were added.*resize_token"):
         require_embedded(model, tokenizer, [("pair 1", [0]), ("pair 2", [0, rows])])
     model.resize_token_embeddings(rows - 5)
     with pytest.raises(ModelError, match="the tokenizer is another model's"):
         require_embedded(model, tokenizer, [("pair 2", [0, rows - 1])])
+
+
+def test_the_first_example_with_an_unknown_token_is_named(folder: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model = load_model(find_model(str(folder), HubConfig()), CPU)
+    rows = int(cast(Any, model.get_input_embeddings()).num_embeddings)
+
+    def example(name: str, *ends: int) -> TokenizedExample:
+        first, second = (TokenizedSequence(np.array([0, 1, end], dtype=np.int32), 1) for end in ends)
+        return TokenizedExample.pair(name, first, second)
+
+    known, unknown = example("a", 2, rows - 1), example("b", 2, rows)
+    require_examples_embedded(model, tokenizer, TokenColumns.of([known, known]))
+    with pytest.raises(ModelError, match=rf"^b has token {rows} "):
+        require_examples_embedded(model, tokenizer, TokenColumns.of([known, unknown, example("c", rows, rows)]))
 
 
 def test_generation_settings_that_could_not_be_saved_are_mended_and_said(folder: Path, tmp_path: Path) -> None:

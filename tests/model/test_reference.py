@@ -17,7 +17,7 @@ from tiltlm.errors import ModelError, NonFiniteError
 from tiltlm.model import reference, scoring
 from tiltlm.model.reference import ReferenceCache, fill_cache, fingerprint, reference_address, reference_values
 from tiltlm.model.scorer import SCORER_REVISION, Scorer
-from tiltlm.model.scoring import score, totals
+from tiltlm.model.scoring import score, score_sequences, totals
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, Needs
 
@@ -70,6 +70,16 @@ def test_scores_come_in_the_order_of_the_columns(temperature: float, monkeypatch
     assert values.tolist() == pytest.approx(live(scorer, columns), abs=1e-5)
     assert totals(values, columns).tolist() == pytest.approx(sums.tolist(), abs=1e-4)
     assert sum(done) == 9
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_single_sequences_have_their_own_scores(count: int) -> None:
+    scorer, columns = Scorer(tiny_model()), pairs(3)
+    sequences = [columns.sequence(number) for number in range(count)]
+    scores = score_sequences(scorer, sequences, torch.float32, 45)
+    assert [own.tolist() for own in scores] == [
+        pytest.approx(token_logps_of(scorer, one), abs=1e-5) for one in sequences
+    ]
 
 
 def test_sums_by_sequence_by_hand() -> None:

@@ -96,7 +96,7 @@ def test_a_bfloat16_file_holds_the_weights_that_training_computed_with(tmp_path:
     add_dither(model)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 1e-5 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=1e-5)
     computed_with = {name: parameter.bfloat16() for name, parameter in rounded_parameters(model)}
     remove_dither(model)
     round_weights(model, torch.bfloat16)

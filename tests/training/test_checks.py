@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiltlm.runs.records import Check
 from tiny_models import UNSHAREABLE, build
 from tiny_runs import bound, examples_for, pairs, referenced, sequence, tiny_model, trainer
 from tiny_tokenizers import byte_level
@@ -21,6 +20,7 @@ from tiltlm.errors import SelfCheckError
 from tiltlm.model.head import LogitTransform
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
+from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Referenced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -101,7 +102,7 @@ def score_sequences(
         TokenizedExample(f"sequence {number}", (sequence,), (CHOSEN,)) for number, sequence in enumerate(sequences)
     )
     values = score(scorer, columns, precision, token_budget, temperature=temperature)
-    return np.split(values, columns.scored_starts[1:-1])
+    return [values[start:end] for start, end in itertools.pairwise(columns.scored_starts)]
 
 
 def totals(values: np.ndarray, columns: TokenColumns) -> np.ndarray:

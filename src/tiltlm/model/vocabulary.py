@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import ModelError
 
 
@@ -25,11 +26,32 @@ def require_embedded(
     Raises:
         ModelError: one has none; the message says whether tokens were added, or the tokenizer is another model's.
     """
-    rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
+    rows = _rows(model)
     for name, ids in sequences:
         largest = max(ids, default=0)
         if largest >= rows:
             raise ModelError(f"{name} has {_why_unknown(tokenizer, int(largest), rows)}")
+
+
+def require_examples_embedded(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, columns: TokenColumns
+) -> None:
+    """Makes sure that every token of the examples has an embedding.
+
+    Raises:
+        ModelError: as `require_embedded`, naming the first example with one that has none.
+    """
+    rows = _rows(model)
+    unknown = np.flatnonzero(columns.ids >= rows)
+    if len(unknown):
+        sequence = np.searchsorted(columns.bounds, unknown[0], side="right") - 1
+        example = int(np.searchsorted(columns.members, sequence, side="right")) - 1
+        token = int(columns.ids[unknown[0]])
+        raise ModelError(f"{columns.names[example]} has {_why_unknown(tokenizer, token, rows)}")
+
+
+def _rows(model: PreTrainedModel) -> int:
+    return cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
 
 
 def _why_unknown(tokenizer: PreTrainedTokenizerFast, token: int, rows: int) -> str:

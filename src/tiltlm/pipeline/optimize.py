@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tiltlm.model.dither import add_dither, remove_dither
+from tiltlm.model.dither import remove_dither
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
@@ -63,8 +63,6 @@ def optimize(
     """
     if setup.config.training.activation_checkpointing:
         checkpoint_activations(policy.model)
-    if not setup.objective.objective.needs.reference and setup.precision is not torch.float32:
-        add_dither(policy.model)
     trainer, own = trainer_for(setup, policy, data), setup.config.model.reference is None
     checks = run_checks(trainer, setup.tokenizer, own)
     record.checked(checks)

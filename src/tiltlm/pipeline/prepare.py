@@ -10,7 +10,7 @@ from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.evaluation.comparison import Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.vocabulary import require_embedded
+from tiltlm.model.vocabulary import require_embedded, require_examples_embedded
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.storage.cache import TOKENS, cache_folder
@@ -48,7 +48,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
     for source in data.report.sources:
         reporter.say(
             f"  {source.name} ({source.role}): {source.rows} rows read as `{source.format}` "
-            f"({source.format_why}), {source.pairs} pairs"
+            f"({source.format_why}), {source.pairs} {read.noun}s"
         )
     dropped = data.report.dropped
     if dropped.count:
@@ -56,7 +56,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
         reporter.say(f"  dropped {dropped.count}, each listed in data_report.json: {reasons}")
     for note in data.report.notes:
         reporter.say(f"  note: {note}")
-    reporter.say(f"  {len(data.train)} pairs to train on, {len(data.eval)} held out")
+    reporter.say(f"  {len(data.train)} {read.noun}s to train on, {len(data.eval)} held out")
     require_warmup(total_steps(setup.config.training, len(data.train)), setup.config.training)
     extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
     return data
@@ -79,6 +79,6 @@ def require_vocabulary(setup: Setup, scorer: Scorer, data: PreparedData) -> None
     """
     comparison, room = setup.config.comparison, prompt_room(setup)
     extra = extra_prompts(comparison.extra_prompts, data.report.chat, setup.tokenizer, room)
-    named = ((example.id, one.ids) for part in (data.train, data.eval) for example in part for one in example.sequences)
-    require_embedded(scorer.model, setup.tokenizer.tokenizer, named)
+    for part in (data.train, data.eval):
+        require_examples_embedded(scorer.model, setup.tokenizer.tokenizer, part)
     require_embedded(scorer.model, setup.tokenizer.tokenizer, ((prompt.id, prompt.ids) for prompt in extra))

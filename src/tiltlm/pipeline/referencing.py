@@ -33,9 +33,15 @@ class ReferencedData:
     exact: HeldOut
 
 
-def without_reference(data: PreparedData) -> ReferencedData:
-    """For an objective that needs no reference."""
-    return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, None))
+def without_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
+    """For an objective that needs no reference: only the held-out examples are scored, by the policy as it was loaded.
+
+    Log-probabilities that training changes can be told only from what they were.
+    """
+    start = _values(setup, policy, data.eval, torch.float32, reporter)
+    if setup.precision is not torch.float32:
+        add_dither(policy.model)
+    return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, start))
 
 
 def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:

@@ -131,7 +131,8 @@ def _referenced(
             policy = _policy(setup, data, folder, reporter)
             return policy, with_reference(setup, policy, data, reporter)
     with record.stage("model", f"2/6 Model (`{setup.objective.objective.name}` needs no reference)"):
-        return _policy(setup, data, folder, reporter), without_reference(data)
+        policy = _policy(setup, data, folder, reporter)
+        return policy, without_reference(setup, policy, data, reporter)
 
 
 def _policy(setup: Setup, data: PreparedData, folder: RunFolder, reporter: Reporter) -> Scorer:

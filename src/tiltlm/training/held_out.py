@@ -24,12 +24,12 @@ class HeldOut:
     """Held-out examples with what float32 said of their scored tokens before training, in nats.
 
     reference: log-probabilities under the reference; None where the objective needs none.
-    start: those of the model as loaded; mostly it is the reference. None where there is no reference.
+    start: those of the model as loaded; mostly it is the reference.
     """
 
     columns: TokenColumns
     reference: np.ndarray | None
-    start: np.ndarray | None
+    start: np.ndarray
 
 
 def evaluate_saved(
@@ -58,10 +58,8 @@ def evaluate_saved(
     before = None
     if trained is not None:
         before = _margins(objective(objective.scored_columns(columns, trained, held_out.reference)).rewards_N, columns)
-    changes: list[Estimate | None] = [None, None]
-    if held_out.start is not None:
-        change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
-        changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
+    change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
+    changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
     return Evaluation(
         saved_as=saved_as,
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
@@ -99,7 +97,9 @@ def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | Non
 def _margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
     """Reward margins of pairs; None where there are examples of another kind."""
     answers = columns.labels >= 0
-    if not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
+    example_N = np.repeat(np.arange(len(columns)), np.diff(columns.members))
+    two_each = np.array_equal(example_N[answers], np.repeat(np.arange(len(columns)), 2))
+    if not two_each or not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
         return None
     rewards: np.ndarray = rewards_N.numpy()[answers].reshape(-1, 2)
     margins: np.ndarray = rewards[:, 0] - rewards[:, 1]
