@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tiltlm.data.files import encodings, json_rows
 from tiltlm.data.files.file_rows import read_rows
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

@@ -22,7 +22,7 @@ from pyarrow import parquet as pq
 
 from tiltlm.data.files import encodings
 from tiltlm.data.files.file_rows import data_suffix, read_rows
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

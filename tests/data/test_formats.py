@@ -18,7 +18,7 @@ from tiltlm.config import DataConfig, HubConfig
 from tiltlm.config.column_names import COLUMNS
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.examples import Example, Message, Text
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.ranking import RankedPairs
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable

@@ -12,7 +12,7 @@ from tiny_tokenizers import byte_level
 from tiltlm.config import Config, DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.examples import Example, Message
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.labelled import COMPLETION_COLUMNS, LABEL_COLUMNS, LABELS, TURNED_COLUMNS, label_of
 from tiltlm.data.formats.recognition import conversion, recognise_format
 from tiltlm.data.preparation import prepare_data, read_data

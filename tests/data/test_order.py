@@ -126,11 +126,11 @@ def test_orders_that_disagree_are_noted(tmp_path: Path) -> None:
     assert loaded.notes == ["1 row (p.jsonl:2): `ranks` orders the completions otherwise than `scores`, which is used."]
 
 
-@given(merits=st.lists(st.integers(0, 3), max_size=5))
-def test_pairs_are_those_of_different_merit(merits: list[float]) -> None:
-    pairs = all_pairs(merits)
-    assert all(merits[better] > merits[worse] for better, worse in pairs)
-    assert len(pairs) == sum(a != b for at, a in enumerate(merits) for b in merits[:at])
+@given(scores=st.lists(st.integers(0, 3), max_size=5))
+def test_pairs_are_those_of_different_scores(scores: list[float]) -> None:
+    pairs = all_pairs(scores)
+    assert all(scores[better] > scores[worse] for better, worse in pairs)
+    assert len(pairs) == sum(a != b for at, a in enumerate(scores) for b in scores[:at])
 
 
 USER = {"role": "user", "content": "Which?"}

@@ -14,7 +14,7 @@ import pytest
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, Role, load_examples
 from tiltlm.data.files import hub_datasets
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.files.sources import split_files
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.storage.hub_access import hub_is_reachable
