@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tiltlm.errors import ModelError
@@ -36,7 +40,8 @@ def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pa
     """
     fast = fast_tokenizer(tokenizer)
     digest = hashlib.sha256(fingerprint(model).encode())
-    digest.update(fast.backend_tokenizer.to_str().encode())
+    digest.update(json.dumps(_generation(model), sort_keys=True, default=str).encode())
+    digest.update(json.dumps(_vocabulary(fast), sort_keys=True).encode())
     digest.update(repr((fast.chat_template, sorted(fast.special_tokens_map.items()))).encode())
     models = writable_cache_folder(MODELS)
     folder = models / f"{GIVEN_PREFIX}{digest.hexdigest()[:12]}"
@@ -44,7 +49,8 @@ def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pa
         return folder
     with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=models) as scratch:
         whole = Path(scratch) / "model"
-        model.save_pretrained(whole)
+        with _config_kept(model):
+            model.save_pretrained(whole)
         fast.save_pretrained(whole)
         try:
             whole.replace(folder)  # in one move, so that nobody ever sees half a model
@@ -52,3 +58,45 @@ def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pa
             if not folder.is_dir():  # otherwise another process was first, with the same content
                 raise
     return folder
+
+
+def _generation(model: PreTrainedModel) -> dict[str, object]:
+    """The configuration of generation: what ends an answer stands there."""
+    config = {} if model.generation_config is None else model.generation_config.to_dict()
+    return {name: value for name, value in config.items() if name != "transformers_version"}
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    """The tokenizer's own serialisation, but for how its last call padded and cut."""
+    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {name: value for name, value in serialised.items() if name not in ("padding", "truncation")}
+
+
+@contextmanager
+def _config_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Within, transformers may note in the configuration what it saves; afterwards it is as it was."""
+    own = vars(model.config)
+    before = dict(own)
+    try:
+        yield
+    finally:
+        own.clear()
+        own.update(before)
+
+
+@contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Within, weights of a narrower type are float32, as training has them; afterwards they are what they were."""
+    narrow = [
+        tensor
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+    ]
+    values = [tensor.data for tensor in narrow]
+    try:
+        for tensor in narrow:
+            tensor.data = tensor.data.float()
+        yield
+    finally:
+        for tensor, own in zip(narrow, values, strict=True):
+            tensor.data = own
