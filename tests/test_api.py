@@ -107,6 +107,8 @@ def test_settings_may_be_tables_or_a_file() -> None:
         tiltlm.train({"training": {"max_step": 1}})
     with pytest.raises(ConfigError, match=r"training\.learning_rate"):
         tiltlm.train({"training": {"learning_rate": -1.0}}, train="pairs.jsonl", model="tiny")
+    with pytest.raises(ConfigError, match="`loss` is a section"):
+        tiltlm.train({"loss": "simpo"})  # type: ignore[dict-item]
 
 
 def test_a_loaded_model_needs_its_tokenizer(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
@@ -151,6 +153,20 @@ def test_scores_are_those_of_one_sequence_at_a_time(loaded: tuple[PreTrainedMode
     assert tiltlm.score("tiny", prompts, completions) == scored
 
 
+def test_weights_of_a_narrow_type_score_as_training_scores_them(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+) -> None:
+    model, tokenizer = loaded
+    model.bfloat16()
+    model.save_pretrained("narrow")
+    tokenizer.save_pretrained("narrow")
+    before = {name: weight.data_ptr() for name, weight in model.state_dict().items()}
+    scored = tiltlm.score(model, ["Is 1 a number?"], [" Yes, it is."], tokenizer=tokenizer)
+    assert scored == tiltlm.score("narrow", ["Is 1 a number?"], [" Yes, it is."])
+    assert {name: weight.data_ptr() for name, weight in model.state_dict().items()} == before
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
 def test_scores_of_chats(folder: Path) -> None:
     write_model(Path("chat"), chat=True)
     asked = [{"role": "user", "content": "Is 1 a number?"}]
@@ -159,10 +175,17 @@ def test_scores_of_chats(folder: Path) -> None:
     assert text == messages and len(text.token_ids) > 1
 
 
+def test_of_no_completions_there_are_no_scores(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+    model, tokenizer = loaded
+    assert tiltlm.score(model, [], [], tokenizer=tokenizer) == []
+
+
 def test_what_cannot_be_scored_is_said(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
     model, tokenizer = loaded
     with pytest.raises(DataError, match="2 prompts and 1 completions"):
         tiltlm.score(model, ["a", "b"], ["c"], tokenizer=tokenizer)
+    with pytest.raises(DataError, match="into a list"):
+        tiltlm.score(model, "ab", "cd", tokenizer=tokenizer)
     with pytest.raises(DataError, match="completion 1: empty completion"):
         tiltlm.score(model, ["a"], [""], tokenizer=tokenizer)
     with pytest.raises(DataError, match=r"completion 2: .*too long"):

@@ -29,7 +29,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError, ModelError, RunError
 from tiltlm.model.finding import find_model
-from tiltlm.model.given import fast_tokenizer, keep_model
+from tiltlm.model.given import fast_tokenizer, in_float32, keep_model
 from tiltlm.model.loading import choose_device, choose_precision, facts_of, load_tokenizer, model_facts
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score as score_columns
@@ -170,7 +170,8 @@ def score(
     """Log-probabilities of given completions, scored as training scores them.
 
     Args:
-        model: a name, a folder, or a loaded model, which needs its `tokenizer` and is left as it is.
+        model: a name, a folder, or a loaded model, which needs its `tokenizer` and is left as it is. Weights of a
+            narrower type are float32 while it scores, as in training.
         prompts, completions: one completion for each prompt: both verbatim text, or both lists of messages
             (`{"role": ..., "content": ...}`) for the model's chat template.
         precision: of the arithmetic; `auto` as in training.
@@ -180,8 +181,12 @@ def score(
         DataError: a prompt or completion cannot be used, or is longer than the model takes: nothing is cut.
         ModelError: the model cannot be had.
     """
+    if isinstance(prompts, str) or isinstance(completions, str):
+        raise DataError("prompts and completions are lists: put a single one into a list.")
     if len(prompts) != len(completions):
         raise DataError(f"there are {len(prompts)} prompts and {len(completions)} completions: give one for each.")
+    if not prompts:
+        return []
     with _leaving_no_trace():
         scorer, encoder = _scorer(model, tokenizer)
     examples = [
@@ -197,7 +202,8 @@ def score(
     scorer.model.eval()
     try:
         arithmetic, _ = choose_precision(precision, scorer.device)
-        values = score_columns(scorer, columns, arithmetic, token_budget)
+        with in_float32(scorer.model):
+            values = score_columns(scorer, columns, arithmetic, token_budget)
     finally:
         scorer.model.train(was_training)
     parts = np.split(values, columns.scored_starts[1:-1])
@@ -262,7 +268,7 @@ def _settings(config: Settings | None) -> Config:
         return Config()
     if isinstance(config, str | Path):
         return load_config(Path(config))
-    return config if isinstance(config, Config) else config_from_dict({k: dict(v) for k, v in config.items()})
+    return config if isinstance(config, Config) else config_from_dict(config)
 
 
 def _with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -30,7 +31,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def config_from_dict(table: dict[str, Any]) -> Config:
+def config_from_dict(table: Mapping[str, Any]) -> Config:
     """Builds the configuration from nested tables, as TOML and `config.json` hold them.
 
     Raises:
@@ -41,7 +42,7 @@ def config_from_dict(table: dict[str, Any]) -> Config:
     for name, options in table.items():
         if name not in kinds:
             raise ConfigError(unknown_option(name, "", list(kinds)))
-        if not isinstance(options, dict):
+        if not isinstance(options, Mapping):
             raise ConfigError(f"`{name}` is a section: write its options below a line [{name}].")
         known = list(get_type_hints(kinds[name]))
         for option in options:
@@ -70,7 +71,7 @@ def option_names() -> list[str]:
     return list(option_types())
 
 
-def _loss_as_written(options: dict[str, Any]) -> dict[str, Any]:
+def _loss_as_written(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options of [loss]. Runs of version 0.1 wrote the label smoothing, 0, beside `ipo` too, which reads none."""
     if options.get("name") == "ipo" and options.get("label_smoothing") == 0:
         return {option: value for option, value in options.items() if option != "label_smoothing"}
