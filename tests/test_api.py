@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,26 @@ def test_inspecting_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]
     assert report.train is not None and report.eval is not None
     with pytest.raises(DataError):
         tiltlm.inspect([{"prompt": "x", "chosen": "same", "rejected": "same"}], tokenizer=tokenizer)
+
+
+def test_settings_that_inspecting_would_pass_over_are_refused(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+) -> None:
+    _, tokenizer = loaded
+    with pytest.raises(ConfigError, match=r"loss\.alpha has no effect"):
+        tiltlm.inspect(ROWS, {"loss": {"name": "kto", "alpha": 0.1}}, tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match=r"model\.chat_template"):
+        tiltlm.inspect(ROWS, {"model": {"chat_template": "none such"}}, tokenizer=tokenizer)
+
+
+def test_a_home_is_written_out(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    write_model(Path("tiny"))
+    config = settings()
+    config = replace(config, run=replace(config.run, directory="~/runs"))
+    run = tiltlm.train(config, model="tiny", train=ROWS)
+    assert run.folder == folder / "home" / "runs" / "one"
+    assert tiltlm.compare("~/runs/one") == tiltlm.compare(run)
 
 
 def test_a_dataset_is_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:

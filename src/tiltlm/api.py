@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from tiltlm.config import Config, DataConfig, HubConfig, Precision, config_from_dict, load_config
-from tiltlm.config.validation import validate
+from tiltlm.config.validation import ready
 from tiltlm.data.conversion import GivenRows
 from tiltlm.data.examples import Example, Message
 from tiltlm.data.files.raw_rows import UNREADABLE
@@ -29,7 +29,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError, ModelError, RunError
 from tiltlm.model.finding import find_model
-from tiltlm.model.given import fast_tokenizer, in_float32, keep_model
+from tiltlm.model.given import fast_tokenizer, in_float32, keep_model, with_template
 from tiltlm.model.loading import choose_device, choose_precision, facts_of, load_tokenizer, model_facts
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score as score_columns
@@ -87,7 +87,7 @@ def train(
         settings = _with_model(_settings(config), model, tokenizer)
         settings, given = _with_data(settings, train, eval)
         return run_training(
-            validate(settings), ("tiltlm.train",), reporter or LogReporter(), tuple(observers), given=given
+            ready(settings), ("tiltlm.train",), reporter or LogReporter(), tuple(observers), given=given
         )
 
 
@@ -112,11 +112,12 @@ def inspect(
         TiltlmError: the data or the tokenizer cannot be had.
     """
     settings, given = _with_data(_settings(config), data, None)
+    settings = ready(settings)
     if tokenizer is not None and model is None:
-        encoder = ExampleTokenizer(fast_tokenizer(tokenizer), settings.data)
+        encoder = ExampleTokenizer(with_template(tokenizer, settings.model.chat_template), settings.data)
     else:
         with _leaving_no_trace():
-            encoder = set_up(validate(_with_model(settings, model, tokenizer))).tokenizer
+            encoder = set_up(_with_model(settings, model, tokenizer)).tokenizer
     prepared, problem = examine_data(
         read_data(settings, settings.loss.objective.needs, given.train), encoder, lambda done: None
     )
@@ -135,7 +136,7 @@ def compare(run: str | Path | Run, prompts: Sequence[str] = (), *, reporter: Rep
     Raises:
         RunError: the run, its model or its recorded answers are missing.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = run.folder if isinstance(run, Run) else Path(run).expanduser()
     files = read_run(folder)
     if prompts:
         with _leaving_no_trace():
@@ -267,7 +268,7 @@ def _settings(config: Settings | None) -> Config:
     if config is None:
         return Config()
     if isinstance(config, str | Path):
-        return load_config(Path(config))
+        return load_config(Path(config).expanduser())
     return config if isinstance(config, Config) else config_from_dict(config)
 
 

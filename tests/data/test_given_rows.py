@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_tokenizers import byte_level
 
@@ -44,6 +45,23 @@ def test_a_list_of_dicts_is_read_as_its_json_lines(form: Any, tmp_path: Path) ->
     ]
     name = "list of dicts" if form is not iter else "list_iterator"
     assert given.source == dataclasses.replace(read.source, name=name, files=())
+
+
+def test_arrays_and_their_numbers_are_lists_and_numbers() -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": "Q"}], "completion": [{"role": "assistant", "content": "A"}]}
+        | {"label": number % 2 == 0, "tags": [], "scores": [1.0, 2.0]}
+        for number in range(4)
+    ]
+    arrays = [
+        {
+            name: np.array(value, dtype=object) if isinstance(value, list) else np.bool_(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    given, listed = (load_examples(form, DataConfig(), HubConfig(), "train", "completion") for form in (arrays, rows))
+    assert given == listed
 
 
 def test_a_dataset_of_the_library_is_read_row_by_row() -> None:

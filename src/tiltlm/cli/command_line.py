@@ -15,7 +15,7 @@ from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
 from tiltlm.config import Config, config_from_dict, load_config, option_types
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
-from tiltlm.config.validation import validate
+from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
@@ -56,7 +56,7 @@ def parse(words: Sequence[str]) -> Parsed:
         base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
     if not asks_for_help(flags):
         check_flags(flags, option_types(), "tiltlm train")
-    return Parsed(_ready(parsed(Train, words, base).settings), name_given or "run.name" in named)
+    return Parsed(ready(parsed(Train, words, base).settings), name_given or "run.name" in named)
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:
@@ -74,7 +74,7 @@ def parse_inspect(words: Sequence[str]) -> Inspect:
     if "data.train" in flag_names(words):
         raise ConfigError("the data to inspect are named once, as the first word: leave --data.train out.")
     data = dataclasses.replace(arguments.settings.data, train=arguments.data)
-    settings = _ready(dataclasses.replace(arguments.settings, data=data))
+    settings = ready(dataclasses.replace(arguments.settings, data=data))
     report = arguments.report and arguments.report.expanduser()
     # Found out before the work, not after it.
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
@@ -100,14 +100,6 @@ def parse_simple(kind: type[Arguments], words: Sequence[str], options: Mapping[s
 
 def asks_for_help(words: Sequence[str]) -> bool:
     return bool({"-h", "--help"} & set(words))
-
-
-def _ready(config: Config) -> Config:
-    """The settings validated, and with a home written out where no shell has seen them: in a file."""
-    if config.run.directory.startswith("~"):
-        directory = str(Path(config.run.directory).expanduser())
-        config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
-    return validate(config)
 
 
 def flag_names(words: Sequence[str]) -> set[str]:

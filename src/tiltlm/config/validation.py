@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
+
+
+def ready(config: Config) -> Config:
+    """The settings validated, and with a home written out where no shell has seen them: in a file, or from Python.
+
+    Raises:
+        ConfigError: see `validate`.
+    """
+    if config.run.directory.startswith("~"):
+        directory = str(Path(config.run.directory).expanduser())
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
+    return validate(config)
 
 
 def validate(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from tiltlm.data.tokens.templates import choose_template
 from tiltlm.errors import ModelError
 from tiltlm.model.reference import fingerprint
 from tiltlm.storage.cache import GIVEN_PREFIX, MODELS, UNFINISHED_PREFIX, writable_cache_folder
@@ -26,6 +28,18 @@ def fast_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFas
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"{type(tokenizer).__name__} has no fast form, and token offsets are needed.")
     return tokenizer
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, choice: str | None) -> PreTrainedTokenizerFast:
+    """The tokenizer with the template of this name or file, as a copy; None leaves its own.
+
+    Raises:
+        ModelError: it has no fast form.
+        ConfigError: there is no such template.
+    """
+    fast = copy.copy(fast_tokenizer(tokenizer))
+    choose_template(fast, choice)
+    return fast
 
 
 def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:

@@ -38,6 +38,15 @@ def as_row(place: str, value: object) -> Row | DroppedRow:
     return DroppedRow(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
 
 
+def without_arrays(value: object) -> object:
+    """The value with lists, numbers and truths of Python in place of arrays, as frames and formatted datasets hold."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: without_arrays(item) for key, item in value.items()}
+    return [without_arrays(item) for item in value] if isinstance(value, list) else value
+
+
 def without_nulls(value: object) -> object:
     """The value without the keys that are null within its objects.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tiltlm.config import DataConfig
 from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.file_rows import data_suffix, holds_rows, known_kinds, read_rows
-from tiltlm.data.files.raw_rows import Rows, as_row, without_nulls
+from tiltlm.data.files.raw_rows import Rows, as_row, without_arrays, without_nulls
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.
@@ -81,7 +81,8 @@ def given_source(given: Iterable[object]) -> Source:
         )
     stored = type(given).__module__.partition(".")[0] == "datasets"
     # A dataset stands in an Arrow table, in which a key that a row did not give is null.
-    rows = (as_row(f"row {n}", without_nulls(row) if stored else row) for n, row in enumerate(given, start=1))
+    plain = (without_arrays(row) for row in given)
+    rows = (as_row(f"row {n}", without_nulls(row) if stored else row) for n, row in enumerate(plain, start=1))
     return Source(rows, ())
 
 
