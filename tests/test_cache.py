@@ -118,6 +118,27 @@ def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
     assert (elsewhere / "model.safetensors").is_file() and (root / "models" / MODEL).is_symlink()
 
 
+def test_a_reference_of_another_version_is_not_called_damaged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "reference" / OLDER).unlink()
+    connection = sqlite3.connect(root / "reference" / OLDER)
+    with connection:
+        connection.execute("CREATE TABLE logps (key BLOB PRIMARY KEY, logp REAL) WITHOUT ROWID")
+    connection.close()
+    assert main(["cache"]) == 0
+    assert "float32: of another version of tiltlm" in capsys.readouterr().out
+    assert main(["cache", "--clear", "reference"]) == 0
+    assert f"reference/{OLDER}" not in files(root)
+
+
+def test_a_given_model_with_several_templates_is_removed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = root / "models" / "given-0123456789ab"
+    (given / "additional_chat_templates").mkdir(parents=True)
+    (given / "additional_chat_templates" / "tool_use.jinja").write_text("")
+    (given / "config.json").write_text("{}")
+    assert main(["cache", "--clear", "models"]) == 0
+    assert not given.exists()
+
+
 def test_a_damaged_reference_is_shown_and_removed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "reference" / OLDER).write_text("no database" * 100)
     assert main(["cache"]) == 0

@@ -34,16 +34,19 @@ _SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite keeps beside its own while it writes."""
 _MODEL_NAME = re.compile(rf"({re.escape(EMBEDDED_PREFIX)}|{re.escape(GIVEN_PREFIX)})[0-9a-f]{{12}}[\w.-]*")
 _UNFINISHED_NAME = re.compile(rf"{re.escape(UNFINISHED_PREFIX)}[a-z0-9_]{{8}}")
+_TEMPLATES = "additional_chat_templates"
+"""The folder in which transformers keeps all of a tokenizer's chat templates but the first."""
 _MODEL_FILE = re.compile(
     r"model.*\.safetensors(\.index\.json)?|(generation_|tokenizer_)?config\.json|chat_template\.jinja|"
-    r"tokenizer\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt"
+    r"tokenizer\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|"
+    rf"{_TEMPLATES}(/[\w.-]+\.jinja)?"
 )
 _TOKENS_NAME = re.compile(r"[0-9a-f]{32}")
 _TOKENS_FILES = frozenset({TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE})
 _TITLES = {
     REFERENCE: "reference log-probabilities",
     TOKENS: "tokenized data",
-    MODELS: "the embedded model, converted",
+    MODELS: "models, converted or given from Python",
 }
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -127,19 +130,21 @@ def _reference(path: Path) -> Kept | None:
     if name is None or not path.is_file():
         return None
     also = tuple(side for ending in _SIDECARS if (side := path.with_name(path.name + ending)).is_file())
-    values = _values(path)
-    words = f"model {name['model'][:12]}, {name['how'].replace('-', ', ')}: "
-    words += "damaged" if values is None else "1 value" if values == 1 else f"{values:,} values"
+    words = f"model {name['model'][:12]}, {name['how'].replace('-', ', ')}: {_values(path)}"
     return Kept(path, also, words, _bytes((path, *also)))
 
 
-def _values(path: Path) -> int | None:
-    """How many values a reference file holds; None where it cannot be read."""
+def _values(path: Path) -> str:
+    """How many values a reference file holds, in words, or why that is not known."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5)) as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM token_logps").fetchone()[0])
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "token_logps" not in tables:
+                return "of another version of tiltlm" if "logps" in tables else "damaged"
+            values = int(connection.execute("SELECT COUNT(*) FROM token_logps").fetchone()[0])
     except sqlite3.Error:
-        return None
+        return "damaged"
+    return "1 value" if values == 1 else f"{values:,} values"
 
 
 def _model(path: Path) -> Kept | None:
@@ -152,9 +157,11 @@ def _model(path: Path) -> Kept | None:
         return None
     foreign = tuple(
         sorted(
-            str(file.relative_to(path))
+            name
             for file in path.rglob("*")
-            if file.parent != path or file.is_symlink() or file.is_dir() or not _MODEL_FILE.fullmatch(file.name)
+            if not _MODEL_FILE.fullmatch(name := file.relative_to(path).as_posix())
+            or file.is_symlink()
+            or file.is_dir() != (name == _TEMPLATES)
         )
     )
     return Kept(path, (), path.name, _bytes(files), foreign)
