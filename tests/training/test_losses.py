@@ -280,3 +280,19 @@ def test_columns_are_seen_in_float64_unless_asked_otherwise(name: str) -> None:
     scored = objective.scored_columns(columns, values, values)
     assert scored.logps_N.dtype == torch.float64
     assert scored.logps_N.tolist() == scored.logps_N.float().tolist(), "sums are those of float32"
+
+
+def test_held_out_examples_are_on_the_device_a_micro_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[MicroBatch] = []
+    move = MicroBatch.to
+
+    def counted(batch: MicroBatch, device: torch.device) -> MicroBatch:
+        moves.append(batch)
+        return move(batch, device)
+
+    monkeypatch.setattr(MicroBatch, "to", counted)
+    objective = bound("sigmoid")
+    plan = given(objective).plan(EXAMPLES, CUT, True)
+    assert len(plan.micro_batches) > 1
+    for number, _ in enumerate(evaluated(scorer(), plan, objective, torch.float32), start=1):
+        assert len(moves) == number

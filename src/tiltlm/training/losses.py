@@ -128,15 +128,15 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 
 def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype) -> Iterator[Losses]:
     """Losses of a plan without gradients: by micro-batch, or all at once where the objective couples them."""
-    on_device = [batch.to(scorer.device) for batch in plan.micro_batches]
     with torch.no_grad():
-        passes = ((batch, _logps(scorer, batch, precision)) for batch in on_device)
         if not objective.objective.needs.coupled:
-            for batch, logps_S in passes:
-                scored = objective.scored([batch], [logps_S])
+            for on_host in plan.micro_batches:
+                batch = on_host.to(scorer.device)
+                scored = objective.scored([batch], [_logps(scorer, batch, precision)])
                 yield Losses(scored, objective(scored))
             return
-        scored = objective.scored(on_device, [logps_S for _, logps_S in passes])
+        batches = [batch.to(scorer.device) for batch in plan.micro_batches]
+        scored = objective.scored(batches, [_logps(scorer, batch, precision) for batch in batches])
         yield Losses(scored, objective(scored))
 
 
