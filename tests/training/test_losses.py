@@ -290,9 +290,9 @@ def test_held_out_examples_are_on_the_device_a_micro_batch_at_a_time(monkeypatch
         moves.append(batch)
         return move(batch, device)
 
-    monkeypatch.setattr(MicroBatch, "to", counted)
     objective = bound("sigmoid")
-    plan = given(objective).plan(EXAMPLES, CUT, True)
+    plan = given(objective).plan(range(9), CUT, True)
     assert len(plan.micro_batches) > 1
+    monkeypatch.setattr(MicroBatch, "to", counted)
     for number, _ in enumerate(evaluated(scorer(), plan, objective, torch.float32), start=1):
         assert len(moves) == number
