@@ -15,9 +15,10 @@ from tiny_runs import write_model, write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 import tiltlm
-from tiltlm.config import ComparisonConfig, Config, ModelConfig, RunConfig, TrainingConfig
+from tiltlm.config import ComparisonConfig, Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.errors import ConfigError, DataError, ModelError, RunError
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.observers import Row
 
@@ -224,3 +225,16 @@ def test_a_run_without_answers_is_said() -> None:
         tiltlm.compare(run)
     with pytest.raises(RunError, match="there is no run"):
         tiltlm.compare("runs/none")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_card_of_a_model_tells_what_its_objective_is(name: str) -> None:
+    write_model(Path("tiny"))
+    rows = [{**row, "prompt": f"{row['prompt']} ({copy})"} for copy in range(2) for row in ROWS]
+    config = replace(settings(), loss=LossConfig(name=name), comparison=ComparisonConfig(prompts=0))
+    run = tiltlm.train(config, model="tiny", train=rows)
+    card, needs = (run.model / "README.md").read_text(), OBJECTIVES[name].needs
+    assert ("- **Reference**: the base model" in card) == needs.reference
+    assert ("- **Pairs**: " in card) == ("4 pairs a step" in card) == (needs.unit == "pair")
+    assert ("Trained with Direct Preference Optimization" in card) == (name in ("sigmoid", "ipo", "ld_dpo"))
+    assert f"- **Objective**: {name}, beta" in card

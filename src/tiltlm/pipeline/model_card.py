@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.objectives.interface import Objective
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
@@ -21,7 +22,10 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
-    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
+    needs = config.loss.objective.needs
+    tag, method = _method(config.loss.objective)
+    noun = "pairs" if needs.unit == "pair" else "examples"
+    front = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{tag}, tiltlm]"]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
@@ -30,23 +34,27 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": config.model.reference or "the base model",
+        "Reference": (config.model.reference or "the base model") if needs.reference else "none in training",
         "Objective": f"{', '.join([config.loss.name, *own])}",
-        "Pairs": f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
+        noun.capitalize(): f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
         "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
-        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} pairs a step, {summary.steps} steps",
+        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} {noun} a step, {summary.steps} steps",
         "Arithmetic": environment.precision or "",
         "Weights": f"saved in {summary.saved_as}" if summary.saved_as else "",
         "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
-    lines += [
-        "Trained with Direct Preference Optimization ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290)) by tiltlm.",
-        "",
-    ]
+    lines += [f"Trained with {method} by tiltlm.", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]
     return visible(masked("\n".join(lines)))
+
+
+def _method(objective: Objective) -> tuple[str, str]:
+    """What a model was trained with: the hub's tag, and words. DPO are objectives that hold pairs to a reference."""
+    if objective.needs.reference and objective.needs.unit == "pair":
+        return "dpo", "Direct Preference Optimization ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290))"
+    return objective.name, objective.what.partition(":")[0]
