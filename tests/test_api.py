@@ -228,7 +228,7 @@ def test_a_run_without_answers_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_card_of_a_model_tells_what_its_objective_is(name: str) -> None:
+def test_card_and_page_tell_what_the_objective_is(name: str) -> None:
     write_model(Path("tiny"))
     rows = [{**row, "prompt": f"{row['prompt']} ({copy})"} for copy in range(2) for row in ROWS]
     config = replace(settings(), loss=LossConfig(name=name), comparison=ComparisonConfig(prompts=0))
@@ -238,3 +238,5 @@ def test_the_card_of_a_model_tells_what_its_objective_is(name: str) -> None:
     assert ("- **Pairs**: " in card) == ("4 pairs a step" in card) == (needs.unit == "pair")
     assert ("Trained with Direct Preference Optimization" in card) == (name in ("sigmoid", "ipo", "ld_dpo"))
     assert f"- **Objective**: {name}, beta" in card
+    page = (run.folder / "report.html").read_text()
+    assert ("Direct Preference Optimization of" in page) == (name in ("sigmoid", "ipo", "ld_dpo"))

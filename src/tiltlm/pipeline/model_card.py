@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
-from tiltlm.objectives.interface import Objective
-from tiltlm.report.verdict import verdict
+from tiltlm.report.verdict import DPO, method, unit, verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
 from tiltlm.text.masking import masked
@@ -22,10 +21,12 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
-    needs = config.loss.objective.needs
-    tag, method = _method(config.loss.objective)
-    noun = "pairs" if needs.unit == "pair" else "examples"
-    front = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{tag}, tiltlm]"]
+    is_dpo, noun = method(summary) == DPO, f"{unit(summary)}s"
+    front = [
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        f"tags: [{'dpo' if is_dpo else summary.loss}, tiltlm]",
+    ]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
@@ -34,7 +35,9 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": (config.model.reference or "the base model") if needs.reference else "none in training",
+        "Reference": (config.model.reference or "the base model")
+        if config.loss.objective.needs.reference
+        else "none in training",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         noun.capitalize(): f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
@@ -45,16 +48,10 @@ def model_card(run: RunFiles, summary: Summary) -> str:
         "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
-    lines += [f"Trained with {method} by tiltlm.", ""]
+    paper = " ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290))" if is_dpo else ""
+    lines += [f"Trained with {method(summary)}{paper} by tiltlm.", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]
     return visible(masked("\n".join(lines)))
-
-
-def _method(objective: Objective) -> tuple[str, str]:
-    """What a model was trained with: the hub's tag, and words. DPO are objectives that hold pairs to a reference."""
-    if objective.needs.reference and objective.needs.unit == "pair":
-        return "dpo", "Direct Preference Optimization ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290))"
-    return objective.name, objective.what.partition(":")[0]

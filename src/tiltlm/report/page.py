@@ -15,7 +15,7 @@ from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
-from tiltlm.report.verdict import findings, unit
+from tiltlm.report.verdict import findings, method, unit
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder, naming
 from tiltlm.runs.outcomes import Summary
@@ -66,6 +66,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             comparison=run.comparison,
             findings=findings(summary),
             unit=unit(summary),
+            method=method(summary),
             # Version 0.1 told of beta alone.
             loss_settings=summary.loss_settings or ({} if summary.beta is None else {"beta": summary.beta}),
             tiles=tiles(summary),

@@ -61,10 +61,21 @@ def findings(summary: Summary) -> list[Finding]:
     ]
 
 
+DPO = "Direct Preference Optimization"
+
+
 def unit(summary: Summary) -> str:
     """What the objective counts: a pair, or an example whose answers are labelled one by one."""
     objective = OBJECTIVES.get(summary.loss)
     return "pair" if objective is None or objective.needs.unit == "pair" else "example"
+
+
+def method(summary: Summary) -> str:
+    """What the model was trained with: DPO, if pairs are held to a reference, or what the objective calls itself."""
+    objective = OBJECTIVES.get(summary.loss)
+    if objective is None or (objective.needs.reference and objective.needs.unit == "pair"):
+        return DPO
+    return objective.what.partition(":")[0]
 
 
 def _has_reference(summary: Summary) -> bool:
