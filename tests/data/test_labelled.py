@@ -92,8 +92,14 @@ def test_what_is_no_label_is_none(value: object) -> None:
 
 
 def test_rows_whose_label_is_not_understood_are_dropped_by_name(tmp_path: Path) -> None:
-    row = {"prompt": "Q:", "completion": "A"}
-    others = [{"label": "maybe"}, {"label": None}, {}, {"label": True, "thumbs_down": True}, {"label": 7}]
+    row: dict[str, Any] = {"prompt": "Q:", "completion": "A"}
+    others: list[dict[str, Any]] = [
+        {"label": "maybe"},
+        {"label": None},
+        {},
+        {"label": True, "thumbs_down": True},
+        {"label": 7},
+    ]
     loaded = load(tmp_path, *(row | {"label": n % 2} for n in range(8)), *(row | other for other in others))
     assert [example.labels for example in loaded.examples] == [(REJECTED,), (CHOSEN,)] * 4
     reasons = [(drop.id, drop.reason) for drop in loaded.dropped]

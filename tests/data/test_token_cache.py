@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
     assert len({base, *others}) == len(others) + 1
 
 
-OTHER_SETTINGS = {
+OTHER_SETTINGS: dict[str, Any] = {
     "eval_fraction": 0.5,
     "max_train_pairs": 5,
     "max_eval_pairs": 5,
@@ -203,7 +204,7 @@ def test_every_setting_of_the_data_is_in_the_key_or_has_no_say() -> None:
 
 
 def test_a_template_that_writes_the_date_is_another_one_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tomorrow(token_cache.date):
+    class Tomorrow(date):
         @classmethod
         def today(cls) -> Tomorrow:
             return cls(2999, 1, 1)
