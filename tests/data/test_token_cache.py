@@ -163,7 +163,18 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
         read = read_data(config, needs, rows, held_out)
         return cache_key(read, ExampleTokenizer(tokenizer or byte_level(), config.data, terminators))
 
+    def used_before() -> Any:
+        tokenizer = byte_level(pad="<eos>")
+        tokenizer(["a", "long text"], padding=True, truncation=True, max_length=3)
+        return tokenizer
+
+    def whole_texts() -> Any:
+        tokenizer = byte_level()
+        tokenizer.split_special_tokens = True
+        return tokenizer
+
     base = where()
+    assert where(tokenizer=used_before()) == where(tokenizer=byte_level(pad="<eos>"))
     assert where([row | {"further": 1} for row in ROWS]) == where(train="elsewhere.jsonl") == base
     others = [
         where(ROWS[:-1]),
@@ -175,6 +186,7 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
         where(needs=Needs(unit="completion")),
         where(needs=Needs(mismatched=True)),
         where(tokenizer=byte_level(bos=True)),
+        where(tokenizer=whole_texts()),
         where(tokenizer=byte_level(chat_template=CHAT_TEMPLATE)),
         where(tokenizer=byte_level(chat_template={"one": CHAT_TEMPLATE, "default": CHAT_TEMPLATE})),
         where(tokenizer=byte_level(chat_template="{{ strftime_now('%d') }}")),

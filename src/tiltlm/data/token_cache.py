@@ -53,11 +53,13 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
 def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
     """All of a tokenizer that decides on tokens: its own serialisation, special tokens, and how chats are written."""
     own = tokenizer.tokenizer
+    own("")  # so that no padding or truncation of an earlier call is in its state
     template = own.chat_template
     # A template may write the date.
     today = date.today().isoformat() if "strftime_now" in json.dumps(template) else None
     special = {name: str(token) for name, token in own.special_tokens_map.items()}
-    return [own.backend_tokenizer.to_str(), special, sorted(tokenizer.terminators), template, today]
+    state = [own.backend_tokenizer.to_str(), special, own.split_special_tokens]
+    return [*state, sorted(tokenizer.terminators), template, today]
 
 
 def _plain(example: Example) -> list[object]:
