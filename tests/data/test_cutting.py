@@ -21,7 +21,7 @@ S, U, A, T = (partial(Message, role) for role in ("system", "user", "assistant",
 Chat = tuple[Message, ...]
 
 
-def tokenizer_of(template: str | None, **settings: object) -> ExampleTokenizer:
+def tokenizer_of(template: str | None, **settings: Any) -> ExampleTokenizer:
     return pair_tokenizer(byte_level(chat_template=template), **settings)
 
 

@@ -249,7 +249,7 @@ def test_examples_are_the_tokens_themselves(tmp_path: Path, max_length: int, lon
         assert example.chosen is not None and example.rejected is not None
         assert example.prompt + example.chosen == decode(pair.chosen.ids.tolist())
         rejected_prompt = example.prompt if example.rejected_prompt is None else example.rejected_prompt
-        assert rejected_prompt + example.rejected == decode(pair.rejected.ids.tolist())
+        assert rejected_prompt + str(example.rejected) == decode(pair.rejected.ids.tolist())
         assert example.prompt_tokens_cut == pair.prompt_tokens_cut
         assert (example.chosen_tokens_cut, example.rejected_tokens_cut) == (
             pair.chosen.tokens_cut,
