@@ -174,6 +174,9 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
         return tokenizer
 
     base = where()
+    assert where(needs=Needs(reference=False, tokens=True, coupled=True, counts=True)) == base
+    assert where(ROWS[8:], ROWS[:8], seed=1) == where(ROWS[8:], ROWS[:8])
+    assert where(ROWS[8:], ROWS[:8], seed=1, max_eval_pairs=5) != where(ROWS[8:], ROWS[:8], max_eval_pairs=5)
     assert where(tokenizer=used_before()) == where(tokenizer=byte_level(pad="<eos>"))
     assert where([row | {"further": 1} for row in ROWS]) == where(train="elsewhere.jsonl") == base
     others = [

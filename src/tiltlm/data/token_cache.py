@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 import zlib
 from datetime import date
 from pathlib import Path
@@ -42,12 +42,19 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     digest = hashlib.blake2b(digest_size=16)
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
     made_by = [REVISION, transformers.__version__, tokenizers.__version__, _tokenizer_state(tokenizer)]
-    digest.update(_bytes([made_by, settings, read.seed, dataclasses.asdict(read.needs)]))
+    digest.update(_bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched]))
     for examples in (read.train, read.held_out):
         digest.update(_bytes(len(examples)))
         for example in examples:
             digest.update(_bytes(_plain(example)))
     return digest.hexdigest()
+
+
+def _deciding_seed(read: ReadData) -> int | None:
+    """The seed, where something is drawn by it."""
+    limits = ((read.train, read.data.max_train_pairs), (read.held_out, read.data.max_eval_pairs))
+    limited = any(limit is not None and len(examples) > limit for examples, limit in limits)
+    return read.seed if limited or not read.held_out else None
 
 
 def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
@@ -100,7 +107,8 @@ class TokenCache:
         unfinished: Path | None = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=self._folder))
+            unfinished = self._folder / f"{UNFINISHED_PREFIX}{secrets.token_hex(4)}"
+            unfinished.mkdir()
             files = [unfinished / name for name in (TRAIN_FILE, EVAL_FILE)]
             for columns, file in zip((selection.train, selection.eval), files, strict=True):
                 write_columns(columns, file)
