@@ -20,7 +20,7 @@ from tiltlm.config import Config, DataConfig, HubConfig, Precision, config_from_
 from tiltlm.config.validation import validate
 from tiltlm.data.conversion import GivenRows
 from tiltlm.data.examples import Example, Message
-from tiltlm.data.files.rows import UNREADABLE
+from tiltlm.data.files.raw_rows import UNREADABLE
 from tiltlm.data.files.sources import given_name
 from tiltlm.data.formats.fields import Fields, RowError
 from tiltlm.data.formats.messages import as_chat

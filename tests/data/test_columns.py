@@ -41,7 +41,11 @@ def parts(loaded: LoadedExamples) -> tuple[object, object, object]:
 
 
 def test_unused_columns_are_named_with_the_rows_that_hold_something(tmp_path: Path) -> None:
-    rows = [TEXTS | {"id": 1, "source": "x", "blank": " "}, TEXTS | {"id": 2, "source": None}, {"id": 3} | TEXTS]
+    rows: list[dict[str, Any]] = [
+        TEXTS | {"id": 1, "source": "x", "blank": " "},
+        TEXTS | {"id": 2, "source": None},
+        {"id": 3} | TEXTS,
+    ]
     loaded = load(tmp_path, *rows)
     assert loaded.source.unused_columns == {"id": 3, "source": 1}
     assert loaded.notes[0] == "Columns not used: `id` (3 rows), `source` (1 row)."
@@ -136,7 +140,7 @@ def test_tools_that_are_none_drop_the_row(tmp_path: Path) -> None:
 def test_one_row_with_a_system_turn_makes_chats_of_all(tmp_path: Path) -> None:
     loaded = load(tmp_path, TEXTS, TEXTS, TEXTS | {"system": "Be kind."})
     assert [pair.prompt for pair in loaded.examples] == [(ASKED,), (ASKED,), (SYSTEM, ASKED)]
-    assert loaded.source.format == "text-chat" and "in 3 of the first 3 rows" in loaded.source.format_why
+    assert loaded.source.format == "text-chat" and "in 3 of the first 3 rows" in str(loaded.source.format_why)
 
 
 # Other names
@@ -145,7 +149,7 @@ def test_one_row_with_a_system_turn_makes_chats_of_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("chosen", "rejected"), _SIDES)
 def test_other_names_of_the_sides(tmp_path: Path, chosen: str, rejected: str) -> None:
     loaded = load(tmp_path, {"prompt": "Which?", chosen: "yes", rejected: "no"})
-    assert parts(loaded) == ("Which?", "yes", "no") and f"`{chosen}` as `chosen`" in loaded.source.format_why
+    assert parts(loaded) == ("Which?", "yes", "no") and f"`{chosen}` as `chosen`" in str(loaded.source.format_why)
 
 
 @pytest.mark.parametrize("name", ["{}", "{} ", " {}"])
@@ -190,7 +194,7 @@ def test_several_columns_are_mapped_to_a_list(tmp_path: Path) -> None:
 
 def test_a_mapped_column_hides_one_of_our_names(tmp_path: Path) -> None:
     loaded = load(tmp_path, TEXTS | {"question": "Why?"}, columns={"prompt": "question"})
-    assert parts(loaded)[0] == "Why?" and "prompt" in next(iter(loaded.source.unused_columns))
+    assert parts(loaded)[0] == "Why?" and "prompt" in next(iter(loaded.source.unused_columns or {}))
 
 
 def test_a_path_that_no_row_has_is_an_error_with_the_nearest(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiltlm.data.files.file_rows import _COMPRESSIONS, _TABLE_KINDS, _TEXT_KINDS
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats import columns, labelled, ranking
 from tiltlm.data.formats.messages import _FURTHER
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable

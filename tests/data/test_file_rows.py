@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tiltlm.data.files import encodings, json_rows
 from tiltlm.data.files.file_rows import read_rows
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 
@@ -80,7 +80,7 @@ def test_bad_bytes_in_one_parquet_row_drop_that_row(tmp_path: Path) -> None:
 
 def test_damaged_parquet_is_told(tmp_path: Path) -> None:
     (drop,) = read_rows(written(tmp_path, "pairs.parquet", b"PAR1 not really"))
-    assert isinstance(drop, DroppedRow) and "damaged parquet" in drop.detail
+    assert isinstance(drop, DroppedRow) and "damaged parquet" in str(drop.detail)
 
 
 def test_unreadable_jsonl_lines_are_told_and_blank_ones_are_no_rows(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_unreadable_jsonl_lines_are_told_and_blank_ones_are_no_rows(tmp_path: Pa
     assert kept(path) == ["pairs.jsonl:1", "pairs.jsonl:9"]
     assert [drop.id for drop in dropped(path)] == [f"pairs.jsonl:{line}" for line in (3, 4, 5, 7, 8)]
     assert {drop.reason for drop in dropped(path)} == {"unreadable row"}
-    details = [drop.detail for drop in dropped(path)]
+    details = [str(drop.detail) for drop in dropped(path)]
     assert "not valid JSON" in details[0] and "a list, not an object" in details[1] and "not UTF-8" in details[2]
 
 
@@ -109,7 +109,7 @@ def test_an_unclosed_csv_quote_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, "pairs.csv", b'a,b\n1,2\n3,"open\n5,6\n')
     assert kept(path) == ["pairs.csv:2"]
     (drop,) = dropped(path)
-    assert drop.id == "pairs.csv:3" and "unexpected end of data" in drop.detail
+    assert drop.id == "pairs.csv:3" and "unexpected end of data" in str(drop.detail)
 
 
 def test_long_csv_fields(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_truncated_gzip_keeps_the_rows_before_the_damage(tmp_path: Path, suffix:
     assert 200 < len(kept(path)) < 300
     (drop,) = dropped(path)
     assert drop.id == path.name and drop.reason == "unreadable row"
-    assert f"nothing is read after {kept(path)[-1]}" in drop.detail
+    assert f"nothing is read after {kept(path)[-1]}" in str(drop.detail)
 
 
 def test_what_is_no_gzip_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl.gz").write_bytes(to_jsonl(ROWS))
     (drop,) = read_rows(tmp_path / "p.jsonl.gz")
-    assert isinstance(drop, DroppedRow) and "damaged gzip" in drop.detail
+    assert isinstance(drop, DroppedRow) and "damaged gzip" in str(drop.detail)
 
 
 @pytest.mark.parametrize("name", ["pairs.doc", "pairs", "pairs.parquet.gz", "pairs.doc.gz"])

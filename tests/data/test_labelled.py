@@ -12,7 +12,7 @@ from tiny_tokenizers import byte_level
 from tiltlm.config import Config, DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.examples import Example, Message
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.labelled import COMPLETION_COLUMNS, LABEL_COLUMNS, LABELS, TURNED_COLUMNS, label_of
 from tiltlm.data.formats.recognition import conversion, recognise_format
 from tiltlm.data.preparation import prepare_data, read_data
@@ -92,8 +92,14 @@ def test_what_is_no_label_is_none(value: object) -> None:
 
 
 def test_rows_whose_label_is_not_understood_are_dropped_by_name(tmp_path: Path) -> None:
-    row = {"prompt": "Q:", "completion": "A"}
-    others = [{"label": "maybe"}, {"label": None}, {}, {"label": True, "thumbs_down": True}, {"label": 7}]
+    row: dict[str, Any] = {"prompt": "Q:", "completion": "A"}
+    others: list[dict[str, Any]] = [
+        {"label": "maybe"},
+        {"label": None},
+        {},
+        {"label": True, "thumbs_down": True},
+        {"label": 7},
+    ]
     loaded = load(tmp_path, *(row | {"label": n % 2} for n in range(8)), *(row | other for other in others))
     assert [example.labels for example in loaded.examples] == [(REJECTED,), (CHOSEN,)] * 4
     reasons = [(drop.id, drop.reason) for drop in loaded.dropped]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tiltlm.data.examples import Example, Message
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.fields import Fields, RowError
 from tiltlm.data.formats.messages import as_chat
 from tiltlm.data.formats.notation import decoded, holds_messages

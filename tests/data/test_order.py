@@ -46,7 +46,9 @@ def test_every_name_of_an_order_orders(tmp_path: Path, name: str, spelling: str,
     row = {"prompt": "Which?", "responses": [WORSE, BETTER]}
     loaded = load(tmp_path, row | {spelt: values})
     assert only(loaded) == (BETTER, WORSE)
-    assert f"ordered by `{spelt}`, {'higher' if SIGNS[name] > 0 else 'lower'} is better" in loaded.source.format_why
+    assert f"ordered by `{spelt}`, {'higher' if SIGNS[name] > 0 else 'lower'} is better" in str(
+        loaded.source.format_why
+    )
     items = [{"text": text, spelt: value} for text, value in zip((WORSE, BETTER), values, strict=True)]
     assert only(load(tmp_path, {"prompt": "Which?", "responses": items})) == (BETTER, WORSE)
 
@@ -61,7 +63,7 @@ def test_a_list_that_nothing_orders_is_refused(tmp_path: Path, column: str) -> N
 
 
 def test_a_column_that_may_order_is_named_and_can_be_mapped(tmp_path: Path) -> None:
-    row = {"prompt": "Which?", "responses": [WORSE, BETTER], "toxicity": [0.9, 0.1]}
+    row: dict[str, object] = {"prompt": "Which?", "responses": [WORSE, BETTER], "toxicity": [0.9, 0.1]}
     assert "--data.columns scores=toxicity where higher is better, else ranks=toxicity" in error(tmp_path, row)
     assert only(load(tmp_path, row, columns={"ranks": "toxicity"})) == (BETTER, WORSE)
     row = {"prompt": "Which?", "responses": [WORSE, BETTER], "preference": 1}
@@ -124,11 +126,11 @@ def test_orders_that_disagree_are_noted(tmp_path: Path) -> None:
     assert loaded.notes == ["1 row (p.jsonl:2): `ranks` orders the completions otherwise than `scores`, which is used."]
 
 
-@given(merits=st.lists(st.integers(0, 3), max_size=5))
-def test_pairs_are_those_of_different_merit(merits: list[float]) -> None:
-    pairs = all_pairs(merits)
-    assert all(merits[better] > merits[worse] for better, worse in pairs)
-    assert len(pairs) == sum(a != b for at, a in enumerate(merits) for b in merits[:at])
+@given(scores=st.lists(st.integers(0, 3), max_size=5))
+def test_pairs_are_those_of_different_scores(scores: list[float]) -> None:
+    pairs = all_pairs(scores)
+    assert all(scores[better] > scores[worse] for better, worse in pairs)
+    assert len(pairs) == sum(a != b for at, a in enumerate(scores) for b in scores[:at])
 
 
 USER = {"role": "user", "content": "Which?"}

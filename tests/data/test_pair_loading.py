@@ -39,7 +39,9 @@ def test_the_account_of_a_source(tmp_path: Path) -> None:
         ("p.jsonl:3", "unreadable row"),
     ]
     assert loaded.source.rows == 4 and loaded.source.role == "train" and loaded.source.files == ("p.jsonl",)
-    assert loaded.source.format == "preference" and "recognised in 3 of the first 3 rows" in loaded.source.format_why
+    assert loaded.source.format == "preference" and "recognised in 3 of the first 3 rows" in str(
+        loaded.source.format_why
+    )
     assert loaded.notes == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_tokenizers import CHAT_TEMPLATE, EOS, byte_level
@@ -32,7 +33,7 @@ def written(folder: Path, name: str, rows: list[Row]) -> str:
     return str(path)
 
 
-def config_of(seed: int = 0, **data: object) -> Config:
+def config_of(seed: int = 0, **data: Any) -> Config:
     return Config(run=RunConfig(seed=seed), hub=HubConfig(), data=DataConfig(**data))
 
 
@@ -245,9 +246,9 @@ def test_examples_are_the_tokens_themselves(tmp_path: Path, max_length: int, lon
     decode = byte_level().decode
     for example, pair in zip(data.report.examples, data.train, strict=False):
         assert example.id == pair.id
-        assert example.prompt + example.chosen == decode(pair.chosen.ids.tolist())
+        assert example.prompt + str(example.chosen) == decode(pair.chosen.ids.tolist())
         rejected_prompt = example.prompt if example.rejected_prompt is None else example.rejected_prompt
-        assert rejected_prompt + example.rejected == decode(pair.rejected.ids.tolist())
+        assert rejected_prompt + str(example.rejected) == decode(pair.rejected.ids.tolist())
         assert example.prompt_tokens_cut == pair.prompt_tokens_cut
         assert (example.chosen_tokens_cut, example.rejected_tokens_cut) == (
             pair.chosen.tokens_cut,

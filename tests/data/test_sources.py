@@ -5,6 +5,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.conversion import LoadedExamples, Role, load_examples
 from tiltlm.data.files import hub_datasets
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.files.sources import split_files
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.storage.hub_access import hub_is_reachable
@@ -133,7 +134,7 @@ def test_several_splits_that_match_are_asked_about(tmp_path: Path, names: list[s
     first = names[0].format(word).removeprefix("data/").split("/")[0].split("-")[0].removesuffix(".jsonl")
     assert f"several splits that are called `{word}`: " in str(caught.value)
     assert f"`--data.{role}-split {first}`" in str(caught.value)
-    settings = {f"{role}_split": first}
+    settings: dict[str, Any] = {f"{role}_split": first}
     assert all(
         name.split("/")[-2 if "part" in name else -1].startswith(first)
         for name in ids(load(tmp_path, role, **settings))
@@ -338,7 +339,7 @@ def test_an_answer_of_any_kind_means_reachable(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
     def refuse(request: urllib.request.Request, timeout: float) -> None:
-        raise urllib.error.HTTPError(request.full_url, 401, "who are you?", None, None)
+        raise urllib.error.HTTPError(request.full_url, 401, "who are you?", Message(), None)
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     assert hub_is_reachable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_templates
@@ -22,7 +23,10 @@ FAITHFUL = [
     "PLAIN", "DEFAULT_SYSTEM", "NO_SYSTEM", "ALTERNATES", "TWO_ROLES", "ENDS_WITH_EOS", "TOOLS", "CALLS_AS_TEXT",
     "REASONING_KEY", "PARTS_ONLY", "THINKS", "OPENS_THOUGHT", "CLOSES_THOUGHT", "CUTS_THOUGHT", "CUTS_AND_OPENS",
 ]  # fmt: skip
-CALL = {"type": "function", "function": {"name": "clock", "arguments": {"place": 'Rome "E"', "hours": 24}}}
+CALL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "clock", "arguments": {"place": 'Rome "E"', "hours": 24}},
+}
 TOOL = {"type": "function", "function": {"name": "clock", "description": "tells the hour"}}
 
 
@@ -37,8 +41,8 @@ def rendered(template: str, *pairs: Example) -> Outcomes:
 def pair_of(
     prompt: tuple[Message, ...], chosen: Message | str, rejected: Message | str, tools: object = None
 ) -> Example:
-    sides = [(side if isinstance(side, Message) else says("assistant", side),) for side in (chosen, rejected)]
-    return Example.pair("p:1", prompt, *sides, tools=json.dumps(tools) if tools else None)
+    better, worse = (side if isinstance(side, Message) else says("assistant", side) for side in (chosen, rejected))
+    return Example.pair("p:1", prompt, (better,), (worse,), tools=json.dumps(tools) if tools else None)
 
 
 def only(result: Outcomes) -> RenderedExample:
@@ -51,7 +55,7 @@ def drop(result: Outcomes) -> tuple[str, str]:
     assert not result.examples
     (dropped,) = result.dropped
     assert dropped.id == "p:1"
-    return dropped.reason, dropped.detail
+    return dropped.reason, str(dropped.detail)
 
 
 def written(template: str, *messages: Message) -> str:
@@ -130,7 +134,7 @@ def test_a_completion_may_have_further_turns(name: str, further: tuple[bool, boo
         (says("assistant", answer), *(more if goes_on else ()))
         for answer, goes_on in zip(("Robins.", "Rocks."), further, strict=True)
     ]
-    result = rendered(ALL[name], Example.pair("p:1", QUESTION, *sides))
+    result = rendered(ALL[name], Example.pair("p:1", QUESTION, sides[0], sides[1]))
     pair = only(result)
     texts = [written(ALL[name], *QUESTION, *side) for side in sides]
     assert [pair.prompt + completion for completion in pair.completions] == texts
@@ -233,7 +237,7 @@ def test_what_would_be_trained_on_must_leave_a_trace(
 def test_without_a_template_the_words_are_others() -> None:
     pair = pair_of(QUESTION, says("assistant", "Robins.", reasoning_content="Thought."), "Rocks.")
     (dropped,) = pair_tokenizer(byte_level())([pair]).dropped
-    assert "plain dialogue that stands in for a chat template leaves out `reasoning_content`" in dropped.detail
+    assert "plain dialogue that stands in for a chat template leaves out `reasoning_content`" in str(dropped.detail)
 
 
 def test_a_part_of_an_answer_that_is_left_out_drops_it() -> None:
@@ -301,7 +305,7 @@ def test_what_a_template_raises_belongs_to_its_row(fault: str, words: str) -> No
     result = rendered(template + tiny_templates.PLAIN, *pairs)
     assert [pair.id for pair in result.examples] == ["p:0", "p:2"]
     (dropped,) = result.dropped
-    assert (dropped.id, dropped.reason) == ("p:1", "refused by the chat template") and words in dropped.detail
+    assert (dropped.id, dropped.reason) == ("p:1", "refused by the chat template") and words in str(dropped.detail)
 
 
 def test_a_template_that_cannot_be_read_refuses_every_row() -> None:

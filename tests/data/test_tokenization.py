@@ -65,7 +65,7 @@ def only_pair(result: Outcomes) -> TokenizedExample:
 def only_drop(result: Outcomes) -> tuple[str, str]:
     assert not result.examples and not result.rendered and len(result.dropped) == 1
     assert result.dropped[0].id == "p:1"
-    return result.dropped[0].reason, result.dropped[0].detail
+    return result.dropped[0].reason, str(result.dropped[0].detail)
 
 
 def text_of(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
@@ -190,7 +190,7 @@ def test_as_is_leaves_the_end_alone() -> None:
 def test_another_terminator_ends_a_completion_too() -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens(["<end>"], special_tokens=True)
-    end = tokenizer.convert_tokens_to_ids("<end>")
+    end = tokenizer.get_vocab()["<end>"]
     make_pairs = ExampleTokenizer(tokenizer, DataConfig(), frozenset({end}))
     assert make_pairs.terminators == {end, tokenizer.eos_token_id}
     pair = only_pair(outcomes(make_pairs, Example.pair("p:1", "Answer:", " yes<end>\n", " no")))

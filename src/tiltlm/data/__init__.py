@@ -1,1 +1,1 @@
-"""From the user's files to packed batches: reading, formats, splitting, tokenization, packing."""
+"""From the user's files to token columns: reading, formats, splitting, tokenization, what is kept on disk."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.examples import Example
-from tiltlm.data.files.rows import Row
+from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.files.sources import given_name, given_source, open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
 from tiltlm.data.formats.fields import RowError

@@ -18,7 +18,7 @@ _NOTHING = frozenset({"nan", "na", "none", "null", "n/a", "<na>", "nat", "undefi
 
 
 def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
-    """Which columns went into no pair, and what is odd about rows.
+    """Which columns went into no example, and what is odd about rows.
 
     unused: in how many rows each unused column holds something. remarks: what is odd, with the rows' ids.
     """

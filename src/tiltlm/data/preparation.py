@@ -12,9 +12,9 @@ from tiltlm.config import Config
 from tiltlm.data.conversion import GivenRows, LoadedExamples, Role, load_examples
 from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
-from tiltlm.data.kept_selections import KeptSelections, address
 from tiltlm.data.selection import Advance, ReadData, select
 from tiltlm.data.splitting import without_leaks
+from tiltlm.data.token_cache import TokenCache, cache_key
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
@@ -90,34 +90,34 @@ def _load(config: Config, source: str | GivenRows, role: Role, unit: Unit) -> Lo
 
 
 def prepare_data(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, kept_in: Path | None = None
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, cache: Path | None = None
 ) -> PreparedData:
     """Tokenizes what was read, draws from what fits as many examples as are wanted, and writes the account of it.
 
-    kept_in: a folder in which the tokens are kept and found again by content, and from which they are mapped; None
+    cache: a folder in which the tokens are kept and found again by content, and from which they are mapped; None
         leaves them in memory.
 
     Raises:
         DataError: no example is left for training or for evaluation.
     """
-    data, problem = examine_data(read, tokenizer, advance, kept_in)
+    data, problem = examine_data(read, tokenizer, advance, cache)
     if problem is not None:
         raise DataError(problem)
     return data
 
 
 def examine_data(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, kept_in: Path | None = None
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, cache: Path | None = None
 ) -> tuple[PreparedData, str | None]:
     """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is."""
-    kept = KeptSelections(kept_in) if kept_in is not None else None
-    where = address(read, tokenizer) if kept is not None else ""
-    selection = kept.find(where) if kept is not None else None
+    tokens = TokenCache(cache) if cache is not None else None
+    key = cache_key(read, tokenizer) if tokens is not None else ""
+    selection = tokens.get(key) if tokens is not None else None
     problem = None
     if selection is None:
         selection, problem = select(read, tokenizer, advance)
-        if kept is not None and problem is None:
-            selection = kept.keep(where, selection)
+        if tokens is not None and problem is None:
+            selection = tokens.put(key, selection)
     else:
         advance(len(read.train) + len(read.held_out))
     report = data_report(

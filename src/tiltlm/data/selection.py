@@ -14,7 +14,7 @@ from tiltlm.data.splitting import draw_split, drawing_order, example_key
 from tiltlm.data.tokens.mismatched import with_mismatched
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Gathering, Tokenized
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, TokenizedBuilder
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import Needs
 from tiltlm.runs.data_account import DroppedRow, Remark
@@ -89,8 +89,8 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
     notes, remarks = notes_on_tokens(parts, tokenizer, read.noun)
     dropped = [*dropped, *train.dropped, *held_out.dropped]
     account = Account(
-        train_prompts=len(np.unique(train.seen["prompt"])),
-        eval_prompts=len(np.unique(held_out.seen["prompt"])),
+        train_prompts=len(np.unique(train.checked["prompt"])),
+        eval_prompts=len(np.unique(held_out.checked["prompt"])),
         eval_places=tuple(held_out.places.tolist()),
         dropped=tuple(dropped),
         notes=(*_notes(read, train, held_out, len(dropped), tokenizer), *notes),
@@ -108,12 +108,9 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
     return Selection(*columns, account), problem
 
 
-Parts = tuple[Tokenized, Tokenized]
-
-
 def _tokenized(
     read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
-) -> tuple[Parts, Sequence[DroppedRow], str | None]:
+) -> tuple[tuple[Tokenized, Tokenized], Sequence[DroppedRow], str | None]:
     """Training and held-out examples, what else is dropped, and why there is no split if there is none."""
     data = read.data
     if read.held_out:
@@ -127,23 +124,23 @@ def _tokenized(
 
 def _split(
     read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
-) -> tuple[Parts, Sequence[DroppedRow], str | None]:
+) -> tuple[tuple[Tokenized, Tokenized], Sequence[DroppedRow], str | None]:
     """Training and held-out examples of one source."""
-    data, gathering = read.data, Gathering()
+    data, builder = read.data, TokenizedBuilder()
 
     def fitting(numbers: list[int]) -> set[int]:
-        before = len(gathering.places)
-        tokenizer.tokenize(read.train, numbers, gathering, advance)
-        return set(gathering.places[before:])
+        before = len(builder.places)
+        tokenizer.tokenize(read.train, numbers, builder, advance)
+        return set(builder.places[before:])
 
     try:
         limits = (data.max_train_pairs, data.max_eval_pairs)
         drawn = draw_split(read.train, data.eval_fraction, read.seed, limits, fitting)
     except DataError as error:
-        known = gathering.tokenized()
+        known = builder.tokenized()
         reason = str(error) if len(known.examples) else None
         return (replace(known, dropped=()), known.take([])), known.dropped, reason
-    known = gathering.tokenized()
+    known = builder.tokenized()
     order = np.argsort(known.places)
     train, held_out = (known.take(order[np.searchsorted(known.places, part, sorter=order)]) for part in drawn)
     return (train, held_out), known.dropped, None
@@ -155,12 +152,12 @@ def _drawn(
     """At most `limit` examples that fit, in their given order. No more are tokenized than it takes to find them."""
     if limit is None or len(examples) <= limit:
         return tokenizer(examples, advance)
-    order, gathering, start = drawing_order(examples, seed), Gathering(), 0
-    while start < len(order) and len(gathering.places) < limit:
-        portion = order[start : start + limit - len(gathering.places)]
+    order, builder, start = drawing_order(examples, seed), TokenizedBuilder(), 0
+    while start < len(order) and len(builder.places) < limit:
+        portion = order[start : start + limit - len(builder.places)]
         start += len(portion)
-        tokenizer.tokenize(examples, portion, gathering, advance)
-    found = gathering.tokenized()
+        tokenizer.tokenize(examples, portion, builder, advance)
+    found = builder.tokenized()
     return replace(found.take(np.argsort(found.places)), dropped=found.dropped)
 
 

@@ -31,30 +31,30 @@ def example_key(example: Example) -> str:
 
 
 def draw_split(
-    pairs: Sequence[Example],
+    examples: Sequence[Example],
     fraction: float,
     seed: int,
     limits: tuple[int | None, int | None],
     fitting: Callable[[list[int]], set[int]],
 ) -> tuple[list[int], list[int]]:
-    """The numbers of the pairs to train on and of those held out, each in their given order.
+    """The numbers of the examples to train on and of those held out, each in their given order.
 
-    Only pairs that fit are drawn, and all pairs of one prompt are on one side. The held-out prompts are the first that
-    fit in an order by (seed, prompt), so neither the order of the rows nor further pairs of known prompts change them;
-    new prompts move only some at the border. Held-out pairs are drawn from the beginning of that order and training
-    pairs from its end, so larger limits add pairs and take none away; and where both are reached, the prompts between
+    Only examples that fit are drawn, and all of one prompt are on one side. The held-out prompts are the first that fit
+    in an order by (seed, prompt), so neither the order of the rows nor further examples of known prompts change them;
+    new prompts move only some at the border. Held-out examples are drawn from the beginning of that order and training
+    examples from its end, so larger limits add some and take none away; and where both are reached, the prompts between
     are not even asked for.
 
     Args:
         fraction: share of the prompts held out, in (0, 1); at least one prompt is, and at least one is not.
-        limits: most training and most held-out pairs; None: all.
-        fitting: those of some pairs' numbers that fit. Each pair is asked for once at most.
+        limits: most training and most held-out examples; None: all.
+        fitting: those of some examples' numbers that fit. Each is asked for once at most.
 
     Raises:
-        DataError: fewer than two prompts have a pair that fits.
+        DataError: fewer than two prompts have an example that fits.
     """
-    keys = [example_key(pair) for pair in pairs]
-    prompts = [list(group) for _, group in groupby(drawing_order(pairs, seed), key=keys.__getitem__)]
+    keys = [example_key(example) for example in examples]
+    prompts = [list(group) for _, group in groupby(drawing_order(examples, seed), key=keys.__getitem__)]
     first: list[list[int]] = []
     last: list[list[int]] = []
     start, end, step = 0, len(prompts), PROMPTS_AT_ONCE
@@ -98,46 +98,48 @@ def _enough(
 
 
 def _prompts_for(limit: int | None, prompts: list[list[int]]) -> float:
-    """How many of the prompts, from the first on, have so many pairs; infinite if they have not."""
+    """How many of the prompts, from the first on, have so many examples; infinite if they have not."""
     if limit is None:
         return math.inf
     reached = accumulate(map(len, prompts))
-    return next((count for count, pairs in enumerate(reached, start=1) if pairs >= limit), math.inf)
+    return next((count for count, examples in enumerate(reached, start=1) if examples >= limit), math.inf)
 
 
 def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tuple[list[Example], list[DroppedRow]]:
-    """The training pairs whose prompt is not held out, and the others as dropped.
+    """The training examples whose prompt is not held out, and the others as dropped.
 
     Raises:
         DataError: all training prompts are held out.
     """
-    held_out_ids = {example_key(pair): pair.id for pair in reversed(held_out)}
+    held_out_ids = {example_key(example): example.id for example in reversed(held_out)}
     kept: list[Example] = []
     dropped: list[DroppedRow] = []
-    for pair in train:
-        held_out_id = held_out_ids.get(example_key(pair))
+    for example in train:
+        held_out_id = held_out_ids.get(example_key(example))
         if held_out_id is None:
-            kept.append(pair)
+            kept.append(example)
         else:
-            dropped.append(DroppedRow(pair.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval"))
+            dropped.append(
+                DroppedRow(example.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval")
+            )
     if train and not kept:
         raise DataError("the prompts of all training data are in the held-out data (data.eval), too: none is left.")
     return kept, dropped
 
 
-def drawing_order(pairs: Sequence[Example], seed: int) -> list[int]:
-    """The pairs' numbers in the order in which a limit draws them: prompt by prompt.
+def drawing_order(examples: Sequence[Example], seed: int) -> list[int]:
+    """The examples' numbers in the order in which a limit draws them: prompt by prompt.
 
-    It depends on the seed and the pairs' contents, so a larger limit adds pairs and takes none away.
+    It depends on the seed and the examples' contents, so a larger limit adds some and takes none away.
     """
-    return sorted(range(len(pairs)), key=lambda number: _rank(pairs[number], seed))
+    return sorted(range(len(examples)), key=lambda number: _rank(examples[number], seed))
 
 
-def subsample(pairs: Sequence[Example], limit: int | None, seed: int) -> list[int]:
-    """The numbers of at most `limit` of the pairs, in their given order; None: all."""
-    if limit is None or len(pairs) <= limit:
-        return list(range(len(pairs)))
-    return sorted(drawing_order(pairs, seed)[:limit])
+def subsample(examples: Sequence[Example], limit: int | None, seed: int) -> list[int]:
+    """The numbers of at most `limit` of the examples, in their given order; None: all."""
+    if limit is None or len(examples) <= limit:
+        return list(range(len(examples)))
+    return sorted(drawing_order(examples, seed)[:limit])
 
 
 def _rank(example: Example, seed: int) -> tuple[str, str]:

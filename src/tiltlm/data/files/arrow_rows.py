@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tiltlm.data.files.rows import UNREADABLE, Row, Rows, without_nulls
+from tiltlm.data.files.raw_rows import UNREADABLE, Row, Rows, without_nulls
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from tiltlm.data.files.encodings import UNDECODABLE, TextFile
-from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
+from tiltlm.data.files.raw_rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tiltlm.data.files.rows import Tell
+from tiltlm.data.files.raw_rows import Tell
 
 # Bytes read at a time, and how many of a file are looked at to tell its encoding.
 PIECE = 1 << 16

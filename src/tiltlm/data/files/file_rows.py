@@ -18,7 +18,7 @@ from tiltlm.data.files.arrow_rows import ipc_rows, parquet_rows
 from tiltlm.data.files.csv_rows import csv_rows
 from tiltlm.data.files.encodings import DAMAGES, TextFile, look_at
 from tiltlm.data.files.json_rows import holds_json, json_lines_rows, json_rows, sniffed_rows
-from tiltlm.data.files.rows import UNREADABLE, Row, Rows, Tell
+from tiltlm.data.files.raw_rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

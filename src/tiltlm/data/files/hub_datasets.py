@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltlm.config import DataConfig
-from tiltlm.data.files.rows import Row, Rows, without_nulls
+from tiltlm.data.files.raw_rows import Row, Rows, without_nulls
 from tiltlm.errors import DataError
 from tiltlm.storage.hub_access import hub_endpoint, hub_is_reachable
 

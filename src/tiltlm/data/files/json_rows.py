@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from tiltlm.data.files.encodings import UNDECODABLE, TextFile
-from tiltlm.data.files.rows import UNREADABLE, Row, Rows, as_row
+from tiltlm.data.files.raw_rows import UNREADABLE, Row, Rows, as_row
 from tiltlm.data.formats.notation import holds_messages
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow

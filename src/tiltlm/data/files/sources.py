@@ -12,7 +12,7 @@ from pathlib import Path
 from tiltlm.config import DataConfig
 from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.file_rows import data_suffix, holds_rows, known_kinds, read_rows
-from tiltlm.data.files.rows import Rows, as_row, without_nulls
+from tiltlm.data.files.raw_rows import Rows, as_row, without_nulls
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.notation import is_broken_messages
 
 
 class RowError(Exception):
-    """A row, or a pair of it, cannot be used. It becomes a DroppedRow; it never reaches the user as an exception."""
+    """A row or an example cannot be used. It becomes a DroppedRow; it never reaches the user as an exception."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -20,7 +20,7 @@ class RowError(Exception):
 class Fields(Mapping[str, object]):
     """A row's fields by column. What is read counts as used; what is only looked at does not.
 
-    used: columns whose values went into a pair. ignored: keys within used columns that did not.
+    used: columns whose values went into an example. ignored: keys within used columns that did not.
     remarks: what is odd about the row although it is used.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiltlm.data.examples import Message, Text
-from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.context import introduced, question, tools_field, tools_within
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, look, plain
 from tiltlm.data.formats.messages import Chat, as_answer, chat_field

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tiltlm.data.examples import Message, Text
-from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.context import QUESTIONS, introduced, question, tools_field, tools_within
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, look, plain, text_field
 from tiltlm.data.formats.messages import answers_field, chat_field
@@ -186,13 +186,13 @@ def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = Fal
         prompt = question(fields, (column,)) if as_chat else text_field(fields, column)
     else:
         raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not text or a list of messages")
-    texts, merits = ranked_texts(fields, as_chats=not isinstance(prompt, str))
+    texts, scores = ranked_texts(fields, as_chats=not isinstance(prompt, str))
     if isinstance(prompt, str) and any(not isinstance(text, str) for text in texts):
         prompt = (Message("user", prompt),)
         texts = [(Message("assistant", text),) if isinstance(text, str) else text for text in texts]
     return [
         _ranked_pair(prompt, texts[better], texts[worse], tools, f"#{better + 1}>{worse + 1}")
-        for better, worse in RANKED_PAIRS[choose](merits)
+        for better, worse in RANKED_PAIRS[choose](scores)
     ]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from tiltlm.data.examples import Message
-from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty
 from tiltlm.data.formats.notation import decoded, holds_messages, unwrapped
 

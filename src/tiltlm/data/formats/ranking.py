@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Literal
 
 from tiltlm.data.examples import Text
-from tiltlm.data.files.rows import UNREADABLE, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.fields import Fields, RowError, is_empty, look
 from tiltlm.data.formats.messages import as_answer
 from tiltlm.data.formats.notation import decoded, holds_messages
@@ -110,26 +110,26 @@ def ranked_texts(fields: Fields, as_chats: bool) -> tuple[list[Text], list[float
     names = orders(fields) or [name for name in fields if canonical(name) in SIGNS]
     if not names:
         raise RowError("no order", f"nothing says which of the {len(items)} completions is better")
-    first, *others = (_merits(fields, name, column, items, texts) for name in names)
+    first, *others = (_scores(fields, name, column, items, texts) for name in names)
     _note_unread_keys(fields, column, items, names)
-    for name, merits in zip(names[1:], others, strict=True):
-        if any(merits[worse] > merits[better] for better, worse in all_pairs(first)):
+    for name, scores in zip(names[1:], others, strict=True):
+        if any(scores[worse] > scores[better] for better, worse in all_pairs(first)):
             fields.remarks.append(f"`{name}` orders the completions otherwise than `{names[0]}`, which is used.")
     if len(set(first)) < 2:
         raise RowError("no ranking", f"{len(texts)} completions, none better than another by `{names[0]}`")
     return texts, first
 
 
-def all_pairs(merits: Sequence[float]) -> list[tuple[int, int]]:
-    """Each (better, worse) of different merit."""
-    pairs = [(i, j) if merits[i] > merits[j] else (j, i) for i, j in combinations(range(len(merits)), 2)]
-    return [(better, worse) for better, worse in pairs if merits[better] > merits[worse]]
+def all_pairs(scores: Sequence[float]) -> list[tuple[int, int]]:
+    """Each (better, worse) of different scores."""
+    pairs = [(i, j) if scores[i] > scores[j] else (j, i) for i, j in combinations(range(len(scores)), 2)]
+    return [(better, worse) for better, worse in pairs if scores[better] > scores[worse]]
 
 
-def best_and_worst(merits: Sequence[float]) -> list[tuple[int, int]]:
+def best_and_worst(scores: Sequence[float]) -> list[tuple[int, int]]:
     """The best against the worst; the first listed of several equals."""
-    numbers = range(len(merits))
-    return [(max(numbers, key=merits.__getitem__), min(numbers, key=merits.__getitem__))]
+    numbers = range(len(scores))
+    return [(max(numbers, key=scores.__getitem__), min(numbers, key=scores.__getitem__))]
 
 
 RANKED_PAIRS: dict[RankedPairs, Callable[[Sequence[float]], list[tuple[int, int]]]] = {
@@ -166,7 +166,7 @@ def _completion(item: object, where: str, fields: Fields, as_chats: bool) -> Tex
     return as_answer(item, where, fields)
 
 
-def _merits(fields: Fields, name: str, column: str, items: list[object], texts: list[Text]) -> list[float]:
+def _scores(fields: Fields, name: str, column: str, items: list[object], texts: list[Text]) -> list[float]:
     if name in BEST_COLUMNS:
         best = _best(fields[name], name, texts)
         return [float(place == best) for place in range(len(items))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tiltlm.data.examples import Example, Text, contradictory
-from tiltlm.data.files.rows import UNREADABLE, Row, kind_of
+from tiltlm.data.files.raw_rows import UNREADABLE, Row, kind_of
 from tiltlm.data.formats import layouts
 from tiltlm.data.formats.fields import Fields, RowError, is_empty
 from tiltlm.data.formats.notation import is_list_notation

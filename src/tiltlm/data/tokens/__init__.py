@@ -1,1 +1,1 @@
-"""From preference pairs to packed token sequences: chat templates, tokenization, cutting, packing."""
+"""From examples to token columns: chat templates, tokenization, cutting, what is kept on disk."""

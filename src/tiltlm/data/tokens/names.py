@@ -24,13 +24,14 @@ class Names(Sequence[str]):
         """These names."""
         import pyarrow
 
-        return Names(pyarrow.array([encoded_name(name) for name in names], type=pyarrow.large_binary()))
+        encoded = [encoded_name(name) for name in names]
+        bounds = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(b"".join(encoded))]
+        return Names(pyarrow.Array.from_buffers(pyarrow.large_binary(), len(encoded), buffers))
 
     def take(self, numbers: np.ndarray) -> Names:
         """The names with these numbers, in the given order."""
-        import pyarrow
-
-        return Names(self.array.take(pyarrow.array(numbers)))
+        return Names(self.array.take(as_arrow(numbers)))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -44,6 +45,15 @@ class Names(Sequence[str]):
             return Names(self.array[number])
         name: bytes = self.array[number].as_py()
         return name.decode("utf-8", "surrogatepass")
+
+
+def as_arrow(values: np.ndarray) -> Any:
+    """A numpy array as Arrow's, with the same memory. (Arrow's own way to it would load pandas, where there is one.)"""
+    import pyarrow
+
+    whole = np.ascontiguousarray(values)
+    kind = pyarrow.from_numpy_dtype(whole.dtype)
+    return pyarrow.Array.from_buffers(kind, len(whole), [None, pyarrow.py_buffer(whole)])
 
 
 def encoded_name(name: str) -> bytes:

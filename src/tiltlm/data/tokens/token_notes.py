@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from tiltlm.data.examples import Message
-from tiltlm.data.tokens.observations import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHES, UNMARKED, Observer
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError
+from tiltlm.data.tokens.text_checks import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHES, UNMARKED, TextChecks
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.runs.data_account import Remark
@@ -30,11 +30,15 @@ def notes_on_tokens(
     parts = [part for part in parts if len(part.examples)]
     if not parts:
         return [], []
-    seen = np.concatenate([part.seen for part in parts])
-    remarks = [*_left_out(parts, tokenizer.observer), *_bos_in_text(parts, tokenizer), *_eos_in_text(parts, tokenizer)]
+    checked = np.concatenate([part.checked for part in parts])
+    remarks = [
+        *_left_out(parts, tokenizer.text_checks),
+        *_bos_in_text(parts, tokenizer),
+        *_eos_in_text(parts, tokenizer),
+    ]
     remarks += _unknown(parts, tokenizer)
-    notes = [_counted(remark, len(seen), noun) for remark in remarks]
-    notes += _about_chats(parts, tokenizer) + _about_verbatim(seen["flags"], tokenizer, noun)
+    notes = [_counted(remark, len(checked), noun) for remark in remarks]
+    notes += _about_chats(parts, tokenizer) + _about_verbatim(checked["flags"], tokenizer, noun)
     return notes + _cut_prompts(parts, tokenizer) + _cut_completions(parts), remarks
 
 
@@ -48,24 +52,24 @@ def _named(parts: Sequence[Tokenized], holds: Callable[[Tokenized], np.ndarray])
     return tuple(part.examples.names[number] for part in parts for number in np.flatnonzero(holds(part)).tolist())
 
 
-def _left_out(parts: Sequence[Tokenized], observer: Observer) -> list[Remark]:
-    numbers = np.concatenate([part.seen["remarks"] for part in parts])
+def _left_out(parts: Sequence[Tokenized], text_checks: TextChecks) -> list[Remark]:
+    numbers = np.concatenate([part.checked["remarks"] for part in parts])
     different, first = np.unique(numbers, return_index=True)
     # In the order in which they were met.
     with_remark: dict[str, list[int]] = {}
     for number in different[np.argsort(first)].tolist():
-        for what in observer.remarks[number]:
+        for what in text_checks.remarks[number]:
             with_remark.setdefault(what, []).append(number)
     return [Remark(what, _named(parts, partial(_has_remark, numbers=those))) for what, those in with_remark.items()]
 
 
 def _has_remark(part: Tokenized, numbers: list[int]) -> np.ndarray:
-    has: np.ndarray = np.isin(part.seen["remarks"], numbers)
+    has: np.ndarray = np.isin(part.checked["remarks"], numbers)
     return has
 
 
 def _flagged(parts: Sequence[Tokenized], flag: int, what: str) -> list[Remark]:
-    names = _named(parts, lambda part: part.seen["flags"] & flag != 0)
+    names = _named(parts, lambda part: part.checked["flags"] & flag != 0)
     return [Remark(what, names)] if names else []
 
 
@@ -101,17 +105,17 @@ def _unknown(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[Re
 
 
 def _about_chats(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[str]:
-    chats = sum(int(np.count_nonzero(part.seen["flags"] & CHAT)) for part in parts)
+    chats = sum(int(np.count_nonzero(part.checked["flags"] & CHAT)) for part in parts)
     notes = []
     if chats and not tokenizer.template.exists:
         notes.append("The model has no chat template: chats are written as `\\n\\nHuman: ...\\n\\nAssistant: ...`.")
     if chats and (more := _more_than_an_answer(tokenizer)):
         notes.append(more)
-    opened = [(part, number) for part in parts for number in np.flatnonzero(part.seen["asks"])[:1].tolist()]
+    opened = [(part, number) for part in parts for number in np.flatnonzero(part.checked["asks"])[:1].tolist()]
     if opened:
         part, number = opened[0]
-        asks = tokenizer.observer.asks[part.seen["asks"][number]]
-        count = sum(int(np.count_nonzero(part.seen["asks"])) for part in parts)
+        asks = tokenizer.text_checks.asks[part.checked["asks"][number]]
+        count = sum(int(np.count_nonzero(part.checked["asks"])) for part in parts)
         notes.append(
             f"To ask for an answer the chat template writes {asks}, from which answered chats do not go on "
             f"({count} of {chats} chats, first {part.examples.names[number]}): answers are trained on as the template "

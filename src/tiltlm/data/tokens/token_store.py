@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tiltlm.data.tokens.names import Names
+from tiltlm.data.tokens.names import Names, as_arrow
 from tiltlm.data.tokens.token_columns import TokenColumns
 
-_TYPES = {
+_TYPES: dict[str, type[np.generic]] = {
     "ids": np.int32,
     "bounds": np.int64,
     "first_scored": np.int32,
@@ -42,7 +42,7 @@ def write_columns(columns: TokenColumns, path: Path) -> None:
     from pyarrow import ipc
 
     names = columns.names if isinstance(columns.names, Names) else Names.of(columns.names)
-    values = {name: pyarrow.array(getattr(columns, name).astype(kind, copy=False)) for name, kind in _TYPES.items()}
+    values = {name: as_arrow(getattr(columns, name).astype(kind, copy=False)) for name, kind in _TYPES.items()}
     lists = {name: _as_row(array) for name, array in (values | {_NAMES: _in_one_piece(names)}).items()}
     batch = pyarrow.RecordBatch.from_arrays(list(lists.values()), names=list(lists))
     # More tokens than 2**31 are written, too.
@@ -64,7 +64,7 @@ def map_columns(path: Path) -> TokenColumns:
     try:
         batch = ipc.open_file(pyarrow.memory_map(str(path))).get_batch(0)
         lists = {name: batch.column(name) for name in (*_TYPES, _NAMES)}
-        arrays = {name: lists[name].values.to_numpy(zero_copy_only=True) for name in _TYPES}
+        arrays = {name: _as_numpy(lists[name].values, kind) for name, kind in _TYPES.items()}
         columns = TokenColumns(names=Names(lists[_NAMES].values), **arrays)
     except (pyarrow.ArrowException, KeyError, ValueError, AttributeError) as error:
         raise DamagedError(f"{path}: {error}") from error
@@ -75,8 +75,7 @@ def map_columns(path: Path) -> TokenColumns:
         "prompt_tokens_cut": examples,
         _NAMES: examples,
     }
-    types = all(arrays[name].dtype == kind for name, kind in _TYPES.items())
-    if not types or any(len(getattr(columns, name)) != length for name, length in lengths.items()):
+    if any(len(getattr(columns, name)) != length for name, length in lengths.items()):
         raise DamagedError(f"{path}: its columns do not fit each other")
     return columns
 
@@ -98,7 +97,22 @@ def _as_row(array: Any) -> Any:
     """An array as the one row of a column of lists."""
     import pyarrow
 
-    return pyarrow.LargeListArray.from_arrays(pyarrow.array([0, len(array)], type=pyarrow.int64()), array)
+    return pyarrow.LargeListArray.from_arrays(as_arrow(np.array([0, len(array)])), array)
+
+
+def _as_numpy(array: Any, kind: type[np.generic]) -> np.ndarray:
+    """A view of an Arrow array. (Arrow's own way to it would load pandas, where there is one.)
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    dtype = np.dtype(kind)
+    if str(array.type) != dtype.name:
+        raise ValueError(f"{array.type} in place of {dtype.name}")
+    buffer = array.buffers()[1]
+    if not len(array):
+        return np.frombuffer(b"", dtype=dtype)
+    return np.frombuffer(buffer, dtype=dtype, count=len(array), offset=array.offset * dtype.itemsize)
 
 
 def _in_one_piece(names: Names) -> Any:

@@ -14,17 +14,17 @@ from transformers import PreTrainedTokenizerFast
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.formats.fields import RowError
+from tiltlm.data.tokens.columns_builder import ColumnsBuilder, as_numpy
 from tiltlm.data.tokens.fitting import Fitter
-from tiltlm.data.tokens.growing_columns import GrowingColumns, as_numpy
-from tiltlm.data.tokens.observations import SEEN, Observer
 from tiltlm.data.tokens.rendering import RenderedExample, Renderer
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
+from tiltlm.data.tokens.text_checks import CHECKED, TextChecks
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.data.tokens.token_ids import Encoder, full_texts
 from tiltlm.errors import ConfigError
 from tiltlm.runs.data_account import DroppedRow
 
-_PACKED = struct.Struct("<BiiQ")  # as SEEN
+_PACKED = struct.Struct("<BiiQ")  # as CHECKED
 
 EXAMPLES_AT_ONCE = 512
 """Examples tokenized between two progress reports."""
@@ -34,39 +34,39 @@ EXAMPLES_AT_ONCE = 512
 class Tokenized:
     """What became of examples: those ready for training, and those dropped, with reasons.
 
-    seen: of each usable example, SEEN of observations.py. places: int64, its number among those given.
+    checked: of each usable example, CHECKED of text_checks.py. places: int64, its number among those given.
     """
 
     examples: TokenColumns
-    seen: np.ndarray
+    checked: np.ndarray
     places: np.ndarray
     dropped: Sequence[DroppedRow] = ()
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> Tokenized:
         """Those of the usable examples that have these numbers among them; nothing is dropped."""
         taken = np.asarray(numbers, dtype=np.int64)
-        return Tokenized(self.examples.take(taken), self.seen[taken], self.places[taken])
+        return Tokenized(self.examples.take(taken), self.checked[taken], self.places[taken])
 
 
-class Gathering:
+class TokenizedBuilder:
     """What becomes of examples while they are tokenized: it grows, a few bytes besides the tokens for each."""
 
     def __init__(self) -> None:
         self.places = array("q")
         self.dropped: list[DroppedRow] = []
-        self._columns = GrowingColumns()
-        self._seen = bytearray()
+        self._columns = ColumnsBuilder()
+        self._checked = bytearray()
 
-    def add(self, place: int, example: TokenizedExample, seen: tuple[int, int, int, int]) -> None:
+    def add(self, place: int, example: TokenizedExample, checked: tuple[int, int, int, int]) -> None:
         """Takes in an example that can be used."""
         self.places.append(place)
         self._columns.add(example)
-        self._seen += _PACKED.pack(*seen)
+        self._checked += _PACKED.pack(*checked)
 
     def tokenized(self) -> Tokenized:
         """All that was taken in. Nothing can be added from then on."""
-        seen = np.frombuffer(self._seen, dtype=SEEN)
-        return Tokenized(self._columns.columns(), seen, as_numpy(self.places), self.dropped)
+        checked = np.frombuffer(self._checked, dtype=CHECKED)
+        return Tokenized(self._columns.columns(), checked, as_numpy(self.places), self.dropped)
 
 
 class ExampleTokenizer:
@@ -88,7 +88,7 @@ class ExampleTokenizer:
         self.adds_bos = self.encoder.adds_bos
         self.template = ChatTemplate(tokenizer)
         self.renderer = Renderer(self.template)
-        self.observer = Observer(tokenizer, self.template, self.terminators)
+        self.text_checks = TextChecks(tokenizer, self.template, self.terminators)
         self._fitter = Fitter(self.encoder, self.renderer, config)
 
     def __call__(self, examples: Sequence[Example], advance: Callable[[int], None] = lambda done: None) -> Tokenized:
@@ -97,12 +97,16 @@ class ExampleTokenizer:
         Raises:
             ConfigError: the tokenizer has several chat templates, and none is chosen.
         """
-        gathering = Gathering()
-        self.tokenize(examples, range(len(examples)), gathering, advance)
-        return gathering.tokenized()
+        builder = TokenizedBuilder()
+        self.tokenize(examples, range(len(examples)), builder, advance)
+        return builder.tokenized()
 
     def tokenize(
-        self, examples: Sequence[Example], numbers: Sequence[int], into: Gathering, advance: Callable[[int], None]
+        self,
+        examples: Sequence[Example],
+        numbers: Sequence[int],
+        into: TokenizedBuilder,
+        advance: Callable[[int], None],
     ) -> None:
         """Tokenizes the examples with these numbers, and adds what becomes of them."""
         for start in range(0, len(numbers), EXAMPLES_AT_ONCE):
@@ -112,7 +116,7 @@ class ExampleTokenizer:
                 if isinstance(outcome, DroppedRow):
                     into.dropped.append(outcome)
                 else:
-                    into.add(number, outcome[0], self.observer.see(outcome[1]))
+                    into.add(number, outcome[0], self.text_checks.check(outcome[1]))
             advance(len(portion))
 
     def outcomes(self, examples: Sequence[Example]) -> Iterator[tuple[TokenizedExample, RenderedExample] | DroppedRow]:

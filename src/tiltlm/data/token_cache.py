@@ -1,4 +1,4 @@
-"""Selections of tokenized examples on disk, found again by content: what was read, and all that makes tokens of it."""
+"""The cache of tokenized examples, found again by content: what was read, and all that makes tokens of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SETTINGS = (
 )
 
 
-def address(read: ReadData, tokenizer: ExampleTokenizer) -> str:
+def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     """A digest of all that a selection depends on, in hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
@@ -74,15 +74,15 @@ def _bytes(value: object) -> bytes:
     return json.dumps(value, sort_keys=True).encode("ascii") + b"\n"
 
 
-class KeptSelections:
-    """Selections in a folder, each in a folder of its own that is named by its address."""
+class TokenCache:
+    """Selections of tokenized examples in a folder, each in a folder of its own that is named by its key."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, where: str) -> Selection | None:
-        """The selection at an address, mapped from its files; None if there is none, or if it is damaged."""
-        folder = self._folder / where
+    def get(self, key: str) -> Selection | None:
+        """The selection of a key, mapped from its files; None if there is none, or if it is damaged."""
+        folder = self._folder / key
         try:
             account = json.loads(_unwrapped((folder / ACCOUNT_FILE).read_bytes()))
             files = [folder / name for name in (TRAIN_FILE, EVAL_FILE)]
@@ -93,7 +93,7 @@ class KeptSelections:
         except (OSError, DamagedError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, where: str, selection: Selection) -> Selection:
+    def put(self, key: str, selection: Selection) -> Selection:
         """Writes a selection, and gives it back mapped from its files; where they cannot be written as it is, noted."""
         unfinished: Path | None = None
         try:
@@ -108,13 +108,13 @@ class KeptSelections:
             }
             (unfinished / ACCOUNT_FILE).write_bytes(_wrapped(json.dumps(account).encode("ascii")))
             # What is there is damaged, or has just been written by another run.
-            shutil.rmtree(self._folder / where, ignore_errors=True)
-            unfinished.replace(self._folder / where)
+            shutil.rmtree(self._folder / key, ignore_errors=True)
+            unfinished.replace(self._folder / key)
         except OSError as error:
             if unfinished is not None:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            return self.find(where) or _noted(selection, f"The tokens are not kept in the cache ({error}).")
-        return self.find(where) or selection
+            return self.get(key) or _noted(selection, f"The tokens are not kept in the cache ({error}).")
+        return self.get(key) or selection
 
 
 def _noted(selection: Selection, note: str) -> Selection:

@@ -16,12 +16,12 @@ CHAT, BOS_WITHIN, EOS_WITHIN, UNMARKED, TOUCHES = 1, 2, 4, 8, 16
 """It is a chat; its own texts hold BOS; an answer goes on after an EOS; a verbatim prompt has no mark of a turn; the
 letters of a verbatim prompt and of its completion meet."""
 
-SEEN = np.dtype([("flags", "u1"), ("remarks", "<i4"), ("asks", "<i4"), ("prompt", "<u8")])
-"""Of an example: its flags; the number of its remarks in `Observer.remarks`; of what asks for an answer in
-`Observer.asks`; and a digest of its prompt as text, without white space around it."""
+CHECKED = np.dtype([("flags", "u1"), ("remarks", "<i4"), ("asks", "<i4"), ("prompt", "<u8")])
+"""Of an example: its flags; the number of its remarks in `TextChecks.remarks`; of what asks for an answer in
+`TextChecks.asks`; and a digest of its prompt as text, without white space around it."""
 
 
-class Observer:
+class TextChecks:
     """Looks at examples for one tokenizer and template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, template: ChatTemplate, terminators: frozenset[int]) -> None:
@@ -41,8 +41,8 @@ class Observer:
         """By number, what the template writes to ask for an answer, and not once it is answered; nothing is 0."""
         return list(self._asks)
 
-    def see(self, example: RenderedExample) -> tuple[int, int, int, int]:
-        """What is seen of an example, as the fields of SEEN."""
+    def check(self, example: RenderedExample) -> tuple[int, int, int, int]:
+        """What is seen of an example, as the fields of CHECKED."""
         flags = 0 if isinstance(example.source.prompt, str) else CHAT
         if self._bos is not None and any(self._bos in text for text in _own_texts(example.source, self._bos)):
             flags |= BOS_WITHIN

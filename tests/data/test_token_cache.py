@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 
 from tiltlm.config import Config, DataConfig, RunConfig
-from tiltlm.data import kept_selections
-from tiltlm.data.kept_selections import address
+from tiltlm.data import token_cache
 from tiltlm.data.preparation import PAIRS, PreparedData, prepare_data, read_data
+from tiltlm.data.token_cache import cache_key
 from tiltlm.data.tokens.names import Names
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.data.tokens.token_store import DamagedError, map_columns, write_columns
@@ -149,7 +150,7 @@ def test_what_is_found_is_what_would_be_made(form: str, tmp_path: Path, monkeypa
     assert found.report.dropped.count == (2 if form != "labelled" else 1)
 
 
-def test_the_address_is_all_that_decides_and_nothing_else() -> None:
+def test_the_key_is_all_that_decides_and_nothing_else() -> None:
     def where(
         rows: list[dict[str, Any]] = ROWS,
         held_out: list[dict[str, Any]] | None = None,
@@ -160,7 +161,7 @@ def test_the_address_is_all_that_decides_and_nothing_else() -> None:
     ) -> str:
         config = config_of(**settings)
         read = read_data(config, needs, rows, held_out)
-        return address(read, ExampleTokenizer(tokenizer or byte_level(), config.data, terminators))
+        return cache_key(read, ExampleTokenizer(tokenizer or byte_level(), config.data, terminators))
 
     base = where()
     assert where([row | {"further": 1} for row in ROWS]) == where(train="elsewhere.jsonl") == base
@@ -184,7 +185,7 @@ def test_the_address_is_all_that_decides_and_nothing_else() -> None:
     assert len({base, *others}) == len(others) + 1
 
 
-OTHER_SETTINGS = {
+OTHER_SETTINGS: dict[str, Any] = {
     "eval_fraction": 0.5,
     "max_train_pairs": 5,
     "max_eval_pairs": 5,
@@ -195,15 +196,15 @@ OTHER_SETTINGS = {
 }
 
 
-def test_every_setting_of_the_data_is_in_the_address_or_has_no_say() -> None:
-    """What is read is in the address itself, so the settings that say what is read need not be."""
+def test_every_setting_of_the_data_is_in_the_key_or_has_no_say() -> None:
+    """What is read is in the key itself, so the settings that say what is read need not be."""
     reading = {"train", "eval", "train_split", "eval_split", "subset", "format", "columns", "ranked_pairs"}
     names = {field.name for field in dataclasses.fields(DataConfig)}
-    assert set(kept_selections._SETTINGS) == set(OTHER_SETTINGS) == names - reading
+    assert set(token_cache._SETTINGS) == set(OTHER_SETTINGS) == names - reading
 
 
 def test_a_template_that_writes_the_date_is_another_one_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tomorrow(kept_selections.date):
+    class Tomorrow(datetime.date):
         @classmethod
         def today(cls) -> Tomorrow:
             return cls(2999, 1, 1)
@@ -213,9 +214,9 @@ def test_a_template_that_writes_the_date_is_another_one_tomorrow(monkeypatch: py
         ExampleTokenizer(byte_level(chat_template=text), read.data)
         for text in (CHAT_TEMPLATE, CHAT_TEMPLATE + "{{ strftime_now('%d') }}")
     ]
-    before = [address(read, tokenizer) for tokenizer in tokenizers]
-    monkeypatch.setattr(kept_selections, "date", Tomorrow)
-    after = [address(read, tokenizer) for tokenizer in tokenizers]
+    before = [cache_key(read, tokenizer) for tokenizer in tokenizers]
+    monkeypatch.setattr(token_cache, "date", Tomorrow)
+    after = [cache_key(read, tokenizer) for tokenizer in tokenizers]
     assert after[0] == before[0] and after[1] != before[1]
 
 
@@ -253,7 +254,7 @@ def test_a_full_disk_leaves_nothing_unfinished(tmp_path: Path, monkeypatch: pyte
         path.write_bytes(b"some")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept_selections, "write_columns", full)
+    monkeypatch.setattr(token_cache, "write_columns", full)
     data, _ = prepared(tmp_path, ROWS)
     assert "No space left on device" in data.report.notes[-1] and list(tmp_path.iterdir()) == []
 

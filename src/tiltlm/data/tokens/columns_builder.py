@@ -13,7 +13,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 _INT8, _INT32, _INT64 = "b", "i", "q"
 
 
-class GrowingColumns:
+class ColumnsBuilder:
     """What TokenColumns hold, growing."""
 
     def __init__(self) -> None:
