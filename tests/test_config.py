@@ -148,6 +148,7 @@ def test_a_whole_number_will_do_for_a_number() -> None:
     ("table", "option", "because"),
     [
         ({"loss": {"name": "ipo", "label_smoothing": 0.1}}, "loss.label_smoothing", "`ipo`"),
+        ({"loss": {"name": "simpo"}, "model": {"reference": "gpt2"}}, "model.reference", "`simpo`"),
         ({"training": {"optimizer": "rmsprop", "weight_decay": 0.1}}, "training.weight_decay", "`rmsprop`"),
         ({"data": {"eval": "held.jsonl", "eval_fraction": 0.2}}, "data.eval_fraction", "data.eval is given"),
     ],

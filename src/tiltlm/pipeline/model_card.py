@@ -26,23 +26,24 @@ def model_card(run: RunFiles, summary: Summary) -> str:
         front.append(f"base_model: {base}")
     if embedded:
         front.append("license: apache-2.0")
-    training = config.training
+    training, objective = config.training, config.loss.objective
+    pairs = "pairs" if objective.needs.unit == "pair" else "examples"
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": config.model.reference or "the base model",
+        "Reference": (config.model.reference or "the base model") if objective.needs.reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
-        "Pairs": f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
+        "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
         "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
-        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} pairs a step, {summary.steps} steps",
+        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} {pairs} a step, {summary.steps} steps",
         "Arithmetic": environment.precision or "",
         "Weights": f"saved in {summary.saved_as}" if summary.saved_as else "",
         "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
     lines += [
-        "Trained with Direct Preference Optimization ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290)) by tiltlm.",
+        f"Trained on preferences by tiltlm. {objective.what}",
         "",
     ]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
