@@ -20,7 +20,7 @@ DOCUMENTED = dict(re.findall(r"^\| `([\w-]+)` \| `(\{.*\})` \|", PAGE, flags=re.
 
 
 def test_every_format_has_its_row() -> None:
-    assert list(DOCUMENTED) == list(FORMATS)
+    assert list(DOCUMENTED) == list(FORMATS), "docs/data.md has a row of each format, in the order of FORMATS"
 
 
 @pytest.mark.parametrize("name", FORMATS)
