@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from tiltlm.errors import ConfigError, DataError, ModelError, RunError
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.observers import Row
 
+ROOT = Path(__file__).parents[1]
 ROWS: list[dict[str, object]] = [
     {"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(12)
 ]
@@ -78,6 +80,20 @@ def test_training_a_loaded_model_on_rows(
     assert len(recorded.prompts) == 1
     asked = tiltlm.compare(run.folder, ["Is 3 a number? Answer:"])
     assert [prompt.prompt for prompt in asked.prompts] == ["Is 3 a number? Answer:"]
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in tiltlm.__all__ if f"`tiltlm.{name}`" not in page] == []
+
+
+def test_the_observer_on_the_contributors_page_prints_every_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    write_pairs(Path("pairs.jsonl"), 12)
+    exec(program.replace('model="embedded"', f'model="{write_model(Path("tiny"))}"'), {})
+    first, *steps, last = capsys.readouterr().out.splitlines()
+    assert first == "held out 0 0.0" and steps[0] == "training 1 0.0" and last.startswith("held out ")
 
 
 def test_rows_train_as_the_same_rows_in_a_file_do(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:

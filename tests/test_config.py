@@ -294,7 +294,7 @@ def test_the_first_words_of_a_name_are_enough_for_a_suggestion() -> None:
         refusal({"training": {"gradient": 1}})
         == "unknown option in [training]: `gradient`. Did you mean `gradient_clip`?"
     )
-    assert refusal({"loss": {"gamma": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
+    assert refusal({"loss": {"gamma_beta": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
 
 
 # The settings of objectives

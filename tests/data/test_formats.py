@@ -204,7 +204,11 @@ def test_every_format_of_the_configuration_is_in_the_table() -> None:
 
     from tiltlm.config import Format
 
-    assert {"auto", *FORMATS} == set(get_args(Format))
+    assert {"auto", *FORMATS} ^ set(get_args(Format)) == set(), "add to `Format` in src/tiltlm/config/sections.py"
+
+
+def test_every_format_has_an_example() -> None:
+    assert FORMATS.keys() ^ EXAMPLES.keys() == set(), "add a row of it to EXAMPLES above"
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
