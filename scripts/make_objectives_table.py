@@ -20,16 +20,18 @@ RANGES = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "b
 
 def page() -> str:
     """The page's text, with its table as the code has it."""
-    rows = "".join(f"{_row(objective)}\n" for objective in OBJECTIVES.values())
+    rows = "".join(f"{row(objective)}\n" for objective in OBJECTIVES.values())
     text, tables = ROWS.subn(lambda _: rows, TARGET.read_text(encoding="utf-8"))
     assert tables == 1
     return text
 
 
-def _row(objective: Objective) -> str:
+def row(objective: Objective) -> str:
+    """An objective's row of the table."""
     settings = []
     for name, field in TypeAdapter(objective.settings).json_schema()["properties"].items():
         bounds = [f"{words} {field[bound]:g}" for bound, words in RANGES.items() if bound in field]
+        bounds += [" or ".join(f"`{choice}`" for choice in field["enum"])] if "enum" in field else []
         settings.append(f"`{name}` {field['default']} ({', '.join(bounds)})")
     return f"| `{objective.name}` | {objective.what} | {_needed(objective.needs)} | {', '.join(settings)} |"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.observers import Row
 
+ROOT = Path(__file__).parents[1]
 ROWS: list[dict[str, object]] = [
     {"prompt": f"Is {n} a number? Answer:", "chosen": " yes", "rejected": " no"} for n in range(12)
 ]
@@ -80,6 +82,20 @@ def test_training_a_loaded_model_on_rows(
     assert len(recorded.prompts) == 1
     asked = tiltlm.compare(run.folder, ["Is 3 a number? Answer:"])
     assert [prompt.prompt for prompt in asked.prompts] == ["Is 3 a number? Answer:"]
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in tiltlm.__all__ if f"`tiltlm.{name}`" not in page] == []
+
+
+def test_the_observer_on_the_contributors_page_prints_every_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    write_pairs(Path("pairs.jsonl"), 12)
+    exec(program.replace('model="embedded"', f'model="{write_model(Path("tiny"))}"'), {})
+    first, *steps, last = capsys.readouterr().out.splitlines()
+    assert first == "held out 0 0.0" and steps[0] == "training 1 0.0" and last.startswith("held out ")
 
 
 def test_rows_train_as_the_same_rows_in_a_file_do(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
@@ -228,15 +244,9 @@ def test_a_run_without_answers_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_card_and_page_tell_what_the_objective_is(name: str) -> None:
+def test_the_page_calls_dpo_what_holds_pairs_to_a_reference(name: str) -> None:
     write_model(Path("tiny"))
     rows = [{**row, "prompt": f"{row['prompt']} ({copy})"} for copy in range(2) for row in ROWS]
     config = replace(settings(), loss=LossConfig(name=name), comparison=ComparisonConfig(prompts=0))
-    run = tiltlm.train(config, model="tiny", train=rows)
-    card, needs = (run.model / "README.md").read_text(), OBJECTIVES[name].needs
-    assert ("- **Reference**: the base model" in card) == needs.reference
-    assert ("- **Pairs**: " in card) == ("4 pairs a step" in card) == (needs.unit == "pair")
-    assert ("Trained with Direct Preference Optimization" in card) == (name in ("sigmoid", "ipo", "ld_dpo"))
-    assert f"- **Objective**: {name}, beta" in card
-    page = (run.folder / "report.html").read_text()
+    page = (tiltlm.train(config, model="tiny", train=rows).folder / "report.html").read_text()
     assert ("Direct Preference Optimization of" in page) == (name in ("sigmoid", "ipo", "ld_dpo"))

@@ -147,8 +147,8 @@ def test_single_answers_may_all_be_of_one_kind() -> None:
         ("sigmoid", {"betta": 0.1}, "no setting `betta`. Did you mean `beta`"),
         ("ipo", {"label_smoothing": 0.1}, "no setting `label_smoothing`. It belongs to: sigmoid"),
         ("sigmoid", {"xyzzy": 0.1}, "no setting `xyzzy`. It has: beta, label_smoothing"),
-        ("sigmoid", {"beta": 0.0}, "`beta` of `sigmoid` is 0.0"),
-        ("sigmoid", {"label_smoothing": 0.5}, "`label_smoothing` of `sigmoid` is 0.5"),
+        ("sigmoid", {"beta": 0.0}, "loss.beta must be above 0 and finite, not 0.0"),
+        ("sigmoid", {"label_smoothing": 0.5}, "loss.label_smoothing must be at least 0 and below 0.5, not 0.5"),
     ],
 )
 def test_names_and_settings_that_do_not_exist_are_explained(

@@ -148,6 +148,7 @@ def test_a_whole_number_will_do_for_a_number() -> None:
     ("table", "option", "because"),
     [
         ({"loss": {"name": "ipo", "label_smoothing": 0.1}}, "loss.label_smoothing", "`ipo`"),
+        ({"loss": {"name": "simpo"}, "model": {"reference": "gpt2"}}, "model.reference", "`simpo`"),
         ({"training": {"optimizer": "rmsprop", "weight_decay": 0.1}}, "training.weight_decay", "`rmsprop`"),
         ({"data": {"eval": "held.jsonl", "eval_fraction": 0.2}}, "data.eval_fraction", "data.eval is given"),
     ],
@@ -293,7 +294,7 @@ def test_the_first_words_of_a_name_are_enough_for_a_suggestion() -> None:
         refusal({"training": {"gradient": 1}})
         == "unknown option in [training]: `gradient`. Did you mean `gradient_clip`?"
     )
-    assert refusal({"loss": {"gamma": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
+    assert refusal({"loss": {"gamma_beta": 1}}).endswith("Did you mean `gamma_beta_ratio`?")
 
 
 # The settings of objectives

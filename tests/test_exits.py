@@ -18,6 +18,7 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
+from tiltlm.pipeline import optimize
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import read_run
 from tiltlm.training import losses
@@ -146,6 +147,29 @@ def test_a_second_interruption_leaves_the_weights_of_the_last_step(monkeypatch: 
     trained = AutoModelForCausalLM.from_pretrained(RUN / "model").state_dict()
     before = AutoModelForCausalLM.from_pretrained("tiny").state_dict()
     assert any(not torch.equal(trained[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize(("function", "saved_as"), [("remove_dither", "float32"), ("exact_values", "bfloat16")])
+def test_an_interruption_of_the_saving_loses_no_model(
+    function: str, saved_as: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal, once the last step is done: what is saved are the weights without what was added for bfloat16."""
+    real: Callable[..., object] = getattr(optimize, function)
+
+    def signalled(*arguments: object, **named: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(optimize, function, signalled)
+    options = ["--model.precision", "bfloat16", "--training.learning-rate", "1e-30", "--model.save-dtype", saved_as]
+    assert main(["train", *OPTIONS, *options]) == 130
+    assert (summary().status, summary().steps) == ("interrupted", 5)
+    trained = AutoModelForCausalLM.from_pretrained(RUN / "model", dtype=torch.float32).state_dict()
+    before = AutoModelForCausalLM.from_pretrained("tiny").state_dict()
+    for key, weights in before.items():
+        unit = torch.exp2(torch.floor(torch.log2(weights.abs().clamp(min=1e-30))) - 7)
+        # What rounding adds, and what steps of 1e-30 add to zeros.
+        assert ((trained[key] - weights).abs() <= unit * (saved_as == "bfloat16") + 1e-28).all()
 
 
 def started(*more: str) -> subprocess.Popen[str]:

@@ -56,22 +56,19 @@ def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example")
     """
     rng = np.random.default_rng(seed)
 
-    def prompt() -> list[int]:
-        return [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
-
     def completion(before: list[int]) -> TokenizedSequence:
         return sequence([*before, *rng.integers(3, VOCABULARY, rng.integers(1, 9)), 2], len(before))
 
     made = []
     for number in range(count):
-        own = prompt()
+        own = [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
         labels = [CHOSEN, REJECTED]
         if needs.unit == "completion" and number:
             labels = rng.choice([CHOSEN, REJECTED], rng.integers(1, 3)).tolist()
         sequences = [completion(own) for _ in labels]
         if needs.mismatched:
-            sequences.append(completion(prompt()))
-            labels.append(MISMATCHED)
+            sequences += [completion(own) for _ in labels]
+            labels += [MISMATCHED] * len(labels)
         made.append(TokenizedExample(f"{name} {number}", tuple(sequences), tuple(labels)))
     return TokenColumns.of(made)
 

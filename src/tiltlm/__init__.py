@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from tiltlm.errors import TiltlmError
     from tiltlm.objectives.interface import Objective
     from tiltlm.pipeline.run import Run
+    from tiltlm.runs.rows import EvalRow, TrainRow
 
 __all__ = [
     "CompletionScore",
     "Config",
+    "EvalRow",
     "Objective",
     "Run",
     "TiltlmError",
+    "TrainRow",
     "compare",
     "inspect",
     "loss",
@@ -38,9 +41,11 @@ __all__ = [
 _HOMES = {
     "CompletionScore": "tiltlm.api",
     "Config": "tiltlm.config",
+    "EvalRow": "tiltlm.runs.rows",
     "Objective": "tiltlm.objectives.interface",
     "Run": "tiltlm.pipeline.run",
     "TiltlmError": "tiltlm.errors",
+    "TrainRow": "tiltlm.runs.rows",
     "compare": "tiltlm.api",
     "inspect": "tiltlm.api",
     "loss": "tiltlm.api_loss",

@@ -27,6 +27,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tiltlm.config.declaring import in_words
 from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError
 from tiltlm.objectives import ALIASES, OBJECTIVES
@@ -116,10 +117,7 @@ def _configured(objective: Objective, settings: Mapping[str, float]) -> Any:
     try:
         return objective.settings(**settings)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        raise ConfigError(
-            f"`{wrong['loc'][0]}` of `{objective.name}` is {wrong['input']!r}: {wrong['msg']}."
-        ) from error
+        raise ConfigError(in_words(error, objective.settings, "loss", dict(settings))) from error
 
 
 def _settings_of(objective: Objective) -> list[str]:

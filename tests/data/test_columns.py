@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.validation import validate
 from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.examples import Message
+from tiltlm.data.formats import labelled
 from tiltlm.data.formats.columns import _SIDES, value_at
+from tiltlm.data.formats.context import QUESTIONS
+from tiltlm.data.formats.layouts import RANKED_PROMPTS
+from tiltlm.data.formats.ranking import BEST_COLUMNS, LIST_COLUMNS
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
 
@@ -197,6 +202,26 @@ def test_a_mapped_column_hides_one_of_our_names(tmp_path: Path) -> None:
     assert parts(loaded)[0] == "Why?" and "prompt" in next(iter(loaded.source.unused_columns or {}))
 
 
+@pytest.mark.parametrize("name", ["query", "Question", "Instruction"])
+def test_a_mapped_column_is_what_it_is_mapped_to_and_nothing_else(tmp_path: Path, name: str) -> None:
+    """Although unmapped it would be read under another name of ours."""
+    loaded = load(tmp_path, {name: "Which?", "chosen": "yes", "rejected": "no"}, columns={"prompt": name})
+    assert parts(loaded) == ("Which?", "yes", "no")
+    assert loaded.source.format == "preference" and loaded.source.unused_columns == {}
+
+
+def test_what_was_found_is_called_as_the_data_call_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Columns found: `query` \(read as `question`\), `best`, `worst`\."):
+        load(tmp_path, {"query": "Which?", "best": "yes", "worst": "no"})
+
+
+@pytest.mark.parametrize("label", ["Thumbs Up", "thumbs-up", "Desirable"])
+def test_a_labels_column_may_be_written_otherwise(tmp_path: Path, label: str) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"Prompt": "Which?", "Response": "yes", label: True}))
+    loaded = load_examples(tmp_path / "p.jsonl", DataConfig(), HubConfig(), "train", "completion")
+    assert loaded.source.format == "labelled" and loaded.source.unused_columns == {}
+
+
 def test_a_path_that_no_row_has_is_an_error_with_the_nearest(tmp_path: Path) -> None:
     paths = {"prompt": "q", "chosen": "meta.bset.text", "rejected": "meta.rest.0.text"}
     with pytest.raises(
@@ -230,8 +255,23 @@ def test_an_unknown_name_of_ours_is_an_error_with_the_nearest() -> None:
         validate(Config(data=DataConfig(columns={"promt": "q"})))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        LIST_COLUMNS,
+        BEST_COLUMNS,
+        RANKED_PROMPTS,
+        QUESTIONS,
+        [*labelled.LABEL_COLUMNS, *labelled.TURNED_COLUMNS, *labelled.COMPLETION_COLUMNS],
+    ],
+)
+def test_every_column_that_is_looked_for_can_be_mapped_and_written_otherwise(names: Iterable[str]) -> None:
+    assert [name for name in names if name not in COLUMNS] == []
+
+
 def test_every_column_of_a_format_can_be_mapped() -> None:
-    assert {column for format in FORMATS.values() for needs in format.needs for column in needs} <= set(COLUMNS)
+    unknown = {column for format in FORMATS.values() for needs in format.needs for column in needs} - {*COLUMNS}
+    assert not unknown, "add to COLUMNS in src/tiltlm/config/column_names.py"
 
 
 def test_columns_as_a_flag_in_toml_and_in_a_run(tmp_path: Path) -> None:

@@ -63,18 +63,19 @@ def test_turns_go_whole_and_the_oldest_first(prompt: Chat, left: list[Chat]) -> 
     assert last_turn(prompt) == (left[-1] if left else prompt)
 
 
-chats = st.integers(0, 5).flatmap(
-    lambda turns: st.tuples(*[st.tuples(st.integers(1, 12), st.integers(1, 12))] * turns, st.integers(1, 12))
+chats = st.tuples(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=5),
+    st.integers(1, 12),
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=chats, system=st.booleans(), max_length=st.integers(8, 120), template=st.sampled_from(["PLAIN", None]))
 def test_what_is_left_of_a_chat_is_its_end_as_the_template_writes_it(
-    lengths: tuple[Any, ...], system: bool, max_length: int, template: str | None
+    lengths: tuple[list[tuple[int, int]], int], system: bool, max_length: int, template: str | None
 ) -> None:
     """Against the whole chat, and against the template given the turns that are left."""
-    *turns, last = lengths
+    turns, last = lengths
     messages = [m for user, answer in turns for m in (U(" no" * user), A(" yes" * answer))]
     prompt = (*([S("Be brief.")] if system else []), *messages, U(" no" * last + " is it?"))
     source = vars(tiny_templates)[template] if template else None
@@ -147,8 +148,8 @@ def test_truncated_completions_fill_what_the_prompt_leaves(
 
     def make(**settings: Any) -> Outcomes:
         if as_chat:
-            return cut(template, (U(question),), *answers, **settings)
-        return outcomes(tokenizer_of(None, **settings), Example.pair("p:1", question, *answers))
+            return cut(template, (U(question),), answers[0], answers[1], **settings)
+        return outcomes(tokenizer_of(None, **settings), Example.pair("p:1", question, answers[0], answers[1]))
 
     whole = only(make(max_length=1000))
     result = make(max_length=max_length, long_completions="truncate")

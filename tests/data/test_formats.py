@@ -204,7 +204,11 @@ def test_every_format_of_the_configuration_is_in_the_table() -> None:
 
     from tiltlm.config import Format
 
-    assert {"auto", *FORMATS} == set(get_args(Format))
+    assert {"auto", *FORMATS} ^ set(get_args(Format)) == set(), "add to `Format` in src/tiltlm/config/sections.py"
+
+
+def test_every_format_has_an_example() -> None:
+    assert FORMATS.keys() ^ EXAMPLES.keys() == set(), "add a row of it to EXAMPLES above"
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -326,12 +330,7 @@ def test_chats_that_part_at_a_user_turn_keep_the_later_turns_in_the_completion()
 def test_a_chat_that_goes_on_longer_than_the_other() -> None:
     longer = [*CHAT, said("assistant", "yes")]
     prompt, chosen, rejected = texts({"chosen": longer, "rejected": longer[:2]})
-    assert (
-        prompt == (user("Hi"),)
-        and rejected == (assistant("Hello."),)
-        and isinstance(chosen, tuple)
-        and len(chosen) == 3
-    )
+    assert prompt == (user("Hi"),) and rejected == (assistant("Hello."),) and chosen is not None and len(chosen) == 3
 
 
 def test_a_prompt_as_text_is_what_the_user_says() -> None:

@@ -13,8 +13,10 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, Tok
 
 
 def pair(prompt: list[int], cut: int = 0, completions: tuple[int, int] = (7, 8)) -> TokenizedExample:
-    chosen, rejected = (TokenizedSequence(np.array([*prompt, t], dtype=np.int32), len(prompt)) for t in completions)
-    return TokenizedExample.pair("pair", chosen, rejected, prompt_tokens_cut=cut)
+    chosen, rejected = (
+        TokenizedSequence(np.array([*prompt, token], dtype=np.int32), len(prompt)) for token in completions
+    )
+    return TokenizedExample.pair("pair", chosen, rejected, cut)
 
 
 def partition(groups: list[int]) -> set[frozenset[int]]:

@@ -63,7 +63,7 @@ def test_a_list_that_nothing_orders_is_refused(tmp_path: Path, column: str) -> N
 
 
 def test_a_column_that_may_order_is_named_and_can_be_mapped(tmp_path: Path) -> None:
-    row: dict[str, object] = {"prompt": "Which?", "responses": [WORSE, BETTER], "toxicity": [0.9, 0.1]}
+    row: dict[str, Any] = {"prompt": "Which?", "responses": [WORSE, BETTER], "toxicity": [0.9, 0.1]}
     assert "--data.columns scores=toxicity where higher is better, else ranks=toxicity" in error(tmp_path, row)
     assert only(load(tmp_path, row, columns={"ranks": "toxicity"})) == (BETTER, WORSE)
     row = {"prompt": "Which?", "responses": [WORSE, BETTER], "preference": 1}

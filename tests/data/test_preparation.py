@@ -246,7 +246,8 @@ def test_examples_are_the_tokens_themselves(tmp_path: Path, max_length: int, lon
     decode = byte_level().decode
     for example, pair in zip(data.report.examples, data.train, strict=False):
         assert example.id == pair.id
-        assert example.prompt + str(example.chosen) == decode(pair.chosen.ids.tolist())
+        assert example.chosen is not None and example.rejected is not None
+        assert example.prompt + example.chosen == decode(pair.chosen.ids.tolist())
         rejected_prompt = example.prompt if example.rejected_prompt is None else example.rejected_prompt
         assert rejected_prompt + str(example.rejected) == decode(pair.rejected.ids.tolist())
         assert example.prompt_tokens_cut == pair.prompt_tokens_cut

@@ -147,8 +147,8 @@ def test_asking_for_few_pairs_draws_the_same_as_asking_for_all(
         ours = [pairs[number] for number in part]
         assert ours == [pair for pair in everything if pair in ours]
         assert len(ours) == min(len(everything), limit or len(everything))
-    train, held_out = (limit and limit + 1 for limit in limits)
-    again = draw_split(pairs, fraction, seed, (train, held_out), fitting)
+    larger = (limits[0] and limits[0] + 1, limits[1] and limits[1] + 1)
+    again = draw_split(pairs, fraction, seed, larger, fitting)
     assert all(set(fewer) <= set(more) for fewer, more in zip(drawn, again, strict=True))
 
 

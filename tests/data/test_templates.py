@@ -41,8 +41,8 @@ def rendered(template: str, *pairs: Example) -> Outcomes:
 def pair_of(
     prompt: tuple[Message, ...], chosen: Message | str, rejected: Message | str, tools: object = None
 ) -> Example:
-    better, worse = (side if isinstance(side, Message) else says("assistant", side) for side in (chosen, rejected))
-    return Example.pair("p:1", prompt, (better,), (worse,), tools=json.dumps(tools) if tools else None)
+    better, worse = ((side if isinstance(side, Message) else says("assistant", side),) for side in (chosen, rejected))
+    return Example.pair("p:1", prompt, better, worse, json.dumps(tools) if tools else None)
 
 
 def only(result: Outcomes) -> RenderedExample:
@@ -130,13 +130,13 @@ def test_reasoning_that_the_template_cuts_from_an_answer_is_put_back(name: str, 
 @pytest.mark.parametrize("further", [(True, False), (False, True), (True, True)])
 def test_a_completion_may_have_further_turns(name: str, further: tuple[bool, bool]) -> None:
     more = (says("user", "Sure?"), says("assistant", "Quite sure."))
-    sides = [
+    chosen, rejected = (
         (says("assistant", answer), *(more if goes_on else ()))
         for answer, goes_on in zip(("Robins.", "Rocks."), further, strict=True)
-    ]
-    result = rendered(ALL[name], Example.pair("p:1", QUESTION, sides[0], sides[1]))
+    )
+    result = rendered(ALL[name], Example.pair("p:1", QUESTION, chosen, rejected))
     pair = only(result)
-    texts = [written(ALL[name], *QUESTION, *side) for side in sides]
+    texts = [written(ALL[name], *QUESTION, *side) for side in (chosen, rejected)]
     assert [pair.prompt + completion for completion in pair.completions] == texts
     assert pair.prompt in [f"<user>Which bird?{EOS}\n<assistant>{tail}" for tail in ("", "<think>\n")]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import tempfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,21 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
         read = read_data(config, needs, rows, held_out)
         return cache_key(read, ExampleTokenizer(tokenizer or byte_level(), config.data, terminators))
 
+    def used_before() -> Any:
+        tokenizer = byte_level(pad="<eos>")
+        tokenizer(["a", "long text"], padding=True, truncation=True, max_length=3)
+        return tokenizer
+
+    def whole_texts() -> Any:
+        tokenizer = byte_level()
+        tokenizer.split_special_tokens = True
+        return tokenizer
+
     base = where()
+    assert where(needs=Needs(reference=False, tokens=True, coupled=True, counts=True)) == base
+    assert where(ROWS[8:], ROWS[:8], seed=1) == where(ROWS[8:], ROWS[:8])
+    assert where(ROWS[8:], ROWS[:8], seed=1, max_eval_pairs=5) != where(ROWS[8:], ROWS[:8], max_eval_pairs=5)
+    assert where(tokenizer=used_before()) == where(tokenizer=byte_level(pad="<eos>"))
     assert where([row | {"further": 1} for row in ROWS]) == where(train="elsewhere.jsonl") == base
     others = [
         where(ROWS[:-1]),
@@ -175,6 +189,7 @@ def test_the_key_is_all_that_decides_and_nothing_else() -> None:
         where(needs=Needs(unit="completion")),
         where(needs=Needs(mismatched=True)),
         where(tokenizer=byte_level(bos=True)),
+        where(tokenizer=whole_texts()),
         where(tokenizer=byte_level(chat_template=CHAT_TEMPLATE)),
         where(tokenizer=byte_level(chat_template={"one": CHAT_TEMPLATE, "default": CHAT_TEMPLATE})),
         where(tokenizer=byte_level(chat_template="{{ strftime_now('%d') }}")),
@@ -204,7 +219,7 @@ def test_every_setting_of_the_data_is_in_the_key_or_has_no_say() -> None:
 
 
 def test_a_template_that_writes_the_date_is_another_one_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tomorrow(datetime.date):
+    class Tomorrow(date):
         @classmethod
         def today(cls) -> Tomorrow:
             return cls(2999, 1, 1)

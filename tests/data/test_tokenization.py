@@ -190,7 +190,8 @@ def test_as_is_leaves_the_end_alone() -> None:
 def test_another_terminator_ends_a_completion_too() -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens(["<end>"], special_tokens=True)
-    end = tokenizer.get_vocab()["<end>"]
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    assert isinstance(end, int)
     make_pairs = ExampleTokenizer(tokenizer, DataConfig(), frozenset({end}))
     assert make_pairs.terminators == {end, tokenizer.eos_token_id}
     pair = only_pair(outcomes(make_pairs, Example.pair("p:1", "Answer:", " yes<end>\n", " no")))

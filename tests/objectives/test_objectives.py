@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def test_one_loss_a_unit_and_one_detached_reward_a_sequence(objective: Objective
     assert losses_U.shape == (5,)
     assert rewards_N.shape == (sum(len(example) for example in examples),)
     assert losses_U.requires_grad
-    assert not rewards_N.requires_grad
+    assert not rewards_N.requires_grad, "detach the rewards: they are reported, not learned from"
 
 
 @every
@@ -136,9 +137,11 @@ def test_settings_have_defaults_and_help_and_refuse_what_is_not_theirs(objective
     settings = objective.settings()
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.beta = 1.0
-    described = TypeAdapter(objective.settings).json_schema()["properties"].values()
     ranges = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "enum"}
-    assert all("default" in field and field["description"] and ranges & set(field) for field in described)
+    for name, field in TypeAdapter(objective.settings).json_schema()["properties"].items():
+        assert "default" in field, f"`{name}` has no default"
+        assert field.get("description"), f"`{name}` has no help: a text below it"
+        assert ranges & set(field), f"`{name}` has no range: Annotated[float, Field(gt=0)] or the like"
     with pytest.raises(ValueError, match="betta"):
         objective.settings(betta=0.1)
     with pytest.raises(ValueError, match="beta"):
@@ -147,16 +150,19 @@ def test_settings_have_defaults_and_help_and_refuse_what_is_not_theirs(objective
 
 @every
 def test_it_says_what_it_is_and_where_it_comes_from(objective: Objective) -> None:
-    assert objective.what.endswith(".")
-    text = objective.loss.__doc__
-    assert text is not None
-    for said in ("arXiv", "loss", "Units:", "At the start", "Rewards:"):
-        assert said in text
+    assert objective.what.endswith("."), "`what` is a sentence"
+    text = objective.loss.__doc__ or ""
+    lacking = [said for said in ("loss", "Units:", "At the start", "Rewards:") if said not in text]
+    assert not lacking, f"the docstring of `{objective.loss.__name__}` does not say {lacking}"
+    assert re.search(r"arXiv \d|https?://", text), (
+        "the docstring names no source: `arXiv 2305.18290, eq. 7`, or an address"
+    )
 
 
 def test_settings_are_read_without_torch() -> None:
     code = "import sys, tiltlm.objectives as o; o.OBJECTIVES['sigmoid'].settings(); sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    ended = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)})
+    assert ended.returncode == 0, "a module of objectives imports torch at its top: see `log_sigmoid` of logistic.py"
 
 
 def test_aliases_lead_to_objectives_and_shadow_none() -> None:

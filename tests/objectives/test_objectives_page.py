@@ -5,45 +5,41 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import runpy
 import types
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from scored_examples import losses, pairs
 
 import tiltlm.api_loss
-from tiltlm.objectives import OBJECTIVES, gathered
-from tiltlm.objectives.interface import Needs, Objective
+from tiltlm.objectives import gathered
+from tiltlm.objectives.dpo import SIGMOID
+from tiltlm.objectives.interface import SETTINGS, Needs, Objective
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-RANGES = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "up to"}
-
-
-def needed(needs: Needs) -> str:
-    named = {
-        "pairs": needs.unit == "pair",
-        "single answers": needs.unit == "completion",
-        "a reference": needs.reference,
-        "numbers of tokens": needs.counts,
-        "values of single tokens": needs.tokens,
-        "the whole batch at once": needs.coupled,
-        "mismatched answers": needs.mismatched,
-    }
-    return ", ".join(words for words, holds in named.items() if holds)
-
-
-def row(objective: Objective) -> str:
-    settings = []
-    for name, field in TypeAdapter(objective.settings).json_schema()["properties"].items():
-        bounds = [f"{words} {field[bound]:g}" for bound, words in RANGES.items() if bound in field]
-        settings.append(f"`{name}` {field['default']} ({', '.join(bounds)})")
-    return f"| `{objective.name}` | {objective.what} | {needed(objective.needs)} | {', '.join(settings)} |"
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "make_objectives_table.py"))
 
 
 def test_the_table_is_that_of_the_code() -> None:
-    assert re.findall(r"^\| `\w+` \|.*$", PAGE, flags=re.MULTILINE) == [row(one) for one in OBJECTIVES.values()]
+    assert SCRIPT["page"]() == PAGE, "run `python scripts/make_objectives_table.py`"
+
+
+def test_a_row_has_needs_and_the_ranges_and_choices_of_settings() -> None:
+    @dataclass(frozen=True, config=SETTINGS)
+    class Settings:
+        share: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
+        kind: Literal["soft", "hard"] = "soft"
+
+    made_up = Objective("made_up", SIGMOID.loss, Settings, Needs(coupled=True), "For a test.")
+    assert SCRIPT["row"](made_up) == (
+        "| `made_up` | For a test. | pairs, a reference, the whole batch at once | `share` 0.25 (from 0, below 0.5), "
+        "`kind` soft (`soft` or `hard`) |"
+    )
 
 
 def test_the_values_are_those_given() -> None:

@@ -50,7 +50,7 @@ def families(draw: st.DrawFn) -> list[TokenizedSequence]:
 
 @st.composite
 def examples_of_few_prompts(draw: st.DrawFn, labels: Sequence[tuple[int, ...]] = LABELS) -> TokenColumns:
-    """Examples of one to four sequences. A mismatched one has a prompt of its own."""
+    """Examples of one to four sequences, which may have other prompts, as no layout may depend on it."""
     prompts = draw(st.lists(st.lists(tokens, min_size=1, max_size=8), min_size=1, max_size=4))
     examples = []
     for number in range(draw(st.integers(1, 12))):
@@ -224,11 +224,11 @@ def test_answers_to_one_prompt_share_it_across_examples() -> None:
     assert batch.laid_out == sum(map(len, used_columns(batch))) == (30 + 10) + (19 + 19 - 12)
 
 
-def test_a_mismatched_sequence_lies_with_the_prompt_it_answers() -> None:
+def test_a_mismatched_answer_lies_with_the_prompt_it_stands_behind() -> None:
     one, two = [3] * 30, [4] * 30
     examples = [
-        TokenizedExample("a", (sequence([*one, 5, 1], 30), sequence([*two, 6, 1], 30)), (CHOSEN, MISMATCHED)),
-        TokenizedExample("b", (sequence([*two, 7, 1], 30), sequence([*one, 8, 1], 30)), (REJECTED, MISMATCHED)),
+        TokenizedExample("a", (sequence([*one, 5, 1], 30), sequence([*one, 6, 1], 30)), (CHOSEN, MISMATCHED)),
+        TokenizedExample("b", (sequence([*two, 6, 1], 30), sequence([*two, 5, 1], 30)), (REJECTED, MISMATCHED)),
     ]
     made = plan(TokenColumns.of(examples), [0, 1], 10_000, True)
     assert (made.examples, made.completions) == (2, 2)

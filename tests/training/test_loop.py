@@ -376,6 +376,49 @@ def interrupting(row: Row) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@optimizers
+@pytest.mark.parametrize("where", ["backward", "within"])
+def test_an_interrupted_step_leaves_nothing_behind(
+    tmp_path: Path, optimizer: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once amid the passes, or after the change of the weights where a signal came within: none or all of a step."""
+    training = TrainingConfig(**{**vars(TRAINING), "optimizer": optimizer, "micro_batch_tokens": 45})
+    maker, untouched = made(tmp_path, training), made(tmp_path, training)
+    with StopRequest() as stop:
+        for one in (maker, untouched):
+            one.step(one.plan_of(0), stop)
+        passes = 0
+
+        def interrupt(*_: object) -> None:
+            nonlocal passes
+            passes += 1
+            if passes == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        hook = maker.scorer.register_forward_pre_hook(interrupt)
+        if where == "within":
+            hook.remove()
+            real = Trainer._change_weights
+
+            def signalled(self: Trainer, norm: Tensor, finite: Tensor) -> None:
+                os.kill(os.getpid(), signal.SIGINT)
+                real(self, norm, finite)
+
+            monkeypatch.setattr(Trainer, "_change_weights", signalled)
+        with pytest.raises(KeyboardInterrupt):
+            maker.step(maker.plan_of(1), stop)
+    monkeypatch.undo()
+    hook.remove()
+    steps = 2 if where == "within" else 1
+    assert maker.progress.step == steps
+    assert maker.progress.examples == 4 * steps
+    for one in (maker, untouched):
+        for number in range(one.progress.step, 3):
+            one.step(one.plan_of(number), StopRequest())
+    assert_same_bits(bits(untouched), bits(maker))
+    assert dataclasses.replace(maker.progress, seconds=0) == dataclasses.replace(untouched.progress, seconds=0)
+
+
 def plan_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "plans"]
 

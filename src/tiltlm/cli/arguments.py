@@ -1,13 +1,12 @@
 """The commands as typed sub-commands: what each takes, parsed and explained by tyro.
 
-tyro knows one union of them, so that `tiltlm --help` is drawn from these classes too. Its own messages about mistakes
-are boxes of several lines; so words are looked at by `command_line.check_flags` first, which says a mistake in a line,
-with the nearest name, and what tyro is given it understands.
+tyro knows one union of them; what each is for is in `descriptions`, which `tiltlm --help` is drawn from. Its own
+messages about mistakes are boxes of several lines; so words are looked at by `command_line.check_flags` first, which
+says a mistake in a line, with the nearest name, and what tyro is given it understands.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
 
@@ -28,11 +28,7 @@ Arguments = TypeVar("Arguments")
 
 @dataclass(frozen=True)
 class Train:
-    """Train on preference pairs, compare, report; without arguments the demo.
-
-    Everything a run leaves behind lies in runs/NAME. Without a file of settings and without --data.train the demo's
-    settings are the starting point.
-    """
+    """Arguments of `tiltlm train`."""
 
     file: Annotated[
         Path | None,
@@ -49,7 +45,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Compare:
-    """Answers before and after training, side by side: those recorded, or new ones to prompts of your own."""
+    """Arguments of `tiltlm compare`."""
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")] = None
     """The run's folder; the newest run in runs/ that can be compared if none is given."""
@@ -60,7 +56,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Rebuild training_metrics.png, comparison.md and report.html from the files of a run."""
+    """Arguments of `tiltlm report`."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
     """The run's folder."""
@@ -68,10 +64,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show what is in preference data, before training on it.
-
-    The options are those of tiltlm train; --model.path names the model whose tokenizer counts.
-    """
+    """Arguments of `tiltlm inspect`."""
 
     data: Annotated[
         str,
@@ -89,7 +82,7 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Cache:
-    """Show what is kept between runs: where it lies, what it is, how large; or remove it."""
+    """Arguments of `tiltlm cache`."""
 
     clear: Annotated[Cleared | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Remove reference log-probabilities, tokenized data, the converted embedded model, or all. What is needed is made
@@ -98,11 +91,6 @@ class Cache:
 
 COMMANDS: dict[str, type] = {"train": Train, "compare": Compare, "report": Report, "inspect": Inspect, "cache": Cache}
 """Every command by its name."""
-_DESCRIPTION = """\
-Direct Preference Optimization of language models: small, fast, honest.
-
-Each command explains itself: tiltlm train --help
-"""
 _WITH_TEXTS_BELOW = (Compare, Report, Cache)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
@@ -119,32 +107,16 @@ def parsed(kind: type[Arguments], words: Sequence[str], settings: Config | None 
         SystemExit: help was asked for, and shown; or a word is not understood, which `check_flags` says better.
     """
     name = next(name for name, command in COMMANDS.items() if command is kind)
-    arguments = _cli([name, *words], settings or Config(), whole=True)
+    if {"-h", "--help"} & set(words):
+        for explained in (Config, *_WITH_TEXTS_BELOW):
+            explain(explained)
+    union: Any = reduce(or_, [_subcommand(name, kind, settings or Config()) for name, kind in COMMANDS.items()])
+    arguments = tyro.cli(union, args=[name, *words], prog="tiltlm", description=PROGRAM)
     assert isinstance(arguments, kind)
     return arguments
 
 
-def show_help() -> None:
-    """Prints what commands there are."""
-    try:
-        _cli(["--help"], Config(), whole=False)
-    except SystemExit:
-        return
-
-
-def _cli(words: Sequence[str], settings: Config, whole: bool) -> object:
-    """What tyro makes of a command line. whole: explain a command with all it says of itself, not its first words."""
-    if {"-h", "--help"} & set(words):
-        for kind in (Config, *_WITH_TEXTS_BELOW):
-            explain(kind)
-    commands = [_subcommand(name, kind, settings, whole) for name, kind in COMMANDS.items()]
-    union: Any = reduce(or_, commands)
-    return tyro.cli(union, args=list(words), prog="tiltlm", description=_DESCRIPTION)
-
-
-def _subcommand(name: str, kind: Any, settings: Config, whole: bool) -> Any:
-    paragraphs = inspect.cleandoc(kind.__doc__).split("\n\n")
+def _subcommand(name: str, kind: Any, settings: Config) -> Any:
     start = _WITH_SETTINGS.get(kind)
     default: dict[str, Any] = {} if start is None else {"default": start(settings)}
-    text = "\n\n".join(paragraphs if whole else paragraphs[:1])
-    return Annotated[kind, tyro.conf.subcommand(name, description=text, **default)]
+    return Annotated[kind, tyro.conf.subcommand(name, description=DESCRIPTIONS[name], **default)]

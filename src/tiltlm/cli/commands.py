@@ -1,4 +1,7 @@
-"""The commands: what each does with its arguments; errors in a line, exit codes."""
+"""The commands: what each does with its arguments; errors in a line, exit codes.
+
+What a command needs is imported when it is run: help does not wait for settings, nor mistakes in them for PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltlm import __version__
-from tiltlm.cli.arguments import Cache, Cleared, Compare, Report, show_help
-from tiltlm.cli.command_line import parse, parse_inspect, parse_simple
+from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.output import WatchedOutput, watched_output
-from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError, RunError, TiltlmError
-from tiltlm.runs.folder import free_name
 from tiltlm.storage.cache import cache_folder
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
@@ -85,6 +85,8 @@ def _complain(message: str, before: str = "") -> None:
 
 
 def _no_command(word: str) -> str:
+    from tiltlm.config.suggestions import nearest
+
     near = nearest(word, list(COMMANDS))
     if near is None and Path(word).exists():
         return f"there is no command `{word}`. To look at data: tiltlm inspect {word}"
@@ -93,6 +95,9 @@ def _no_command(word: str) -> str:
 
 
 def _train(words: Sequence[str]) -> int:
+    from tiltlm.cli.command_line import parse
+    from tiltlm.runs.folder import free_name
+
     parsed = parse(words)
     config, note = parsed.config, None
     if not parsed.name_given and not config.run.overwrite:
@@ -102,7 +107,6 @@ def _train(words: Sequence[str]) -> int:
                 f"{Path(config.run.directory) / config.run.name} is taken, so this run is called {name} (--run.name)."
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
-    # Imported here, so that help and mistakes in options do not wait for PyTorch.
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.run import train
 
@@ -114,6 +118,9 @@ def _train(words: Sequence[str]) -> int:
 
 
 def _compare(words: Sequence[str]) -> int:
+    from tiltlm.cli.arguments import Compare
+    from tiltlm.cli.command_line import parse_simple
+
     arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...]}, positional=1)
     prompts = [prompt for given in arguments.prompt for prompt in given]
     if not prompts and "--prompt" in words:
@@ -133,6 +140,9 @@ def _compare(words: Sequence[str]) -> int:
 def _report(words: Sequence[str]) -> int:
     if not words:
         raise ConfigError("name the run to report on: tiltlm report runs/NAME.")
+    from tiltlm.cli.arguments import Report
+    from tiltlm.cli.command_line import parse_simple
+
     arguments = parse_simple(Report, words, {}, positional=1)
     from tiltlm.report.page import write_report
 
@@ -141,6 +151,9 @@ def _report(words: Sequence[str]) -> int:
 
 
 def _cache(words: Sequence[str]) -> int:
+    from tiltlm.cli.arguments import Cache, Cleared
+    from tiltlm.cli.command_line import parse_simple
+
     arguments = parse_simple(Cache, words, {"clear": Cleared}, positional=0)
     from tiltlm.storage.cache_contents import clear_cache, describe_cache
 
@@ -150,6 +163,8 @@ def _cache(words: Sequence[str]) -> int:
 
 
 def _inspect(words: Sequence[str]) -> int:
+    from tiltlm.cli.command_line import parse_inspect
+
     arguments = parse_inspect(words)
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.inspect_command import inspect_data

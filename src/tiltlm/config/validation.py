@@ -37,6 +37,10 @@ def _require_effects(config: Config) -> None:
     training, data, comparison = config.training, config.data, config.comparison
     config.loss.require_effect()
     _require(
+        config.model.reference is None or config.loss.objective.needs.reference,
+        f"model.reference has no effect on the loss `{config.loss.name}`, which needs none: remove it.",
+    )
+    _require(
         data.max_prompt_length is None or data.max_prompt_length < data.max_length,
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )

@@ -64,7 +64,7 @@ def load_examples(
     elsewhere = role == "eval" and are_ours(readable, data.columns)
     rename = renaming(readable, {} if elsewhere else data.columns)
     try:
-        format_name, why = _format_of(sample, [rename(row) for row in readable], name, data, unit)
+        format_name, why = _format_of(sample, readable, rename, name, data, unit)
     except DataError:
         require_found(rename, readable, name)
         raise
@@ -116,7 +116,12 @@ def _require_effect(source: str | Path | GivenRows, data: DataConfig, role: Role
 
 
 def _format_of(
-    sample: Sequence[Row | DroppedRow], readable: Sequence[Row], name: str, data: DataConfig, unit: Unit
+    sample: Sequence[Row | DroppedRow],
+    readable: Sequence[Row],
+    rename: Renaming,
+    name: str,
+    data: DataConfig,
+    unit: Unit,
 ) -> tuple[str, str]:
     if not sample:
         raise DataError(f"{name} holds no rows.")
@@ -126,7 +131,7 @@ def _format_of(
     if data.format != "auto":
         return data.format, "set by data.format"
     try:
-        return recognise_format(readable, unit)
+        return recognise_format([rename(row) for row in readable], unit, rename.paths)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
 

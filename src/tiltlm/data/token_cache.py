@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 import zlib
 from datetime import date
 from pathlib import Path
@@ -42,7 +42,7 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     digest = hashlib.blake2b(digest_size=16)
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
     made_by = [REVISION, transformers.__version__, tokenizers.__version__, _tokenizer_state(tokenizer)]
-    digest.update(_bytes([made_by, settings, read.seed, dataclasses.asdict(read.needs)]))
+    digest.update(_bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched]))
     for examples in (read.train, read.held_out):
         digest.update(_bytes(len(examples)))
         for example in examples:
@@ -50,14 +50,23 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     return digest.hexdigest()
 
 
+def _deciding_seed(read: ReadData) -> int | None:
+    """The seed, where something is drawn by it."""
+    limits = ((read.train, read.data.max_train_pairs), (read.held_out, read.data.max_eval_pairs))
+    limited = any(limit is not None and len(examples) > limit for examples, limit in limits)
+    return read.seed if limited or not read.held_out else None
+
+
 def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
     """All of a tokenizer that decides on tokens: its own serialisation, special tokens, and how chats are written."""
     own = tokenizer.tokenizer
+    own("")  # so that no padding or truncation of an earlier call is in its state
     template = own.chat_template
     # A template may write the date.
     today = date.today().isoformat() if "strftime_now" in json.dumps(template) else None
     special = {name: str(token) for name, token in own.special_tokens_map.items()}
-    return [own.backend_tokenizer.to_str(), special, sorted(tokenizer.terminators), template, today]
+    state = [own.backend_tokenizer.to_str(), special, own.split_special_tokens]
+    return [*state, sorted(tokenizer.terminators), template, today]
 
 
 def _plain(example: Example) -> list[object]:
@@ -98,7 +107,8 @@ class TokenCache:
         unfinished: Path | None = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=self._folder))
+            unfinished = self._folder / f"{UNFINISHED_PREFIX}{secrets.token_hex(4)}"
+            unfinished.mkdir()
             files = [unfinished / name for name in (TRAIN_FILE, EVAL_FILE)]
             for columns, file in zip((selection.train, selection.eval), files, strict=True):
                 write_columns(columns, file)

@@ -26,9 +26,15 @@ def gathered(package: str, folders: Iterable[str]) -> Mapping[str, Objective]:
                 raise ValueError(
                     f"{package}.{name} declares an objective `{objective.name}`, and so does another module."
                 )
-    taken = [name for objective in found.values() for name in (objective.name, *objective.aliases)]
-    if twice := sorted({name for name in taken if taken.count(name) > 1}):
-        raise ValueError(f"Names and aliases of the objectives of {package} must differ: {', '.join(twice)}.")
+    taken: dict[str, str] = {}
+    for objective in found.values():
+        for name in (objective.name, *objective.aliases):
+            if name in taken:
+                raise ValueError(
+                    f"Names and aliases of objectives must differ: `{name}` is one of `{taken[name]}` and of "
+                    f"`{objective.name}`, both in {package}."
+                )
+            taken[name] = objective.name
     return MappingProxyType(found)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
-from tiltlm.report.verdict import DPO, method, unit, verdict
+from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
 from tiltlm.text.masking import masked
@@ -21,35 +21,31 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
-    is_dpo, noun = method(summary) == DPO, f"{unit(summary)}s"
-    front = [
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        f"tags: [{'dpo' if is_dpo else summary.loss}, tiltlm]",
-    ]
+    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
         front.append("license: apache-2.0")
-    training = config.training
+    training, objective = config.training, config.loss.objective
+    pairs = "pairs" if objective.needs.unit == "pair" else "examples"
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": (config.model.reference or "the base model")
-        if config.loss.objective.needs.reference
-        else "none in training",
+        "Reference": (config.model.reference or "the base model") if objective.needs.reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
-        noun.capitalize(): f"{summary.train_pairs} for training, {summary.eval_pairs} held out, from "
+        "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
         "Optimizer": f"{training.optimizer}, learning rate {training.learning_rate}, {training.schedule} after "
-        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} {noun} a step, {summary.steps} steps",
+        f"{training.warmup_steps} warm-up steps, {training.batch_pairs} {pairs} a step, {summary.steps} steps",
         "Arithmetic": environment.precision or "",
         "Weights": f"saved in {summary.saved_as}" if summary.saved_as else "",
         "Versions": ", ".join(f"{name} {number}" for name, number in environment.versions.items() if number),
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
-    paper = " ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290))" if is_dpo else ""
-    lines += [f"Trained with {method(summary)}{paper} by tiltlm.", ""]
+    lines += [
+        f"Trained on preferences by tiltlm. {objective.what}",
+        "",
+    ]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]

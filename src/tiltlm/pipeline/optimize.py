@@ -105,11 +105,11 @@ def _keep(
     Returns:
         See `Trained.values`.
     """
-    if setup.precision is not torch.float32:
-        with stop.held():
-            remove_dither(policy.model)
     values = None
     try:
+        if setup.precision is not torch.float32:
+            with stop.held():
+                remove_dither(policy.model)
         if held_out is not None and setup.save_dtype is not torch.float32:
             values = exact_values(setup, "the trained weights", policy, held_out, reporter)
     finally:

@@ -141,7 +141,7 @@ def _policy(setup: Setup, data: PreparedData, folder: RunFolder, reporter: Repor
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(
-        f"  {type(policy.model).__name__}, {parameters / 1e6:,.0f} million parameters, {sharing}; {setup.precision_why}"
+        f"  {type(policy.model).__name__}, {parameters / 1e6:,.3g} million parameters, {sharing}; {setup.precision_why}"
     )
     require_fit(parameters, folder.path, reporter)
     return policy

@@ -61,9 +61,6 @@ def findings(summary: Summary) -> list[Finding]:
     ]
 
 
-DPO = "Direct Preference Optimization"
-
-
 def unit(summary: Summary) -> str:
     """What the objective counts: a pair, or an example whose answers are labelled one by one."""
     objective = OBJECTIVES.get(summary.loss)
@@ -74,7 +71,7 @@ def method(summary: Summary) -> str:
     """What the model was trained with: DPO, if pairs are held to a reference, or what the objective calls itself."""
     objective = OBJECTIVES.get(summary.loss)
     if objective is None or (objective.needs.reference and objective.needs.unit == "pair"):
-        return DPO
+        return "Direct Preference Optimization"
     return objective.what.partition(":")[0]
 
 

@@ -139,20 +139,21 @@ class Trainer:
         start, sums, training = time.perf_counter(), Sums(self.objective.objective.needs.unit), self.training
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
+        self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
         backward(self.scorer, planned, self.objective, self.precision, sums.add)
         norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), training.gradient_clip or float("inf"))
         with stop.held():
             self._change_weights(norm, sums.finite())
             means, (gradient_norm,) = sums.means(norm)
-            if math.isfinite(means.loss) and math.isfinite(gradient_norm):
+            self._optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - start
+            if finite := math.isfinite(means.loss) and math.isfinite(gradient_norm):
                 self.progress.step += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(means.loss) or not math.isfinite(gradient_norm):
+                self.progress.examples += planned.examples
+                self.progress.tokens += planned.laid_out
+                self.progress.seconds += seconds
+        if not finite:
             raise self._non_finite(planned, sums.non_finite())
-        seconds = time.perf_counter() - start
-        self.progress.examples += planned.examples
-        self.progress.tokens += planned.laid_out
-        self.progress.seconds += seconds
         return TrainRow(
             **dataclasses.asdict(means),
             step=self.progress.step,

@@ -81,6 +81,9 @@ def renaming(rows: Sequence[Row], given: Mapping[str, str]) -> Renaming:
     for ours, others in _OTHERS.items():
         if ours not in by_plain and (other := next((name for name in others if name in by_plain), None)):
             paths[ours] = by_plain[other]
+    # A column that `data.columns` names is that and nothing else.
+    mapped = {column for path in given.values() for column in _columns(dict.fromkeys(names), path)}
+    paths = {ours: theirs for ours, theirs in paths.items() if theirs not in mapped}
     paths = {ours: theirs for ours, theirs in (paths | dict(given)).items() if ours != theirs}
     return Renaming(paths, set(given.values()) - {theirs for ours, theirs in given.items() if ours == theirs})
 

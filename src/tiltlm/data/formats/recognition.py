@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from tiltlm.data.examples import Example, Text, contradictory
 from tiltlm.data.files.raw_rows import UNREADABLE, Row, kind_of
@@ -31,10 +32,13 @@ class Converted:
 Convert = Callable[[Row], Converted]
 
 
-def recognise_format(rows: Sequence[Row], unit: Unit = "completion") -> tuple[str, str]:
+def recognise_format(
+    rows: Sequence[Row], unit: Unit = "completion", renamed: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, str]:
     """The format that most of these rows have, and why in words.
 
     unit: what the objective learns from. Pairs will do where it is single completions.
+    renamed: from columns' names here to those they have in the data, where these differ.
 
     Raises:
         DataError: no format or more than one fits, or one that gives no pairs where they are needed; it lists the
@@ -45,7 +49,8 @@ def recognise_format(rows: Sequence[Row], unit: Unit = "completion") -> tuple[st
     most = max(votes.values())
     winners = [name for name, count in votes.items() if count == most]
     columns = dict.fromkeys(column for row in rows for column in row.fields)
-    found = f"Columns found: {', '.join(f'`{column}`' for column in columns) or 'none'}."
+    named = [f"`{renamed[name]}` (read as `{name}`)" if name in renamed else f"`{name}`" for name in columns]
+    found = f"Columns found: {', '.join(named) or 'none'}."
     if most and len(winners) == 1:
         format = FORMATS[winners[0]]
         if format.unit != unit == "pair":

@@ -1,0 +1,45 @@
+"""What each command is for: known without its settings, so that `tiltlm --help` waits for nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+import tyro
+
+PROGRAM = """\
+Direct Preference Optimization of language models: small, fast, honest.
+
+Each command explains itself: tiltlm train --help
+"""
+DESCRIPTIONS = {
+    "train": "Train on preference pairs, compare, report; without arguments the demo.\n\n"
+    "Everything a run leaves behind lies in runs/NAME. Without a file of settings and without --data.train the demo's "
+    "settings are the starting point.",
+    "compare": "Answers before and after training, side by side: those recorded, or new ones to prompts of your own.",
+    "report": "Rebuild training_metrics.png, comparison.md and report.html from the files of a run.",
+    "inspect": "Show what is in preference data, before training on it.\n\n"
+    "The options are those of tiltlm train; --model.path names the model whose tokenizer counts.",
+    "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
+}
+"""Every command by its name; the first paragraph stands in the list of commands."""
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A command of which no more is to be known than its name."""
+
+
+def show_help() -> None:
+    """Prints what commands there are, as tyro draws its sub-commands."""
+    commands = [
+        Annotated[_Named, tyro.conf.subcommand(name, description=text.partition("\n\n")[0])]
+        for name, text in DESCRIPTIONS.items()
+    ]
+    union: Any = reduce(or_, commands)
+    try:
+        tyro.cli(union, args=["--help"], prog="tiltlm", description=PROGRAM)
+    except SystemExit:
+        return
