@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +137,19 @@ def test_equal_sequences_are_found_wherever_they_stand(tmp_path: Path) -> None:
     assert lacking.tolist() == []
     for place in (2, 4):
         assert part(again, often, place).tobytes() == part(again, often, 0).tobytes()
+
+
+@pytest.mark.parametrize("stored", [b"", bytes(3), bytes(4), bytes(4000)])
+def test_a_value_of_another_length_is_computed_anew(tmp_path: Path, stored: bytes) -> None:
+    scorer, columns = Scorer(tiny_model()), pairs(3)
+    cache = ReferenceCache(tmp_path, "a")
+    values = fill(scorer, columns, cache)
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE token_logps SET logps = ?", (stored,))
+    connection.close()
+    assert missing(columns, cache) == [0, 1, 2]
+    assert np.array_equal(fill(scorer, columns, cache), values)
+    assert missing(columns, cache) == []
 
 
 def test_more_keys_than_one_query_takes(tmp_path: Path) -> None:

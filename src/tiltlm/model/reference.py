@@ -92,10 +92,11 @@ class ReferenceCache:
         values = np.full(int(columns.scored_starts[-1]), np.nan, dtype=np.float32)
         missing = np.ones(columns.sequences, dtype=bool)
         for key, stored in self._find(list(places)):
-            logps = np.frombuffer(stored, dtype="<f4")
             for number in places[key]:
-                values[columns.scored_starts[number] : columns.scored_starts[number + 1]] = logps
-                missing[number] = False
+                own = values[columns.scored_starts[number] : columns.scored_starts[number + 1]]
+                if len(stored) == own.nbytes:  # otherwise it is damaged, and computed anew
+                    own[:] = np.frombuffer(stored, dtype="<f4")
+                    missing[number] = False
         example_of = np.repeat(np.arange(len(columns)), np.diff(columns.members))
         return values, np.unique(example_of[missing])
 
