@@ -135,6 +135,13 @@ def test_a_loaded_model_needs_its_tokenizer(loaded: tuple[PreTrainedModel, PreTr
         tiltlm.train(model=model, train=ROWS)
     with pytest.raises(ModelError, match="without its loaded model"):
         tiltlm.train(tokenizer=tokenizer, train=ROWS)
+    with pytest.raises(ModelError, match="stands for its tokenizer as well"):
+        tiltlm.train(model="tiny", tokenizer=tokenizer, train=ROWS)
+    wrapped: Any = torch.nn.Sequential(model)
+    with pytest.raises(ModelError, match="a Sequential is no model of transformers"):
+        tiltlm.train(model=wrapped, tokenizer=tokenizer, train=ROWS)
+    with pytest.raises(ModelError, match="a Sequential is no model of transformers"):
+        tiltlm.score(wrapped, ["a"], ["b"], tokenizer=tokenizer)
 
 
 def test_inspecting_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:

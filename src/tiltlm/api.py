@@ -27,9 +27,9 @@ from tiltlm.data.formats.messages import as_chat
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.errors import DataError, ModelError, RunError
+from tiltlm.errors import DataError, RunError
 from tiltlm.model.finding import find_model
-from tiltlm.model.given import fast_tokenizer, in_float32, keep_model, with_template
+from tiltlm.model.given import fast_tokenizer, in_float32, name_of, own_tokenizer, with_template
 from tiltlm.model.loading import choose_device, choose_precision, facts_of, load_tokenizer, model_facts
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score as score_columns
@@ -246,22 +246,16 @@ def _example(number: int, prompt: object, completion: object) -> Example:
 def _scorer(model: Model, tokenizer: PreTrainedTokenizerBase | None) -> tuple[Scorer, ExampleTokenizer]:
     """A model that scores, and its tokenizer, which neither cuts nor leaves out."""
     if isinstance(model, PreTrainedModel):
-        fast = fast_tokenizer(_required(tokenizer))
+        fast = own_tokenizer(tokenizer)
         facts = facts_of(model.config, model.generation_config, fast)
         scorer = Scorer(model)
     else:
-        source = find_model(str(model), HubConfig())
+        source = find_model(name_of(model, None), HubConfig())
         fast = load_tokenizer(source) if tokenizer is None else fast_tokenizer(tokenizer)
         facts = model_facts(source, fast)
         scorer = Scorer(load_model(source, choose_device("auto")))
     data = DataConfig(max_length=facts.positions or np.iinfo(np.int32).max)
     return scorer, ExampleTokenizer(fast, data, facts.terminators)
-
-
-def _required(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
-    if tokenizer is None:
-        raise ModelError("a loaded model needs its tokenizer: give tokenizer=... too.")
-    return tokenizer
 
 
 def _settings(config: Settings | None) -> Config:
@@ -273,12 +267,9 @@ def _settings(config: Settings | None) -> Config:
 
 
 def _with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
-    if model is None:
-        if tokenizer is not None:
-            raise ModelError("a tokenizer is given without its loaded model: give model=... too.")
+    if model is None and tokenizer is None:
         return config
-    path = str(keep_model(model, _required(tokenizer)) if isinstance(model, PreTrainedModel) else model)
-    return replace(config, model=replace(config.model, path=path))
+    return replace(config, model=replace(config.model, path=name_of(model, tokenizer)))
 
 
 def _with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:

@@ -30,6 +30,38 @@ def fast_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFas
     return tokenizer
 
 
+def own_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a loaded model.
+
+    Raises:
+        ModelError: there is none, or it has no fast form.
+    """
+    if tokenizer is None:
+        raise ModelError("a loaded model needs its tokenizer: give tokenizer=... too.")
+    return fast_tokenizer(tokenizer)
+
+
+def name_of(model: object, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """The name or folder of a model; one that is loaded is kept first (see `keep_model`).
+
+    Raises:
+        ModelError: it is no model, or a tokenizer is given beside a name, which stands for both.
+    """
+    if isinstance(model, PreTrainedModel):
+        return str(keep_model(model, own_tokenizer(tokenizer)))
+    if not isinstance(model, str | Path | None):
+        raise ModelError(
+            f"a {type(model).__name__} is no model of transformers: give a name, a folder or a loaded PreTrainedModel "
+            "(of peft: what merge_and_unload() returns)."
+        )
+    if model is None or tokenizer is not None:
+        raise ModelError(
+            "a tokenizer is given without its loaded model: give the loaded model too, or neither; a model's name or "
+            "folder stands for its tokenizer as well."
+        )
+    return str(model)
+
+
 def with_template(tokenizer: PreTrainedTokenizerBase, choice: str | None) -> PreTrainedTokenizerFast:
     """The tokenizer with the template of this name or file, as a copy; None leaves its own.
 
@@ -101,11 +133,7 @@ def _config_kept(model: PreTrainedModel) -> Iterator[None]:
 @contextmanager
 def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """Within, weights of a narrower type are float32, as training has them; afterwards they are what they were."""
-    narrow = [
-        tensor
-        for tensor in (*model.parameters(), *model.buffers())
-        if tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
-    ]
+    narrow = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.float16)]
     values = [tensor.data for tensor in narrow]
     try:
         for tensor in narrow:
