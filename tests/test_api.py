@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,19 @@ def test_scores_of_chats(folder: Path) -> None:
     (text,) = tiltlm.score("chat", [asked], ["Yes."])
     (messages,) = tiltlm.score("chat", [asked], [[{"role": "assistant", "content": "Yes."}]])
     assert text == messages and len(text.token_ids) > 1
+
+
+def test_several_gpus_are_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(Path("tiny"))
+    kept: list[int] = []
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.empty(0))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: kept.append(device))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert len(tiltlm.score("tiny", ["a"], ["b"])) == 1
+    assert kept == [0, 1]
 
 
 def test_of_no_completions_there_are_no_scores(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:

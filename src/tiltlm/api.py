@@ -220,7 +220,8 @@ def _leaving_no_trace() -> Iterator[None]:
     bars = is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        with torch.random.fork_rng():
+        # Every device, as without the argument, which would warn where there are several.
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             yield
     finally:
         if bars:
