@@ -155,6 +155,17 @@ def test_inspecting_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]
         tiltlm.inspect([{"prompt": "x", "chosen": "same", "rejected": "same"}], tokenizer=tokenizer)
 
 
+def test_inspecting_with_a_loaded_model_copies_no_weights(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast], folder: Path
+) -> None:
+    model, tokenizer = loaded
+    report = tiltlm.inspect(ROWS, model=model, tokenizer=tokenizer)
+    assert report == tiltlm.inspect(ROWS, model="tiny")
+    assert not (folder / "cache" / "models").exists()
+    with pytest.raises(ConfigError, match=r"data\.max_length"):
+        tiltlm.inspect(ROWS, {"data": {"max_length": 5000}}, model=model, tokenizer=tokenizer)
+
+
 def test_settings_that_inspecting_would_pass_over_are_refused(
     loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast],
 ) -> None:

@@ -26,7 +26,7 @@ from tiltlm.data.formats.fields import Fields, RowError
 from tiltlm.data.formats.messages import as_chat
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import DataError, RunError
 from tiltlm.model.finding import find_model
 from tiltlm.model.given import fast_tokenizer, in_float32, name_of, own_tokenizer, with_template
@@ -113,8 +113,11 @@ def inspect(
     """
     settings, given = _with_data(_settings(config), data, None)
     settings = ready(settings)
-    if tokenizer is not None and model is None:
-        encoder = ExampleTokenizer(with_template(tokenizer, settings.model.chat_template), settings.data)
+    if isinstance(model, PreTrainedModel) or (tokenizer is not None and model is None):
+        fast = with_template(own_tokenizer(tokenizer), settings.model.chat_template)
+        facts = facts_of(model.config, model.generation_config, fast) if model is not None else None
+        check_limits(settings.data, settings.comparison, facts.positions if facts is not None else None)
+        encoder = ExampleTokenizer(fast, settings.data, facts.terminators if facts is not None else frozenset())
     else:
         with _leaving_no_trace():
             encoder = set_up(_with_model(settings, model, tokenizer)).tokenizer
