@@ -122,6 +122,8 @@ def test_settings_may_be_tables_or_a_file() -> None:
         "[training]\nmax_steps = 1\n[comparison]\nprompts = 0\n"
     )
     assert tiltlm.train("settings.toml", train="pairs.jsonl").summary.final_loss == run.summary.final_loss
+    again = tiltlm.train(run.folder / "config.json", train="pairs.jsonl")
+    assert again.folder == Path("runs/table-2") and again.summary.final_loss == run.summary.final_loss
     with pytest.raises(ConfigError, match="Did you mean `max_steps`"):
         tiltlm.train({"training": {"max_step": 1}})
     with pytest.raises(ConfigError, match=r"training\.learning_rate"):

@@ -15,8 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiltlm.api import CompletionScore, compare, inspect, score, train
-    from tiltlm.api_loss import loss
+    from tiltlm.api.completion_scores import CompletionScore, score
+    from tiltlm.api.loss_values import loss
+    from tiltlm.api.whole_runs import compare, inspect, train
     from tiltlm.config import Config
     from tiltlm.errors import TiltlmError
     from tiltlm.objectives.interface import Objective
@@ -39,18 +40,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CompletionScore": "tiltlm.api",
+    "CompletionScore": "tiltlm.api.completion_scores",
     "Config": "tiltlm.config",
     "EvalRow": "tiltlm.runs.rows",
     "Objective": "tiltlm.objectives.interface",
     "Run": "tiltlm.pipeline.run",
     "TiltlmError": "tiltlm.errors",
     "TrainRow": "tiltlm.runs.rows",
-    "compare": "tiltlm.api",
-    "inspect": "tiltlm.api",
-    "loss": "tiltlm.api_loss",
-    "score": "tiltlm.api",
-    "train": "tiltlm.api",
+    "compare": "tiltlm.api.whole_runs",
+    "inspect": "tiltlm.api.whole_runs",
+    "loss": "tiltlm.api.loss_values",
+    "score": "tiltlm.api.completion_scores",
+    "train": "tiltlm.api.whole_runs",
 }
 """The module that each public name is defined in."""
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scored_examples import losses, pairs
 
-import tiltlm.api_loss
+import tiltlm.api.loss_values
 from tiltlm.objectives import gathered
 from tiltlm.objectives.dpo import SIGMOID
 from tiltlm.objectives.interface import SETTINGS, Needs, Objective
@@ -45,7 +45,7 @@ def test_a_row_has_needs_and_the_ranges_and_choices_of_settings() -> None:
 def test_the_values_are_those_given() -> None:
     examples = doctest.DocTestParser().get_doctest(
         BLOCKS[0].replace(">>> import tiltlm\n", ""),
-        {"tiltlm": types.SimpleNamespace(loss=tiltlm.api_loss.loss)},
+        {"tiltlm": types.SimpleNamespace(loss=tiltlm.api.loss_values.loss)},
         "objectives.md",
         None,
         None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tiltlm.api_loss import loss
+from tiltlm.api.loss_values import loss
 
 CHOSEN, REFERENCE_CHOSEN = [-1.25, -0.5, -2.0, -0.25], [-1.5, -1.0, -1.75, -1.0]
 REJECTED, REFERENCE_REJECTED = [-3.0, -1.0], [-2.0, -1.5]

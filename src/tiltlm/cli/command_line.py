@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,14 @@ from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
-from tiltlm.config import Config, config_from_dict, load_config, option_types
+from tiltlm.config import Config, load_config, option_types
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
+from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import MARKER
-from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 from tiltlm.text.type_words import alternatives, takes
 
-_SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
 _SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
 _NUMBER = re.compile(r"-[.\d]")
 _DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|xz|zst|bz2|zip))?$", re.IGNORECASE)
@@ -217,7 +215,7 @@ def _read_settings(word: str) -> tuple[Config, bool]:
     if path.suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"`{word}`: settings are TOML, not YAML; configs/example.toml shows every option.")
     if path.suffix.lower() == ".json" and path.is_file():
-        settings = _settings_in_json(path)
+        settings = settings_of_run(path)
         if settings is not None:
             return settings, False
     if not path.is_file() and (word == "demo" or path.suffix.lower() != ".toml"):
@@ -235,30 +233,6 @@ def _is_toml(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _settings_in_json(path: Path) -> Config | None:
-    """The settings of a run's `config.json`; None where the file holds something else."""
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(table, dict):
-        return None
-    version = table.pop(SCHEMA_KEY, None)
-    if not table or not table.keys() <= _SECTIONS:
-        return None
-    if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
-        return None
-    try:
-        require_known(version if isinstance(version, int) else None)
-        config = config_from_dict(table)
-        # What its objective had by default is no choice of the user's: `--loss.name` may name another.
-        loss = config.loss.without_defaults()
-    except (ConfigError, NewerSchemaError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    # That run was told to replace another; nobody has told this one.
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False), loss=loss)
 
 
 def _looks_like_data(word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, get_type_hints
 from tiltlm.config.declaring import unknown_option
 from tiltlm.config.sections import Config
 from tiltlm.errors import ConfigError
+from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
 
 def load_config(path: Path) -> Config:
@@ -29,6 +31,34 @@ def load_config(path: Path) -> Config:
         return config_from_dict(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def settings_of_run(path: Path) -> Config | None:
+    """The settings of a run's `config.json`, for another run; None where the file holds something else.
+
+    Raises:
+        ConfigError: they are those of a later version, or cannot be used.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(table, dict):
+        return None
+    version = table.pop(SCHEMA_KEY, None)
+    if not table or not table.keys() <= {field.name for field in dataclasses.fields(Config)}:
+        return None
+    if not all(isinstance(section, dict) for section in table.values()):  # rows below a key `data`, say
+        return None
+    try:
+        require_known(version if isinstance(version, int) else None)
+        config = config_from_dict(table)
+        # What its objective had by default is no choice of the user's: `--loss.name` may name another.
+        loss = config.loss.without_defaults()
+    except (ConfigError, NewerSchemaError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    # That run was told to replace another; nobody has told this one.
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False), loss=loss)
 
 
 def config_from_dict(table: Mapping[str, Any]) -> Config:

@@ -18,6 +18,9 @@ from tiltlm.errors import ModelError
 from tiltlm.model.reference import fingerprint
 from tiltlm.storage.cache import GIVEN_PREFIX, MODELS, UNFINISHED_PREFIX, writable_cache_folder
 
+Model = str | Path | PreTrainedModel
+"""A model by its name or folder, or loaded."""
+
 
 def fast_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     """The tokenizer, if it is one that gives token offsets.

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored_examples import Completion, losses, random_examples, scored
 
-import tiltlm.api_loss
-from tiltlm.api_loss import LABELS, arguments_of, loss
+import tiltlm.api.loss_values
+from tiltlm.api.loss_values import LABELS, arguments_of, loss
 from tiltlm.errors import ConfigError
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, Needs, Objective
@@ -43,7 +43,7 @@ def written_out(needs: Needs, examples: list[list[Completion]]) -> dict[str, Any
 
 
 def test_the_examples_give_what_they_say() -> None:
-    assert doctest.testmod(tiltlm.api_loss, optionflags=doctest.ELLIPSIS).failed == 0
+    assert doctest.testmod(tiltlm.api.loss_values, optionflags=doctest.ELLIPSIS).failed == 0
 
 
 @every

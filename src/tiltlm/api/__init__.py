@@ -1,0 +1,1 @@
+"""What `import tiltlm` gives: the functions behind its public names."""

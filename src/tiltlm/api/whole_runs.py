@@ -1,0 +1,172 @@
+"""The commands from Python: train, inspect and compare, with names and paths or with what a program holds already.
+
+Nothing here prints: what is done is told to Python's `logging` under the name `tiltlm`, or to a `Reporter` of yours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tiltlm.api.side_effects import leaving_no_trace
+from tiltlm.config import Config, config_from_dict, load_config
+from tiltlm.config.tables import settings_of_run
+from tiltlm.config.validation import ready
+from tiltlm.data.conversion import GivenRows
+from tiltlm.data.files.sources import given_name
+from tiltlm.data.preparation import examine_data, read_data
+from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
+from tiltlm.errors import DataError, RunError
+from tiltlm.model.given import Model, name_of, own_tokenizer, with_template
+from tiltlm.model.loading import facts_of
+from tiltlm.pipeline.assess import ask_models
+from tiltlm.pipeline.prepare import Given
+from tiltlm.pipeline.reporter import LogReporter, Reporter
+from tiltlm.pipeline.run import Run
+from tiltlm.pipeline.run import train as run_training
+from tiltlm.pipeline.setup import set_up
+from tiltlm.runs.answers import Comparison
+from tiltlm.runs.data_account import DataReport
+from tiltlm.runs.folder import free_name
+from tiltlm.runs.run_files import read_run
+from tiltlm.training.observers import Observer
+
+Settings = Config | Mapping[str, Mapping[str, Any]] | str | Path
+"""Settings as a `Config`, as nested tables like those of a TOML file, or as the path of such a file or of a run's
+`config.json`."""
+
+Rows = GivenRows
+"""Rows of data: a list of dicts or a `datasets.Dataset`, in any of the formats of docs/data.md."""
+
+
+def train(
+    config: Settings | None = None,
+    *,
+    model: Model | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    train: str | Path | Rows | None = None,
+    eval: str | Path | Rows | None = None,
+    reporter: Reporter | None = None,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Runs a whole training, as `tiltlm train` does, and leaves its files in the run's folder.
+
+    A model that is given is not changed: the trained one lies in `Run.model`, for `from_pretrained`.
+
+    Args:
+        config: the settings; what is not set keeps its default.
+        model: in place of `config.model.path`: a name, a folder, or a loaded model, which needs its `tokenizer`.
+        train, eval: in place of `config.data.train` and `config.data.eval`: a name, a path, or rows.
+        reporter: is told how it goes; without one Python's `logging` is.
+        observers: are called with every row of the metrics as it is made (`TrainRow` or `EvalRow`); one that fails is
+            named in a warning and told no more.
+
+    Raises:
+        TiltlmError: with what is wrong and how to mend it.
+    """
+    with leaving_no_trace():
+        settings = _with_model(_settings(config), model, tokenizer)
+        settings, given = _with_data(settings, train, eval)
+        return run_training(
+            ready(settings), ("tiltlm.train",), reporter or LogReporter(), tuple(observers), given=given
+        )
+
+
+def inspect(
+    data: str | Path | Rows,
+    config: Settings | None = None,
+    *,
+    model: Model | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> DataReport:
+    """What is in preference data as training would see it, as `tiltlm inspect` shows it.
+
+    Data that is not enough to train on has a report all the same.
+
+    Args:
+        data: a name, a path, or rows.
+        config: the settings; those of data decide.
+        model: whose tokenizer counts, as for `train`. A `tokenizer` alone will do.
+
+    Raises:
+        DataError: no example can be used.
+        TiltlmError: the data or the tokenizer cannot be had.
+    """
+    settings, given = _with_data(_settings(config), data, None)
+    settings = ready(settings)
+    if isinstance(model, PreTrainedModel) or (tokenizer is not None and model is None):
+        fast = with_template(own_tokenizer(tokenizer), settings.model.chat_template)
+        facts = facts_of(model.config, model.generation_config, fast) if model is not None else None
+        check_limits(settings.data, settings.comparison, facts.positions if facts is not None else None)
+        encoder = ExampleTokenizer(fast, settings.data, facts.terminators if facts is not None else frozenset())
+    else:
+        with leaving_no_trace():
+            encoder = set_up(_with_model(settings, model, tokenizer)).tokenizer
+    prepared, problem = examine_data(
+        read_data(settings, settings.loss.objective.needs, given.train), encoder, lambda done: None
+    )
+    if problem is not None and not len(prepared.train) and not len(prepared.eval):
+        raise DataError(problem)
+    return prepared.report
+
+
+def compare(run: str | Path | Run, prompts: Sequence[str] = (), *, reporter: Reporter | None = None) -> Comparison:
+    """Answers of a run's model before and after training, as `tiltlm compare` shows them.
+
+    Args:
+        run: the run, or its folder.
+        prompts: prompts to answer now, written as the training data was; without any, the answers recorded.
+
+    Raises:
+        RunError: the run, its model or its recorded answers are missing.
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run).expanduser()
+    files = read_run(folder)
+    if prompts:
+        with leaving_no_trace():
+            return ask_models(folder, files, prompts, reporter or LogReporter())
+    if files.comparison is None:
+        raise RunError(f"the run in {folder} recorded no answers: give prompts.")
+    return files.comparison
+
+
+def _settings(config: Settings | None) -> Config:
+    if config is None:
+        return Config()
+    if isinstance(config, str | Path):
+        path = Path(config).expanduser()
+        earlier = settings_of_run(path) if path.suffix == ".json" else None
+        if earlier is None:
+            return load_config(path)
+        # That run has its name.
+        name = free_name(Path(earlier.run.directory), earlier.run.name)
+        return replace(earlier, run=replace(earlier.run, name=name))
+    return config if isinstance(config, Config) else config_from_dict(config)
+
+
+def _with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
+    if model is None and tokenizer is None:
+        return config
+    return replace(config, model=replace(config.model, path=name_of(model, tokenizer)))
+
+
+def _with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:
+    """The settings with the data that is named, and the rows that are given."""
+    data = config.data
+    if train is not None:
+        data = replace(data, train=_name(train))
+    if eval is not None:
+        data = replace(data, eval=_name(eval))
+    return replace(config, data=data), Given(_rows(train), _rows(eval))
+
+
+def _name(source: str | Path | Rows) -> str:
+    return str(source) if isinstance(source, str | Path) else given_name(source)
+
+
+def _rows(source: str | Path | Rows | None) -> Rows | None:
+    return None if isinstance(source, str | Path) else source
