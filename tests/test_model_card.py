@@ -13,9 +13,36 @@ import tiltlm
 @pytest.mark.parametrize(
     ("name", "facts"),
     [
-        ("sigmoid", ["Reference**: the base model", "Objective**: sigmoid, beta 0.1", "4 pairs a step", "DPO:"]),
-        ("simpo", ["Reference**: none", "Objective**: simpo, beta 2.0, gamma_beta_ratio", "4 pairs a step", "SimPO:"]),
-        ("kto", ["Reference**: the base model", "Objective**: kto, beta 0.1", "4 examples a step", "KTO:"]),
+        (
+            "sigmoid",
+            [
+                "Reference**: the base model",
+                "Objective**: sigmoid, beta 0.1",
+                "4 pairs a step",
+                "DPO:",
+                "abs/2305.18290>",
+            ],
+        ),
+        (
+            "simpo",
+            [
+                "Reference**: none",
+                "Objective**: simpo, beta 2.0, gamma_beta_ratio",
+                "4 pairs a step",
+                "SimPO:",
+                "abs/2405.14734>",
+            ],
+        ),
+        (
+            "kto",
+            [
+                "Reference**: the base model",
+                "Objective**: kto, beta 0.1",
+                "4 examples a step",
+                "KTO:",
+                "abs/2402.01306>",
+            ],
+        ),
     ],
 )
 def test_the_card_follows_the_objective(

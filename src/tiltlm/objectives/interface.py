@@ -6,6 +6,7 @@ imports no torch, so that settings can be read and explained without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,3 +116,11 @@ class Objective:
     needs: Needs
     what: str
     aliases: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str | None:
+        """The address of the first source that the function's docstring cites, mostly the paper; None without one."""
+        cited = re.search(r"arXiv (\d{4}\.\d{4,5})|(https?://\S+[\w/])", self.loss.__doc__ or "")
+        if cited is None:
+            return None
+        return f"https://arxiv.org/abs/{cited[1]}" if cited[1] else cited[2]

@@ -44,6 +44,7 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
     lines += [
         f"Trained on preferences by tiltlm. {objective.what}",
+        *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
         "",
     ]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
