@@ -119,6 +119,14 @@ def test_columns_hold_examples_and_take_is_what_a_list_would_give(
 
 
 @few
+@given(st.lists(st.lists(examples, max_size=4), min_size=1, max_size=4))
+def test_columns_are_joined_one_after_another(parts: list[list[TokenizedExample]]) -> None:
+    joined = TokenColumns.joined([TokenColumns.of(part) for part in parts])
+    assert content(joined) == content(TokenColumns.of([example for part in parts for example in part]))
+    assert (joined.ids.dtype, joined.labels.dtype, joined.members.dtype) == (np.int32, np.int8, np.int64)
+
+
+@few
 @given(st.lists(examples, max_size=8), st.integers(1, 20))
 def test_a_take_in_small_portions_is_the_same(given_: list[TokenizedExample], at_once: int) -> None:
     columns = TokenColumns.of(given_)

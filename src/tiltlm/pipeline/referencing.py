@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.dither import add_dither
-from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
+from tiltlm.model.reference import ReferenceCache, reference_address, reference_values
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.prepare import require_vocabulary
@@ -38,7 +39,7 @@ def without_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter
 
     Log-probabilities that training changes can be told only from what they were.
     """
-    start = _values(setup, policy, data.eval, torch.float32, reporter)
+    (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
     return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, start))
@@ -54,32 +55,37 @@ def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: R
     if setup.config.model.reference is not None:
         reference = Scorer(load_model(reference_source(setup), setup.device))
         require_vocabulary(setup, reference, data)
-    exact = _values(setup, reference, data.eval, torch.float32, reporter)
-    start = exact if reference is policy else _values(setup, policy, data.eval, torch.float32, reporter)
+    (exact,) = _values(setup, reference, [data.eval], torch.float32, reporter)
+    start = exact
+    if reference is not policy:
+        (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
     if setup.precision is torch.float32:
         held_out = exact
+        (train,) = _values(setup, reference, [data.train], setup.precision, reporter)
     else:
         for one in (policy,) if reference is policy else (policy, reference):
             add_dither(one.model)
-        held_out = _values(setup, reference, data.eval, setup.precision, reporter)
-    train = _values(setup, reference, data.train, setup.precision, reporter)
+        train, held_out = _values(setup, reference, [data.train, data.eval], setup.precision, reporter)
     return ReferencedData(
         Referenced(data.train, train), Referenced(data.eval, held_out), HeldOut(data.eval, exact, start)
     )
 
 
 def _values(
-    setup: Setup, scorer: Scorer, columns: TokenColumns, precision: torch.dtype, reporter: Reporter
-) -> np.ndarray:
-    """A model's log-probabilities of all scored tokens, from the cache or computed now."""
+    setup: Setup, scorer: Scorer, parts: Sequence[TokenColumns], precision: torch.dtype, reporter: Reporter
+) -> list[np.ndarray]:
+    """A model's log-probabilities of all scored tokens of each part, from the cache or computed now, in one pass."""
     name = str(precision).removeprefix("torch.")
     cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
-    values, missing = cache.join(columns)
-    found = len(columns) - len(missing)
-    reporter.say(f"  in {name}, {found} of {len(columns)} examples are in the cache ({cache.path.name})")
+    joined = [cache.join(columns) for columns in parts]
+    missing = TokenColumns.joined([columns.take(lacking) for columns, (_, lacking) in zip(parts, joined, strict=True)])
+    every = sum(map(len, parts))
+    found = every - len(missing)
+    reporter.say(f"  in {name}, {found} of {every} examples are in the cache ({cache.path.name})")
     if len(missing):
         budget = setup.config.training.micro_batch_tokens
         with reporter.progress(f"reference, {name}", len(missing), "examples") as advance:
-            fill_cache(scorer, columns, cache, precision, budget, missing, values, advance)
+            reference_values(scorer, missing, cache, precision, budget, advance)
+        joined = [cache.join(columns) for columns in parts]
     cache.close()
-    return values
+    return [values for values, _ in joined]

@@ -105,6 +105,20 @@ class TokenColumns:
             names=[example.id for example in given],
         )
 
+    @staticmethod
+    def joined(parts: Sequence[TokenColumns]) -> TokenColumns:
+        """The examples of several columns, one after another; copies their tokens."""
+        return TokenColumns(
+            ids=np.concatenate([part.ids for part in parts]),
+            bounds=bounds_of(np.concatenate([np.diff(part.bounds) for part in parts])),
+            first_scored=np.concatenate([part.first_scored for part in parts]),
+            tokens_cut=np.concatenate([part.tokens_cut for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            members=bounds_of(np.concatenate([np.diff(part.members) for part in parts])),
+            prompt_tokens_cut=np.concatenate([part.prompt_tokens_cut for part in parts]),
+            names=[name for part in parts for name in part.names],
+        )
+
     def __len__(self) -> int:
         return len(self.members) - 1
 
