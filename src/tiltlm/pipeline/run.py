@@ -139,10 +139,9 @@ def _policy(setup: Setup, data: PreparedData, folder: RunFolder, reporter: Repor
     policy = Scorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
     require_vocabulary(setup, policy, data)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
+    millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
     sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
-    reporter.say(
-        f"  {type(policy.model).__name__}, {parameters / 1e6:,.3g} million parameters, {sharing}; {setup.precision_why}"
-    )
+    reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
     require_fit(parameters, folder.path, reporter)
     return policy
 
