@@ -98,7 +98,7 @@ class Record:
     """What is written.
 
     completions, scored_tokens, generated_tokens: in one pass of a stage; prompt tokens are in neither count.
-    columns: positions the model computes in a training or reference pass, shared prompts once, padding included.
+    columns: tokens laid out in a training pass, shared prompts once, padding not counted.
     seconds, ms_per_token: of each stage; per scored token, for sampling per generated one.
     ratios: quotients of stages of the same repeat. `training, live` is reference + training: nothing overlaps.
     peak_gib: largest resident memory of each fresh process.
@@ -344,7 +344,7 @@ def table(record: Record) -> str:
     total = size.weights + size.gradients + size.optimizer_state
     lines = [
         f"{record.completions} completions, {record.scored_tokens:,} scored tokens, "
-        f"{record.generated_tokens:,} generated; {record.columns:,} columns in a pass; "
+        f"{record.generated_tokens:,} generated; {record.columns:,} tokens laid out in a pass; "
         f"{record.optimizer_steps} optimizer steps; median [smallest, largest] of {record.arguments['repeats']}",
         f"{'':28}{'seconds':>26}{'ms per token':>26}",
         *(

@@ -48,7 +48,7 @@ def check(
 ) -> dict[str, Check]:
     policy = scorer or Scorer(tiny_model())
     objective = loss or bound()
-    needs = objective.objective.needs
+    needs = objective.needs
     given = examples_for(needs, 5) if columns is None else columns
     examples = referenced(policy, given, tmp_path) if needs.reference else Referenced(given, None)
     made = trainer(policy, edit(policy, examples), None, training, objective, precision)

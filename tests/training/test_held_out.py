@@ -187,9 +187,9 @@ def test_answers_to_one_prompt_do_not_narrow_the_interval() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_saved_models_row_is_the_trainers_own_evaluation(tmp_path: Path, name: str) -> None:
     scorer, objective = Scorer(tiny_model()), bound(name)
-    columns = examples_for(objective.objective.needs, 7)
+    columns = examples_for(objective.needs, 7)
     examples = Referenced(columns, None)
-    if objective.objective.needs.reference:
+    if objective.needs.reference:
         examples = referenced(scorer, columns, tmp_path)
     moved(scorer, 0.02)
     values = score(scorer, columns, torch.float32, token_budget=50)

@@ -45,7 +45,7 @@ def made(
 ) -> Trainer:
     """A trainer of the tiny model on examples of the kind its objective needs."""
     scorer, objective = Scorer(tiny_model()), loss or bound()
-    needs = objective.objective.needs
+    needs = objective.needs
     parts = [examples_for(needs, size, seed, "pair") for size, seed in ((count, 0), (5, 1))]
     train, held_out = (
         referenced(scorer, part, tmp_path) if needs.reference else Referenced(part, None) for part in parts

@@ -42,8 +42,8 @@ def scorer(step: float = 0.0) -> Scorer:
 
 def given(objective: BoundObjective) -> Referenced:
     """Nine examples and a reference that is another model than the policy."""
-    columns = examples_for(objective.objective.needs, 9)
-    if not objective.objective.needs.reference:
+    columns = examples_for(objective.needs, 9)
+    if not objective.needs.reference:
         return Referenced(columns, None)
     return Referenced(columns, dyadic(score(scorer(0.05), columns, torch.float32, WHOLE)))
 
@@ -71,7 +71,7 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: BoundObjective) -> Scored:
     """One sequence at a time, with its own full logits."""
-    columns, needs = examples.columns, objective.objective.needs
+    columns, needs = examples.columns, objective.needs
     policy_T: list[Tensor] = []
     reference_T: list[Tensor] = []
     sequence_T: list[int] = []
@@ -172,7 +172,7 @@ def test_only_coupled_micro_batches_are_passed_twice(name: str, budget: int) -> 
     policy.register_forward_pre_hook(count)
     seen: list[Losses] = []
     backward(policy, plan, objective, torch.float32, seen.append)
-    parts, coupled = len(plan.micro_batches), objective.objective.needs.coupled
+    parts, coupled = len(plan.micro_batches), objective.needs.coupled
     assert passes == (2 * parts if coupled and parts > 1 else parts)
     assert len(seen) == (1 if coupled else parts)
 
@@ -183,7 +183,7 @@ def test_units_are_known_before_any_pass(name: str) -> None:
     examples = given(objective)
     plan = examples.plan(np.array(EXAMPLES), CUT, True)
     labels = [label for e in EXAMPLES for label in examples.columns[e].labels if label != MISMATCHED]
-    assert objective.units(plan) == (len(EXAMPLES) if objective.objective.needs.unit == "pair" else len(labels))
+    assert objective.units(plan) == (len(EXAMPLES) if objective.needs.unit == "pair" else len(labels))
 
 
 # Evaluation
@@ -196,7 +196,7 @@ def test_evaluated_losses_are_those_of_the_oracle_and_have_no_gradient(name: str
     examples = given(objective)
     plan = examples.plan(range(9), budget, True)
     found = list(evaluated(policy, plan, objective, torch.float32))
-    assert len(found) == (1 if objective.objective.needs.coupled else len(plan.micro_batches))
+    assert len(found) == (1 if objective.needs.coupled else len(plan.micro_batches))
     order = [e for batch in plan.micro_batches for e in batch.examples.tolist()]
     wanted = objective(oracle(policy, examples, order, objective))
     for field in ("losses_U", "rewards_N"):
@@ -245,7 +245,7 @@ def tokens_of(scored: Scored, numbers: list[int]) -> dict[tuple[int, int], tuple
 @pytest.mark.parametrize("budget", [WHOLE, CUT])
 def test_columns_give_what_micro_batches_give(name: str, trees: bool, budget: int) -> None:
     objective, rng = bound(name), np.random.default_rng(3)
-    needs, columns = objective.objective.needs, examples_for(objective.objective.needs, 9)
+    needs, columns = objective.needs, examples_for(objective.needs, 9)
     tokens = int(columns.scored_starts[-1])
     values, reference = (dyadic(-3 * rng.random(tokens)) for _ in range(2))
     plan = Referenced(columns, reference).plan(range(9), budget, trees)
@@ -275,7 +275,7 @@ def test_columns_give_what_micro_batches_give(name: str, trees: bool, budget: in
 @every
 def test_columns_are_seen_in_float64_unless_asked_otherwise(name: str) -> None:
     objective = bound(name)
-    columns = examples_for(objective.objective.needs, 3)
+    columns = examples_for(objective.needs, 3)
     values = np.full(int(columns.scored_starts[-1]), -0.1, dtype=np.float32)
     scored = objective.scored_columns(columns, values, values)
     assert scored.logps_N.dtype == torch.float64

@@ -109,15 +109,15 @@ def test_nothing_is_kept_alive_by_the_sums() -> None:
 def test_parts_add_up(name: str, cuts: list[int]) -> None:
     """Of an objective's own rewards, on examples of its kind: cut anywhere, the means are the same."""
     objective = bound(name)
-    columns = examples_for(objective.objective.needs, 9)
+    columns = examples_for(objective.needs, 9)
     generator = torch.Generator().manual_seed(0)
     values, reference = (-torch.rand(int(columns.scored_starts[-1]), generator=generator) for _ in range(2))
     scored = objective.scored_columns(columns, values.numpy(), reference.numpy(), torch.float32)
     output = objective(scored)
-    whole, parts = Sums(objective.objective.needs.unit), Sums(objective.objective.needs.unit)
+    whole, parts = Sums(objective.needs.unit), Sums(objective.needs.unit)
     whole.add(Losses(scored, output))
     own = [int((columns.labels[columns.members[e] : columns.members[e + 1]] != MISMATCHED).sum()) for e in range(9)]
-    units = torch.tensor(own if objective.objective.needs.unit == "completion" else [1] * 9).cumsum(0).tolist()
+    units = torch.tensor(own if objective.needs.unit == "completion" else [1] * 9).cumsum(0).tolist()
     for start, end in zip([0, *cuts], [*cuts, 9], strict=True):
         sequences = slice(int(columns.members[start]), int(columns.members[end]))
         some = slice(units[start - 1] if start else 0, units[end - 1])

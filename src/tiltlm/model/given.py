@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from tiltlm.data.tokens.templates import choose_template
 from tiltlm.errors import ModelError
 from tiltlm.model.reference import fingerprint
-from tiltlm.storage.cache import GIVEN_PREFIX, MODELS, UNFINISHED_PREFIX, writable_cache_folder
+from tiltlm.storage.cache import GIVEN_PREFIX, MODELS, UNFINISHED_PREFIX, move_into_place, writable_cache_folder
 
 Model = str | Path | PreTrainedModel
 """A model by its name or folder, or loaded."""
@@ -101,11 +101,7 @@ def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pa
         with _config_kept(model):
             model.save_pretrained(whole)
         fast.save_pretrained(whole)
-        try:
-            whole.replace(folder)  # in one move, so that nobody ever sees half a model
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same content
-                raise
+        move_into_place(whole, folder)
     return folder
 
 

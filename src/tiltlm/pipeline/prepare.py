@@ -41,7 +41,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
         ConfigError: a setting has no effect on this data, the warm-up is longer than the run, or a prompt to be
             answered is refused by the model's chat template.
     """
-    needs = setup.objective.objective.needs
+    needs = setup.objective.needs
     read = read_data(setup.config, needs, given.train, given.eval)
     with reporter.progress("tokenizing", len(read.train) + len(read.held_out), "examples") as advance:
         data = prepare_data(read, setup.tokenizer, advance, cache_folder() / TOKENS)

@@ -31,6 +31,16 @@ class Reporter(Protocol):
         """Counts up to `total`; gives a function to call with how many more are done."""
 
 
+@contextmanager
+def timed(stages: dict[str, float], name: str) -> Iterator[None]:
+    """Keeps how many seconds it took under the name of a stage, however it ended."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages[name] = time.perf_counter() - start
+
+
 class LogReporter:
     """Tells Python's `logging`, under the name `tiltlm`, at the level INFO: silent unless a program wants to hear."""
 
@@ -43,11 +53,8 @@ class LogReporter:
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         logger.info("%s", title)
-        start = time.perf_counter()
-        try:
+        with timed(self.stages, name):
             yield
-        finally:
-            self.stages[name] = time.perf_counter() - start
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Advance]:

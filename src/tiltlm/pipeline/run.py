@@ -126,7 +126,7 @@ def _referenced(
     setup: Setup, data: PreparedData, folder: RunFolder, record: RunRecord, reporter: Reporter
 ) -> tuple[Scorer, ReferencedData]:
     """The policy, and the examples with the reference's values; the objective decides whether there is a stage."""
-    if setup.objective.objective.needs.reference:
+    if setup.objective.needs.reference:
         with record.stage("reference", "2/6 Reference log-probabilities"):
             policy = _policy(setup, data, folder, reporter)
             return policy, with_reference(setup, policy, data, reporter)

@@ -50,3 +50,12 @@ def writable_cache_folder(name: str = "") -> Path:
             "Set TILTLM_CACHE to a folder that can be written."
         ) from error
     return folder
+
+
+def move_into_place(made: Path, folder: Path) -> None:
+    """Gives a folder that was made aside its name in the cache, in one move, so that nobody ever sees half of it."""
+    try:
+        made.replace(folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was first, with the same content
+            raise

@@ -122,7 +122,7 @@ def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_
         rounding, noise = _rounding(trainer, batch, exact_S)
         results.append(rounding)
         tolerance = max(tolerance, NOISE_FACTOR * noise)
-    if trainer.objective.objective.needs.reference:
+    if trainer.objective.needs.reference:
         results.append(_first_loss(trainer, first, tolerance, starts_at_reference))
     return results
 
@@ -172,7 +172,7 @@ def _rounding(trainer: Trainer, batch: MicroBatch, exact_S: Tensor) -> tuple[_Re
 
 def _noise_of_margins(trainer: Trainer, batch: MicroBatch, rounded_S: Tensor, exact_S: Tensor) -> str:
     """What it comes to in the margin of a pair's implicit rewards, in words; empty where there are no pairs."""
-    if trainer.objective.objective.needs.unit != "pair":
+    if trainer.objective.needs.unit != "pair":
         return ""
     noisy, exact = (_margins(trainer, batch, logps_S) for logps_S in (rounded_S, exact_S))
     return f", {float((noisy - exact).abs().mean()):.2g} in an implicit reward margin"

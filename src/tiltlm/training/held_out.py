@@ -50,7 +50,7 @@ def evaluate_saved(
         started: when the evaluation began, by `time.perf_counter`.
     """
     columns, prompts = held_out.columns, prompt_groups(held_out.columns)
-    sums = Sums(objective.objective.needs.unit)
+    sums = Sums(objective.needs.unit)
     scored = objective.scored_columns(columns, saved, held_out.reference)
     output = objective(scored)
     sums.add(Losses(scored, output))

@@ -136,7 +136,7 @@ class Trainer:
         Raises:
             NonFiniteError: the loss or the gradient is not finite; the weights are as they were.
         """
-        start, sums, training = time.perf_counter(), Sums(self.objective.objective.needs.unit), self.training
+        start, sums, training = time.perf_counter(), Sums(self.objective.needs.unit), self.training
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
@@ -190,7 +190,7 @@ class Trainer:
         """Ids of the examples of some units, in the order of the micro-batches; of all where none is named."""
         columns = self.train_examples.columns
         numbers = np.concatenate([batch.examples for batch in planned.micro_batches])
-        if self.objective.objective.needs.unit == "completion":
+        if self.objective.needs.unit == "completion":
             own = [columns.labels[columns.members[e] : columns.members[e + 1]] for e in numbers]
             numbers = np.repeat(numbers, [int((labels >= 0).sum()) for labels in own])
         named = numbers[units] if units else numbers
@@ -201,7 +201,7 @@ class Trainer:
 
     def _starting_point(self) -> EvalRow:
         """The evaluation before training where the policy is the reference: known without a forward pass."""
-        sums, reference = Sums(self.objective.objective.needs.unit), self.held_out.reference
+        sums, reference = Sums(self.objective.needs.unit), self.held_out.reference
         assert reference is not None
         scored = self.objective.scored_columns(self.held_out.columns, reference, reference, torch.float32)
         sums.add(Losses(scored, self.objective(scored)))
@@ -209,7 +209,7 @@ class Trainer:
 
     def evaluate(self) -> EvalRow:
         """Loss and implicit rewards on held-out examples, in the same arithmetic as training."""
-        start, sums = time.perf_counter(), Sums(self.objective.objective.needs.unit)
+        start, sums = time.perf_counter(), Sums(self.objective.needs.unit)
         for losses in evaluated(self.scorer, self._held_out_plan, self.objective, self.precision):
             sums.add(losses)
         seconds = time.perf_counter() - start

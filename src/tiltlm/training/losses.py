@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.scoring import totals
-from tiltlm.objectives.interface import LossOutput, Objective, Scored
+from tiltlm.objectives.interface import LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 
 
@@ -33,9 +33,14 @@ class BoundObjective:
     objective: Objective
     settings: Any
 
+    @property
+    def needs(self) -> Needs:
+        """What a run must provide for it."""
+        return self.objective.needs
+
     def units(self, plan: Plan) -> int:
         """By how much the sum of a plan's losses is divided: the number of pairs, or of labelled completions."""
-        return plan.examples if self.objective.needs.unit == "pair" else plan.completions
+        return plan.examples if self.needs.unit == "pair" else plan.completions
 
     def __call__(self, scored: Scored) -> LossOutput:
         output: LossOutput = self.objective.loss(scored, self.settings)
@@ -47,7 +52,7 @@ class BoundObjective:
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _of_one(self, batch: MicroBatch, logps_S: Tensor) -> Scored:
-        needs = self.objective.needs
+        needs = self.needs
         reference_S = batch.reference_S if needs.reference else None
         sums = Scored(
             logps_N=sequence_logps(logps_S, batch),
@@ -57,11 +62,8 @@ class BoundObjective:
         )
         if not needs.tokens:
             return sums
-        return Scored(
-            sums.logps_N,
-            sums.tokens_N,
-            sums.labels_N,
-            sums.reference_logps_N,
+        return replace(
+            sums,
             token_logps_T=logps_S,
             reference_token_logps_T=reference_S,
             sequence_T=batch.score_sequence_S,
@@ -81,7 +83,7 @@ class BoundObjective:
             values, reference: log-probabilities of all scored tokens under the policy and the reference, in nats; sums
                 are those of float32.
         """
-        needs = self.objective.needs
+        needs = self.needs
         reference = reference if needs.reference else None
         counts = columns.scored_tokens
         tokens: dict[str, Tensor | None] = {}
@@ -129,7 +131,7 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype) -> Iterator[Losses]:
     """Losses of a plan without gradients: by micro-batch, or all at once where the objective couples them."""
     with torch.no_grad():
-        if not objective.objective.needs.coupled:
+        if not objective.needs.coupled:
             for on_host in plan.micro_batches:
                 batch = on_host.to(scorer.device)
                 scored = objective.scored([batch], [_logps(scorer, batch, precision)])
@@ -142,7 +144,7 @@ def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: 
 
 def at_reference(plan: Plan, objective: BoundObjective) -> Iterator[Losses]:
     """Losses of a plan if the policy were the reference, without a forward pass."""
-    together = objective.objective.needs.coupled
+    together = objective.needs.coupled
     for group in [plan.micro_batches] if together else [(batch,) for batch in plan.micro_batches]:
         scored = objective.scored(group, [batch.reference_S for batch in group if batch.reference_S is not None])
         yield Losses(scored, objective(scored))
@@ -160,7 +162,7 @@ def backward(
     second pass.
     """
     units = objective.units(plan)
-    if not objective.objective.needs.coupled or len(plan.micro_batches) == 1:
+    if not objective.needs.coupled or len(plan.micro_batches) == 1:
         for on_host in plan.micro_batches:
             batch = on_host.to(scorer.device)
             scored = objective.scored([batch], [_logps(scorer, batch, precision)])
