@@ -18,10 +18,9 @@ _CHARACTERS = {
     "NUL": re.compile("\0"),
     # Not tab, line feed, form feed and carriage return, which texts have.
     "control characters": re.compile("[\x01-\x08\x0b\x0e-\x1f\x7f-\x9f]"),
-    "halves of surrogate pairs": re.compile("[\ud800-\udfff]"),
     "HTML entities": re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,6}|#x[0-9a-fA-F]{1,5});"),
 }
-_ANY = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff&]")
+_ANY = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd&]")
 # Bytes of UTF-8 beyond ASCII never stand alone, so what they were misread as does not either: but for a last one that
 # became a space, and for controls. Most texts have single curly quotes at most, and need no closer look.
 _MISREAD = re.compile("[^\x00-\x7f]{2}|[\x80-\x9f]|[\xc2\xc3] ")

@@ -78,7 +78,7 @@ def _finding(bias: LengthBias, differences: Sequence[np.ndarray], parts: tuple[P
             f"The longer completion is the chosen one in {_estimate(bias.train_longer)} of training pairs{equal}."
         )
     told = bias.accuracy is not None and bias.accuracy.interval is not None and bias.accuracy.interval[0] > 0.5
-    if bias.accuracy is not None:
+    if bias.accuracy is not None and bias.train_longer is not None:
         verdict = "" if told else ", which is not shown to differ from chance"
         sentence += (
             f" Taking the {bias.prefers} one, by length alone, is right in {_estimate(bias.accuracy)} of held-out pairs"

@@ -33,14 +33,15 @@ def special_marks(
     in_prompts_alone = 0
     for number, example in enumerate(examples):
         where: dict[str, str] = {}
+        parts = set()
         for part, text in named_texts(example):
             for match in look.finditer(_without_own(text, part, tokenizer)):
                 where.setdefault(match[0], f"{part}: {excerpt(match.string, *match.span())}")
-        counts.update(where.keys())
+                parts.add(part)
         if where:
+            counts.update(where.keys())
             rows.append(FoundRow((name(number),), "; ".join(f"{token} in {place}" for token, place in where.items())))
-            in_prompts = all(place.startswith("prompt: ") for place in where.values())
-            in_prompts_alone += in_prompts and isinstance(example.prompt, str)
+            in_prompts_alone += parts == {"prompt"} and isinstance(example.prompt, str)
     listed = ", ".join(f"{token} in {count:,}" for token, count in counts.most_common())
     written = in_prompts_alone >= _MOSTLY * len(examples)
     sentence = f"{of_all(len(rows), len(examples), noun)} {verb(len(rows), 'holds', 'hold')} special tokens in the text"

@@ -62,6 +62,7 @@ class ScriptFinder:
         kana = letters[:, _KANA].sum(axis=1)
         japanese = (kana > 0) & (kana >= _KANA_SHARE * (kana + letters[:, _HAN]))
         letters[japanese, NAMES.index(JAPANESE)] = (kana + letters[:, _HAN])[japanese]
+        letters[np.ix_(japanese, [*_KANA, _HAN])] = 0
         scripts[wide] = np.where(letters.any(axis=1), letters.argmax(axis=1), 0)
         return scripts
 
