@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from tiltlm.data.quality.examination import leaks
+from tiltlm.data.quality.examination import with_leaks
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -27,8 +26,6 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     rows = [drop for part in read.loaded for drop in part.dropped] + read.dropped + list(account.dropped)
     texts = (example.prompt for part in read.loaded for example in part.examples)
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
-    # Not in the account, which is found again by what is kept alone.
-    of_leaks = leaks(read.dropped, len(read.held_out), read.noun)
     shown = range(min(EXAMPLES, len(selection.train)))
     return DataReport(
         sources=tuple(part.source for part in read.loaded),
@@ -43,7 +40,8 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
         examples=tuple(_shown(selection.train[number], decode) for number in shown),
         chat=any(not isinstance(text, str) for text in texts),
         remarks=account.remarks,
-        quality=replace(account.quality, findings=(*of_leaks, *account.quality.findings)),
+        # Not in the account, which is found again by what is kept alone.
+        quality=with_leaks(account.quality, read.dropped, len(read.held_out), read.noun),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tiltlm.data.examples import Example
 from tiltlm.data.quality.damage import damage
@@ -19,6 +20,9 @@ from tiltlm.data.splitting import example_key
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.objectives.interface import Unit
 from tiltlm.runs.data_account import DataFinding, DroppedRow, FoundRow, Quality
+
+_WITHIN = 2
+"""The first findings are those of repeats; after them come those across the splits."""
 
 
 def examined(train: Part, held_out: Part, tokenizer: ExampleTokenizer, unit: Unit, noun: str) -> Quality:
@@ -84,18 +88,20 @@ def _first_of_each_prompt(examples: Sequence[Example]) -> list[Example]:
     return list(first.values())
 
 
-def leaks(dropped: Sequence[DroppedRow], held_out: int, noun: str) -> list[DataFinding]:
-    """Training examples that were dropped because their prompt is in the held-out data that were given.
+def with_leaks(quality: Quality, dropped: Sequence[DroppedRow], held_out: int, noun: str) -> Quality:
+    """The same with the training examples that were dropped because their prompt is in the held-out data given.
 
     dropped: those. held_out: how many held-out examples were read; 0 where they are drawn from the training data,
         which puts all of one prompt on one side.
     """
     if not held_out:
-        return []
+        return quality
     many = len(dropped)
     sentence = (
         f"{counted(many, f'training {noun}')} {verb(many, 'has', 'have')} a held-out prompt, and "
         f"{verb(many, 'is', 'are')} not trained on."
     )
     rows = (FoundRow((row.id,), row.detail) for row in dropped)
-    return [finding("prompts in both splits", many, many + held_out, sentence, rows, look=False)]
+    both = finding("prompts in both splits", many, many + held_out, sentence, rows, look=False)
+    within, across = quality.findings[:_WITHIN], quality.findings[_WITHIN:]
+    return replace(quality, findings=(*within, both, *across))
