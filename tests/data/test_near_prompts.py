@@ -9,10 +9,14 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_data import SHARED
 
+from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import load_examples
 from tiltlm.data.quality import near_prompts as near_module
 from tiltlm.data.quality import shingles as shingles_module
 from tiltlm.data.quality.near_prompts import ALIKE, Near, near_prompts
+from tiltlm.data.quality.parts import one_text
 from tiltlm.data.quality.shingles import COMMON, COMMON_AT_LEAST, LENGTH, Shingler, jaccard
 
 WORDS = [f"{a}{b}{c}" for a in ("stone", "river", "ka", "m") for b in ("light", "o", "wind", "er") for c in "aeiou"]
@@ -127,3 +131,10 @@ def test_where_all_are_alike_the_work_stays_bounded() -> None:
     found = near_prompts(texts[:1000], [*texts[1000:], *others])
     assert len(found) == 1000
     assert near_prompts([], texts) == near_prompts(texts, []) == []
+
+
+@pytest.mark.shared_data
+def test_what_is_alike_in_data_of_others_is_found() -> None:
+    loaded = load_examples(SHARED / "polite-rude.json", DataConfig(), HubConfig(), "train")
+    prompts = sorted({one_text(example.prompt) for example in loaded.examples})
+    assert len(check(prompts[::3], [prompt for number, prompt in enumerate(prompts) if number % 3])) > 5

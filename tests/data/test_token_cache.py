@@ -19,6 +19,7 @@ from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from tiltlm.config import Config, DataConfig, RunConfig
 from tiltlm.data import token_cache
 from tiltlm.data.preparation import PAIRS, PreparedData, prepare_data, read_data
+from tiltlm.data.selection import Account
 from tiltlm.data.token_cache import cache_key
 from tiltlm.data.tokens.names import Names
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -248,6 +249,13 @@ def test_an_account_without_the_figures_is_made_anew(tmp_path: Path) -> None:
         (folder / "account.json").write_bytes(token_cache._wrapped(json.dumps(changed).encode("ascii")))
         again, _ = prepared(tmp_path, ROWS)
         assert again.report == made.report and made.report.quality is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.builds(Account))
+def test_an_account_comes_back_from_its_json(account: Account) -> None:
+    plain = json.loads(json.dumps(dataclasses.asdict(account)))
+    assert token_cache._built(Account, plain) == account
 
 
 def test_findings_come_back_as_they_were(tmp_path: Path) -> None:
