@@ -21,6 +21,8 @@ from tiltlm.cli.inspect_command import inspect_data
 from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, ModelConfig
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError, DataError
+from tiltlm.pipeline.prepare import prepare
+from tiltlm.pipeline.setup import set_up
 from tiltlm.runs.data_account import Quality
 
 
@@ -202,3 +204,20 @@ def examined(model: Path, rows: Sequence[object]) -> Quality:
     ).quality
     assert found is not None
     return found
+
+
+def test_what_should_be_looked_at_is_said_before_training(model: Path) -> None:
+    byte_level().save_pretrained(model)
+    path = model / "pairs.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [row("Q:"), row("Q:"), row("R:"), row("S:", " \0")]))
+    out = io.StringIO()
+    config = Config(
+        model=ModelConfig(path=str(model), device="cpu"),
+        data=DataConfig(train=str(path), max_length=32),
+        comparison=ComparisonConfig(max_new_tokens=8),
+    )
+    data = prepare(set_up(config), ConsoleReporter(SafeConsole(file=out, highlight=False, soft_wrap=True)))
+    assert data.report.quality is not None
+    for finding in data.report.quality.findings:
+        assert (f"  look at: {finding.topic}: {finding.sentence}" in out.getvalue()) == finding.look
+    assert out.getvalue().count("look at") == 2

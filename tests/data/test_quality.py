@@ -157,6 +157,20 @@ def test_what_a_split_of_our_own_leaves_alike_is_found() -> None:
     assert "prompts in both splits" not in {one.topic for one in quality(others(10)).findings}
 
 
+def test_prompts_that_are_chats_on_one_side_alone_are_found_to_be_alike() -> None:
+    report = reported(
+        [pair(LONG + "then?"), *others(9)],
+        [pair([{"role": "user", "content": LONG + "then?"}], "yes", "no")],
+        max_length=200,
+    )
+    assert report.quality is not None and report.dropped.count == 0
+    assert found("prompts in both splits", report.quality).count == 0
+    assert found("held-out prompts like training prompts", report.quality).rows == (
+        FoundRow(("row 1", "row 1"), "100% alike"),
+    )
+    assert any("training prompts that are held out, too, are not left out" in note for note in report.notes)
+
+
 # Lengths
 
 

@@ -38,6 +38,7 @@ def show_parts(quality: Quality, reporter: ConsoleReporter) -> None:
         return
     edges = quality.histograms.edges
     table = Table("training tokens", f"0 to {edges[-1]:,} in steps of {edges[1]:,}", "cut (both splits)", "tokens lost")
+    table.columns[1].no_wrap = True
     ramp = _ASCII if reporter.console.options.ascii_only else _BLOCKS
     for part in quality.truncation:
         bars = _bars(quality.histograms, part.part, ramp)

@@ -191,7 +191,7 @@ def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tok
         trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
         notes.append(
             f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
-            "is trained, and prompts that are in both are not found."
+            "is trained, and training prompts that are held out, too, are not left out."
         )
     end = {
         "append": "Every completion ends with one end-of-sequence token.",
