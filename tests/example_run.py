@@ -166,6 +166,53 @@ def split(pairs: int) -> dict[str, Any]:
     }
 
 
+def found(topic: str, count: int, look: bool, *rows: dict[str, Any]) -> dict[str, Any]:
+    sentence = f"{count} of 320 are so."
+    advice = f"What to do about {topic}." if count else None
+    return {
+        "topic": topic,
+        "look": look,
+        "sentence": sentence,
+        "advice": advice,
+        "count": count,
+        "of": 320,
+        "rows": list(rows),
+    }
+
+
+def quality() -> dict[str, Any]:
+    cut = {"texts": 320, "cut": 3, "tokens": 9000, "tokens_cut": 90, "most_cut": 40}
+    parts = ("prompt", "chosen", "rejected")
+    return {
+        "findings": [
+            found("duplicate pairs", 0, False),
+            found("truncation", 3, False, {"ids": ["pairs.jsonl:9"], "detail": "prompt lost 40 of 90 tokens"}),
+            found("encoding damage", 8, True, {"ids": ["pairs.jsonl:8"], "detail": "NUL in prompt: ...a\0b"}),
+            found("contradictory pairs", 0, False),
+        ],
+        "lengths": {
+            "train_longer": {"mean": 0.52, "interval": [0.45, 0.59]},
+            "held_out_longer": {"mean": 0.5, "interval": [0.35, 0.65]},
+            "train_equal": 4,
+            "held_out_equal": 0,
+            "prefers": "longer",
+            "accuracy": {"mean": 0.5, "interval": [0.35, 0.65]},
+        },
+        "truncation": [cut | {"part": part} for part in parts],
+        "histograms": {
+            "edges": [0, 50, 100, 150],
+            "histograms": [
+                {"split": split, "part": part, "counts": [many, many // 2, 0]}
+                for split, many in (("train", 180), ("eval", 26))
+                for part in parts
+            ],
+        },
+        "scripts": [{"script": "Latin", "prompts": 320, "completions": 640}],
+        "special_tokens": {},
+        "damage": {"NUL": 8},
+    }
+
+
 def data_report() -> dict[str, Any]:
     why = "columns prompt, chosen, rejected holding lists of messages"
     source = {"role": "train", "name": "demo", "format": "chat", "format_why": why, "rows": 300, "pairs": 290}
@@ -194,6 +241,7 @@ def data_report() -> dict[str, Any]:
             }
         ],
         "chat": True,
+        "quality": quality(),
     }
 
 

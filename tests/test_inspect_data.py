@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -14,11 +15,15 @@ from rich.console import Console
 from tiny_models import SHAREABLE
 from tiny_tokenizers import EOS, byte_level
 
-from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.console import ConsoleReporter, SafeConsole
+from tiltlm.cli.data_findings import show_parts
 from tiltlm.cli.inspect_command import inspect_data
 from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, ModelConfig
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError, DataError
+from tiltlm.pipeline.prepare import prepare
+from tiltlm.pipeline.setup import set_up
+from tiltlm.runs.data_account import Quality
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def shown(
     path = model / "pairs.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     out = io.StringIO()
-    console = Console(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, width=200)
+    console = SafeConsole(file=out, highlight=False, soft_wrap=True, force_terminal=terminal, width=200)
     config = Config(
         model=ModelConfig(path=str(model), device="cpu", chat_template=choice),
         data=DataConfig(train=str(path), **{"max_length": 32, **data}),
@@ -143,3 +148,76 @@ def test_what_was_inspected_is_not_tokenized_again(model: Path, monkeypatch: pyt
     text = shown(model, rows)
     monkeypatch.setattr(ExampleTokenizer, "tokenize", no_tokens)
     assert shown(model, rows) == text
+
+
+def test_what_is_found_is_said_in_words_then_shown_then_listed(model: Path) -> None:
+    rows: list[object] = [row(f"{chr(97 + n) * 3}{n}:") for n in range(20)]
+    rows += [row("Q:"), row("Q:"), row("Q:", " no", " yes"), row("a\0b:"), row("long" + " no" * 60)]
+    text = shown(model, rows)
+    order = (
+        *("look at: duplicate pairs: 1 of 25 pairs (4%) repeats", "Each counts as often as it is there."),
+        *("look at: contradictory pairs: 3 of 25 pairs (12%) contradict another", "look at: encoding damage: 1 of 25"),
+        *("found: truncation: 1 of 25 prompts (4%) loses", "not found: ", "special tokens in text"),
+        *("scripts (prompts and completions mostly in it): Latin 25 and 50", "different prompts", "training tokens"),
+        *("\nduplicate pairs:\n  pairs.jsonl:22 ~ pairs.jsonl:21: repeats the second\n", "\ncontradictory pairs:\n"),
+        *("pairs.jsonl:24: NUL in prompt: a\u2400b:", "\ndropped: 0", "The first example"),
+    )
+    place = 0
+    for words in order:
+        assert words in text[place:], (words, text)
+        place = text.index(words, place)
+
+
+def test_only_the_first_rows_are_listed_with_how_many_there_are(model: Path) -> None:
+    text = shown(model, [row("Q:")] * 9 + [row("R:")])
+    listed = text[text.index("\nduplicate pairs:\n") :].splitlines()
+    assert listed[5] == "  ... and 5 more (--report FILE.json lists them)" and "8 of 10 pairs (80%) repeat" in text
+
+
+def test_text_in_listed_rows_is_shown_on_one_line_and_inert(model: Path) -> None:
+    hostile = "\x1b[2J[bold]x[/bold]\n\r\x9b31m\u202e"
+    for terminal in (False, True):
+        text = shown(model, [row("Q:", " " + hostile), row("R:")], terminal=terminal, max_length=64)
+        (line,) = [line for line in text.splitlines() if "control characters in chosen" in line]
+        assert "\u241b[2J[bold]x[/bold" in line and "\x1b[2J" not in text
+        for character in ("\x9b", "\u202e"):
+            assert character not in text
+
+
+def test_a_console_without_blocks_draws_in_ascii(model: Path) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict", write_through=True)
+    quality = examined(model, [row("Q:"), row("R:", " yes" * 9), *[row(f"S{n}:") for n in range(9)]])
+    show_parts(quality, ConsoleReporter(Console(file=out, highlight=False, width=120)))
+    out.seek(0)
+    (line,) = [line for line in out if "chosen" in line]
+    assert "@" in line and "." in line
+
+
+def examined(model: Path, rows: Sequence[object]) -> Quality:
+    byte_level().save_pretrained(model)
+    path = model / "pairs.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    config = Config(model=ModelConfig(path=str(model), device="cpu"), data=DataConfig(train=str(path), max_length=32))
+    console = Console(file=io.StringIO())
+    found = inspect_data(
+        dataclasses.replace(config, comparison=ComparisonConfig(max_new_tokens=8)), None, ConsoleReporter(console)
+    ).quality
+    assert found is not None
+    return found
+
+
+def test_what_should_be_looked_at_is_said_before_training(model: Path) -> None:
+    byte_level().save_pretrained(model)
+    path = model / "pairs.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [row("Q:"), row("Q:"), row("R:"), row("S:", " \0")]))
+    out = io.StringIO()
+    config = Config(
+        model=ModelConfig(path=str(model), device="cpu"),
+        data=DataConfig(train=str(path), max_length=32),
+        comparison=ComparisonConfig(max_new_tokens=8),
+    )
+    data = prepare(set_up(config), ConsoleReporter(SafeConsole(file=out, highlight=False, soft_wrap=True)))
+    assert data.report.quality is not None
+    for finding in data.report.quality.findings:
+        assert (f"  look at: {finding.topic}: {finding.sentence}" in out.getvalue()) == finding.look
+    assert out.getvalue().count("look at") == 2

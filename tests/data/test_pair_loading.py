@@ -90,17 +90,10 @@ def test_what_is_unusual_is_noted_and_kept(tmp_path: Path) -> None:
     further = row("S", " x\n\nHuman: y\n\nAssistant: z", " q")
     loaded = load(written(tmp_path, row(), row(), row(chosen="b", rejected="a"), further, row("T", "Ta", "Tb")))
     assert len(loaded.examples) == 5
-    assert [note.split(" pairs ")[0] for note in loaded.notes] == ["1 of 5"] * 4
-    for note, word in zip(loaded.notes, ["repeat", "prefer", "further turns", "begin with the prompt"], strict=True):
+    assert [note.split(" pairs ")[0] for note in loaded.notes] == ["1 of 5"] * 2
+    for note, word in zip(loaded.notes, ["further turns", "begin with the prompt"], strict=True):
         assert word in note
-    assert loaded.notes[2].endswith("First: p.jsonl:4.")
-
-
-def test_pairs_that_differ_in_their_tools_do_not_repeat_each_other(tmp_path: Path) -> None:
-    chats = [row([{"role": "user", "content": "P"}]) | {"tools": [{"name": f"tool {n}"}]} for n in range(2)]
-    turned = chats[0] | {"chosen": "b", "rejected": "a", "tools": [{"name": "another"}]}
-    assert load(written(tmp_path, *chats, turned)).notes == []
-    assert load(written(tmp_path, *chats, chats[0])).notes[0].startswith("1 of 3 pairs repeat")
+    assert loaded.notes[0].endswith("First: p.jsonl:4.")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable
 from datetime import date
@@ -18,6 +19,7 @@ from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from tiltlm.config import Config, DataConfig, RunConfig
 from tiltlm.data import token_cache
 from tiltlm.data.preparation import PAIRS, PreparedData, prepare_data, read_data
+from tiltlm.data.selection import Account
 from tiltlm.data.token_cache import cache_key
 from tiltlm.data.tokens.names import Names
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -144,6 +146,7 @@ def test_what_is_found_is_what_would_be_made(form: str, tmp_path: Path, monkeypa
     for one in (made, found):
         assert one.report == in_memory.report
         assert same(one.train, in_memory.train) and same(one.eval, in_memory.eval)
+        assert one.report.quality is not None and one.report.quality == in_memory.report.quality
         assert list(one.eval_rendered) == list(in_memory.eval_rendered)
         assert [text.id for text in one.eval_rendered] == list(one.eval.names)
         assert not one.train.ids.flags.owndata and not one.train.ids.flags.writeable
@@ -216,6 +219,52 @@ def test_every_setting_of_the_data_is_in_the_key_or_has_no_say() -> None:
     reading = {"train", "eval", "train_split", "eval_split", "subset", "format", "columns", "ranked_pairs"}
     names = {field.name for field in dataclasses.fields(DataConfig)}
     assert set(token_cache._SETTINGS) == set(OTHER_SETTINGS) == names - reading
+
+
+def test_what_another_revision_or_library_made_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = read_data(config_of(), Needs(), ROWS)
+    tokenizer = ExampleTokenizer(byte_level(), read.data)
+    keys = [cache_key(read, tokenizer)]
+    with monkeypatch.context() as patch:
+        patch.setattr(token_cache, "REVISION", token_cache.REVISION - 1)
+        keys.append(cache_key(read, tokenizer))
+        made, _ = prepared(tmp_path, ROWS)
+    for library in ("ftfy", "regex", "rensa"):
+        with monkeypatch.context() as patch:
+            patch.setattr(token_cache, "version", lambda name, changed=library: "0" if name == changed else "1")
+            keys.append(cache_key(read, tokenizer))
+    assert len(set(keys)) == len(keys) == 5
+    again, _ = prepared(tmp_path, ROWS)
+    assert again.report == made.report and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_account_without_the_figures_is_made_anew(tmp_path: Path) -> None:
+    """As an earlier version wrote it, should an address ever be the same."""
+    made, _ = prepared(tmp_path, ROWS)
+    (folder,) = tmp_path.iterdir()
+    account = json.loads(token_cache._unwrapped((folder / "account.json").read_bytes()))
+    for missing in ("quality", "findings"):
+        changed = json.loads(json.dumps(account))
+        del (changed["account"] if missing == "quality" else changed["account"]["quality"])[missing]
+        (folder / "account.json").write_bytes(token_cache._wrapped(json.dumps(changed).encode("ascii")))
+        again, _ = prepared(tmp_path, ROWS)
+        assert again.report == made.report and made.report.quality is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.builds(Account))
+def test_an_account_comes_back_from_its_json(account: Account) -> None:
+    plain = json.loads(json.dumps(dataclasses.asdict(account)))
+    assert token_cache._built(Account, plain) == account
+
+
+def test_findings_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [*ROWS, *ROWS[:3], {"prompt": "a\0b donâ€™t", "chosen": " да", "rejected": " no<eos> no"}]
+    plain, _ = prepared(None, rows)
+    prepared(tmp_path, rows)
+    found, _ = prepared(tmp_path, rows)
+    assert found.report.quality is not None and found.report.quality == plain.report.quality
+    assert len([one for one in found.report.quality.findings if one.count]) >= 5
 
 
 def test_a_template_that_writes_the_date_is_another_one_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:

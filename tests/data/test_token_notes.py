@@ -149,23 +149,6 @@ def test_texts_that_touch_are_noted(prompt: str, chosen: str, touching: bool) ->
     assert not touching or "touch without white space in 3 of 3 pairs" in notes[0]
 
 
-def test_many_cut_prompts_are_noted_with_the_length_that_would_do() -> None:
-    pairs = [text_pair(n, " no" * (n + 1)) for n in range(40)]
-    (note,) = noted(pairs, max_length=22)[0]
-    # A token a word, one of the answer and one for the end: 42 at most, and 2 of 40 are longer than 40.
-    assert note.startswith("20 of 40 prompts (50%) lose their beginning")
-    assert note.endswith("With data.max_length 42 none would be cut, with 40 at most 5%.")
-    assert not noted(pairs, max_length=42)[0] and not noted(pairs, max_length=34)[0]
-    for limit in (42, 40):
-        cut = [pair.prompt_tokens_cut > 0 for pair in pair_tokenizer(byte_level(), max_length=limit)(pairs).examples]
-        assert sum(cut) <= 0.05 * len(pairs) and (limit == 40 or not any(cut))
-
-
-def test_cut_completions_are_noted() -> None:
-    (note,) = noted([text_pair(1, chosen=" yes" * 30)], max_length=20, long_completions="truncate")[0]
-    assert note.startswith("1 of 2 completions are cut at the end to fit")
-
-
 def test_a_question_with_more_than_answered_chats_have_is_noted() -> None:
     (note,) = noted([chat_pair(1)], tiny_templates.CUTS_AND_OPENS)[0]
     assert "'<think>\\n'" in note and "1 of 1 chats, first p:1" in note

@@ -66,7 +66,7 @@ def test_renders_its_headings_and_runs_no_script(page: Path, tmp_path: Path) -> 
         "Environment",
     ]
     assert "<title>demo · tiltlm report</title>" in document
-    assert document.count("<svg") == 6
+    assert document.count("<svg") == 8
 
 
 @pytest.mark.parametrize("width", [1280, 380])

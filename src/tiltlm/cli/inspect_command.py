@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.data_findings import show_parts, show_rows, show_words
 from tiltlm.config import Config
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.errors import DataError
@@ -54,11 +55,16 @@ def _show(report: DataReport, noun: str, reporter: ConsoleReporter) -> None:
     for source in report.sources:
         reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} {noun}s")
         reporter.say(f"  read as `{source.format}`: {source.format_why}")
+    if report.quality is not None:
+        show_words(report.quality, reporter)
     table = Table("", "training", "held out")
     splits = [report.train, report.eval]
     for name, row in {f"{noun}s": _number, **_ROWS}.items():
         table.add_row(name, *(row(split) if split is not None else "" for split in splits))
     reporter.console.print(table)
+    if report.quality is not None:
+        show_parts(report.quality, reporter)
+        show_rows(report.quality, reporter)
     dropped = report.dropped
     reporter.say(f"dropped: {dropped.count}" + "".join(f"; {n} {reason}" for reason, n in dropped.by_reason.items()))
     for drop in dropped.list[:LISTED]:

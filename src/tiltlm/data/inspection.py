@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tiltlm.data.quality.examination import with_leaks
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -39,6 +40,8 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
         examples=tuple(_shown(selection.train[number], decode) for number in shown),
         chat=any(not isinstance(text, str) for text in texts),
         remarks=account.remarks,
+        # Not in the account, which is found again by what is kept alone.
+        quality=with_leaks(account.quality, read.dropped, len(read.held_out), read.noun),
     )
 
 

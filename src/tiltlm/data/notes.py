@@ -54,22 +54,7 @@ def notes_on(examples: Sequence[Example], unit: Unit = "pair") -> list[str]:
     unit: what the objective learns from.
     """
     noun = "pair" if unit == "pair" else "example"
-    seen: set[tuple[Text, str | None, frozenset[tuple[Text, int]]]] = set()
-    repeated = contradictory = 0
-    for example in examples:
-        said = list(zip(example.completions, example.labels, strict=True))
-        turned = frozenset((text, REJECTED if label == CHOSEN else CHOSEN) for text, label in said)
-        repeated += (example.prompt, example.tools, frozenset(said)) in seen
-        contradictory += (example.prompt, example.tools, turned) in seen
-        seen.add((example.prompt, example.tools, frozenset(said)))
-    opposite = "prefer what an earlier pair of the same prompt rejects. They are kept."
-    if unit == "completion":
-        opposite = "give a completion the other label than an earlier example of the same prompt. They are kept."
-    counted = {
-        f"repeat an earlier {noun} exactly. They are kept.": repeated,
-        opposite: contradictory,
-    }
-    notes = [f"{count} of {len(examples)} {noun}s {what}" for what, count in counted.items() if count]
+    notes = []
     for what, holds in _NOTED.items():
         ids = [example.id for example in examples if holds(example)]
         if ids:

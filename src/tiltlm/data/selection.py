@@ -10,6 +10,8 @@ import numpy as np
 from tiltlm.config import DataConfig
 from tiltlm.data.conversion import LoadedExamples
 from tiltlm.data.examples import Example
+from tiltlm.data.quality.examination import examined
+from tiltlm.data.quality.parts import Part
 from tiltlm.data.splitting import draw_split, drawing_order, example_key
 from tiltlm.data.tokens.mismatched import with_mismatched
 from tiltlm.data.tokens.token_columns import TokenColumns
@@ -17,7 +19,7 @@ from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, TokenizedBuilder
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import Needs
-from tiltlm.runs.data_account import DroppedRow, Remark
+from tiltlm.runs.data_account import DroppedRow, Quality, Remark
 
 Advance = Callable[[int], None]
 
@@ -51,7 +53,7 @@ class Account:
     train_prompts, eval_prompts: how many different ones there are.
     eval_places: the numbers of the held-out examples among those that were read to be held out, or to be trained on
         where some of these are held out.
-    dropped: examples that do not fit. notes, remarks: see the data report.
+    dropped: examples that do not fit. notes, remarks, quality: see the data report.
     """
 
     train_prompts: int
@@ -60,6 +62,7 @@ class Account:
     dropped: tuple[DroppedRow, ...]
     notes: tuple[str, ...]
     remarks: tuple[Remark, ...]
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +98,13 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
         dropped=tuple(dropped),
         notes=(*_notes(read, train, held_out, len(dropped), tokenizer), *notes),
         remarks=tuple(remarks),
+        quality=examined(
+            _part("train", read.train, train),
+            _part("eval", read.held_out or read.train, held_out),
+            tokenizer,
+            read.needs.unit,
+            read.noun,
+        ),
     )
     columns = (train.examples, held_out.examples)
     if read.needs.mismatched and problem is None:
@@ -106,6 +116,10 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
         except DataError as error:
             problem = str(error)
     return Selection(*columns, account), problem
+
+
+def _part(split: str, read: Sequence[Example], found: Tokenized) -> Part:
+    return Part(split, [read[place] for place in found.places.tolist()], found.examples, found.checked["prompt"])
 
 
 def _tokenized(
@@ -177,7 +191,7 @@ def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tok
         trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
         notes.append(
             f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
-            "is trained, and prompts that are in both are not found."
+            "is trained, and training prompts that are held out, too, are not left out."
         )
     end = {
         "append": "Every completion ends with one end-of-sequence token.",

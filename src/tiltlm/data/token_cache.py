@@ -8,9 +8,13 @@ import json
 import secrets
 import shutil
 import zlib
+from collections.abc import Callable
+from dataclasses import is_dataclass
 from datetime import date
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tokenizers
 import transformers
@@ -19,11 +23,13 @@ from tiltlm.data.examples import Example, Text
 from tiltlm.data.selection import Account, ReadData, Selection
 from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.runs.data_account import DroppedRow, Remark
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
-REVISION = 1
-"""Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes."""
+REVISION = 2
+"""Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes, what
+they look like."""
+
+_types: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 # Settings by which the same examples come to other tokens or to others of them.
 _SETTINGS = (
@@ -41,7 +47,9 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     """A digest of all that a selection depends on, in hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
-    made_by = [REVISION, transformers.__version__, tokenizers.__version__, _tokenizer_state(tokenizer)]
+    looked_at_by = [version(name) for name in ("ftfy", "regex", "rensa")]
+    versions = [REVISION, transformers.__version__, tokenizers.__version__, *looked_at_by]
+    made_by = [*versions, _tokenizer_state(tokenizer)]
     digest.update(_bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched]))
     for examples in (read.train, read.held_out):
         digest.update(_bytes(len(examples)))
@@ -98,7 +106,7 @@ class TokenCache:
             if [checksum(file) for file in files] != account["checksums"]:
                 return None
             train, held_out = (map_columns(file) for file in files)
-            return Selection(train, held_out, _account(account["account"]))
+            return Selection(train, held_out, _built(Account, account["account"]))
         except (OSError, DamagedError, ValueError, KeyError, TypeError):
             return None
 
@@ -132,15 +140,18 @@ def _noted(selection: Selection, note: str) -> Selection:
     return dataclasses.replace(selection, account=account)
 
 
-def _account(value: dict[str, Any]) -> Account:
-    return Account(
-        value["train_prompts"],
-        value["eval_prompts"],
-        tuple(value["eval_places"]),
-        tuple(DroppedRow(**drop) for drop in value["dropped"]),
-        tuple(value["notes"]),
-        tuple(Remark(remark["what"], tuple(remark["ids"])) for remark in value["remarks"]),
-    )
+def _built(kind: Any, value: Any) -> Any:
+    """A declared type from the plain values of its JSON. Not by `runs.schema`, which cannot hold half a surrogate."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        types = _types(kind)
+        return kind(**{name: _built(types[name], part) for name, part in value.items()})
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_built(one, part) for one, part in zip(kinds, value, strict=True))
+    if value is not None and type(None) in inner:
+        return _built(inner[0], value)
+    return value
 
 
 def _wrapped(content: bytes) -> bytes:

@@ -54,6 +54,9 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
     if dropped.count:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.by_reason.items())
         reporter.say(f"  dropped {dropped.count}, each listed in data_report.json: {reasons}")
+    for finding in data.report.quality.findings if data.report.quality is not None else ():
+        if finding.look:
+            reporter.say(f"  look at: {finding.topic}: {finding.sentence}")
     for note in data.report.notes:
         reporter.say(f"  note: {note}")
     reporter.say(f"  {len(data.train)} {read.noun}s to train on, {len(data.eval)} held out")

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
-from tiltlm.report.plots import draw_training_metrics, panel_svgs
+from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
@@ -53,8 +53,10 @@ def write_report(folder: Path) -> Path:
 
 def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
-    # Safe because panel_svgs writes no text but our own labels and numbers.
+    # Safe because plots.py writes no text but our own labels and numbers.
     panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
+    histograms = run.data.quality.histograms if run.data.quality is not None else None
+    length_panels = [(title, Markup(svg)) for title, svg in length_svgs(histograms)] if histograms is not None else []
     return (
         _templates()
         .get_template("page.html.j2")
@@ -71,6 +73,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             loss_settings=summary.loss_settings or ({} if summary.beta is None else {"beta": summary.beta}),
             tiles=tiles(summary),
             panels=panels,
+            length_panels=length_panels,
             command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),
             listed_at_most=LISTED_AT_MOST,

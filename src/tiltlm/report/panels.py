@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tiltlm.report.palette import CHOSEN, HELD_OUT, MUTED, REJECTED, SURFACE, TRAIN
+from tiltlm.runs.data_account import TokenHistograms
 from tiltlm.runs.rows import Metrics
 
 # From this many steps on, a line of raw values is too restless to be read alone.
@@ -87,6 +88,32 @@ def draw_optimizer(axes: Axes, metrics: Metrics) -> None:
     axes.set_ylim(bottom=0, top=_headroom(_finite((row.step, row.gradient_norm) for row in metrics.train)[1]))
     learning_rate = Line2D([], [], color=MUTED, linewidth=1.1, linestyle=(0, (1, 1.2)), label="learning rate (right)")
     _finish(axes, "gradient norm", [_line_key("gradient norm", TRAIN), learning_rate])
+
+
+def draw_prompt_lengths(axes: Axes, histograms: TokenHistograms) -> None:
+    """Share of the prompts in each bin of lengths, in training and held out."""
+    kinds = {("train", "prompt"): TRAIN, ("eval", "prompt"): HELD_OUT}
+    _histograms(axes, histograms, kinds, [_line_key("train", TRAIN), _line_key("held out", HELD_OUT)])
+
+
+def draw_completion_lengths(axes: Axes, histograms: TokenHistograms) -> None:
+    """Share of the chosen and of the rejected training completions in each bin of lengths."""
+    kinds = {("train", "chosen"): CHOSEN, ("train", "rejected"): REJECTED}
+    _histograms(axes, histograms, kinds, [_line_key("chosen", CHOSEN), _line_key("rejected", REJECTED)])
+
+
+def _histograms(axes: Axes, histograms: TokenHistograms, kinds: dict[tuple[str, str], str], keys: list[Line2D]) -> None:
+    for one in histograms.histograms:
+        colour = kinds.get((one.split, one.part))
+        counts = np.array(one.counts)
+        if colour is not None and counts.any():
+            shares = counts / counts.sum()
+            axes.stairs(shares, histograms.edges, color=colour, linewidth=1.5)
+            axes.stairs(shares, histograms.edges, color=colour, fill=True, alpha=0.15)
+    axes.set_xlim(0, histograms.edges[-1])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tokens")
+    _finish(axes, "share of texts", keys)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -22,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tiltlm.report import panels
 from tiltlm.report.palette import CSS_NAMES, STYLE
+from tiltlm.runs.data_account import TokenHistograms
 from tiltlm.runs.rows import EvalRow, Metrics, TrainRow
 
 
@@ -67,17 +69,32 @@ def panel_svgs(metrics: Metrics) -> list[tuple[str, str]]:
     return [(panel.title, _panel_svg(panel, metrics)) for panel in PANELS]
 
 
+def length_svgs(histograms: TokenHistograms) -> list[tuple[str, str]]:
+    """Histograms of the lengths in tokens, as (title, svg element) like the panels of training."""
+    return [
+        (title, _svg(name, f"{title}: histogram", partial(draw, histograms=histograms)))
+        for name, title, draw in (
+            ("prompts", "Tokens of a prompt", panels.draw_prompt_lengths),
+            ("completions", "Tokens of a completion, training", panels.draw_completion_lengths),
+        )
+    ]
+
+
 def _panel_svg(panel: Panel, metrics: Metrics) -> str:
+    return _svg(panel.name, f"{panel.title} over the training steps", partial(_draw, panel, metrics=metrics))
+
+
+def _svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
     with _style():
         figure = Figure(figsize=(3.2, 2.35), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.subplots()
-        _draw(panel, axes, metrics)
+        draw(axes)
         # The page sets the title as a heading of its own.
         axes.set_title("")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _for_inlining(buffer.getvalue(), panel)
+    return _for_inlining(buffer.getvalue(), name, label)
 
 
 @contextmanager
@@ -103,16 +120,15 @@ def _draw(panel: Panel, axes: Axes, metrics: Metrics) -> None:
         )
 
 
-def _for_inlining(document: str, panel: Panel) -> str:
+def _for_inlining(document: str, name: str, label: str) -> str:
     """The svg element alone, without a size of its own, with ids and colours fit for a shared page."""
     svg = document[document.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # This rule would reach every element of the page.
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{panel.name}-", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _css_colour(match[0]), svg)
-    label = quoteattr(f"{panel.title} over the training steps")
-    return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label={label}', svg, count=1)
+    return re.sub(r'width="[^"]*" height="[^"]*"', f'role="img" aria-label={quoteattr(label)}', svg, count=1)
 
 
 def _css_colour(colour: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tiltlm.runs.estimates import Estimate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -96,11 +98,114 @@ class Remark:
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """Examples of which a finding is true together: a repeat and what it repeats, a held-out prompt and its like."""
+
+    ids: tuple[str, ...]
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFinding:
+    """What was looked for in the data, and how often it was found. docs/data.md has every topic and its threshold.
+
+    look: it is found so often that it should be looked at. sentence: what is true, in words with figures.
+    advice: what can be done. count: in how many of `of`. rows: which, 10,000 at most.
+    """
+
+    topic: str
+    look: bool
+    sentence: str
+    advice: str | None = None
+    count: int
+    of: int
+    rows: tuple[FoundRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthBias:
+    """How far the number of tokens alone tells which completion is preferred.
+
+    train_longer, held_out_longer: share of the pairs with a longer chosen completion, of those that differ in length;
+        None where none does.
+    train_equal, held_out_equal: pairs whose completions are equally long.
+    prefers: `longer` or `shorter`, whichever is chosen more often in training.
+    accuracy: share of the held-out pairs in which that rule finds the chosen completion; equal lengths count half.
+    """
+
+    train_longer: Estimate | None = None
+    held_out_longer: Estimate | None = None
+    train_equal: int
+    held_out_equal: int
+    prefers: str
+    accuracy: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """What prompts, chosen or rejected completions lost to fit, in training and held-out examples together.
+
+    texts: how many there are; cut: how many of them lost something. tokens: of all of them as they were; tokens_cut: of
+    those the ones that are lost; most_cut: the most that one of them lost.
+    """
+
+    part: str
+    texts: int
+    cut: int
+    tokens: int
+    tokens_cut: int
+    most_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHistogram:
+    """Lengths of a part (prompt, chosen or rejected) in a split (train or eval): counts between the shared edges."""
+
+    split: str
+    part: str
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHistograms:
+    """Histograms over the same bins: bin i holds lengths in tokens from edges[i] on, below edges[i + 1]."""
+
+    edges: tuple[int, ...]
+    histograms: tuple[TokenHistogram, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCount:
+    """How many prompts and completions are mostly written in a script; `none` where there is no letter."""
+
+    script: str
+    prompts: int
+    completions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What the examples that are used look like. Nothing is dropped because of it.
+
+    special_tokens: in how many examples each special token stands within the text.
+    damage: in how many examples each sign of a wrong encoding is.
+    """
+
+    findings: tuple[DataFinding, ...]
+    lengths: LengthBias | None = None
+    truncation: tuple[Truncation, ...]
+    histograms: TokenHistograms | None = None
+    scripts: tuple[ScriptCount, ...]
+    special_tokens: dict[str, int]
+    damage: dict[str, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
     """`data_report.json`. `chat`: prompts are chats, rendered by the model's template (or a plain one).
 
-    remarks: what the notes count, with every pair it is true of.
+    remarks: what the notes count, with every pair it is true of. quality: None in runs of before it was looked at.
     """
 
     sources: tuple[Source, ...]
@@ -111,3 +216,4 @@ class DataReport:
     examples: tuple[ShownExample, ...]
     chat: bool
     remarks: tuple[Remark, ...] | None = None
+    quality: Quality | None = None

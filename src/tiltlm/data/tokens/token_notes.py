@@ -10,13 +10,9 @@ import numpy as np
 from tiltlm.data.examples import Message
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError
 from tiltlm.data.tokens.text_checks import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHES, UNMARKED, TextChecks
-from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
 from tiltlm.runs.data_account import Remark
 
-MANY_CUT = 0.2
-"""Share of cut prompts from which on a note says how long they are."""
-_FEW_CUT = 0.05
 _NAMED = 3
 
 
@@ -39,7 +35,7 @@ def notes_on_tokens(
     remarks += _unknown(parts, tokenizer)
     notes = [_counted(remark, len(checked), noun) for remark in remarks]
     notes += _about_chats(parts, tokenizer) + _about_verbatim(checked["flags"], tokenizer, noun)
-    return notes + _cut_prompts(parts, tokenizer) + _cut_completions(parts), remarks
+    return notes, remarks
 
 
 def _counted(remark: Remark, examples: int, noun: str) -> str:
@@ -162,35 +158,3 @@ def _about_verbatim(flags: np.ndarray, tokenizer: ExampleTokenizer, noun: str) -
             "text is joined as it stands, so the separator must be in the data."
         )
     return notes
-
-
-def _cut_prompts(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[str]:
-    cut = np.concatenate([part.examples.prompt_tokens_cut for part in parts])
-    count, examples = int(np.count_nonzero(cut)), len(cut)
-    if count <= MANY_CUT * examples:
-        return []
-    lengths = np.sort(cut + np.concatenate([_longest(part.examples) for part in parts]))
-    # The shortest limit that at most so many exceed.
-    most = int(lengths[len(lengths) - 1 - int(_FEW_CUT * len(lengths))])
-    limit = tokenizer.config.max_prompt_length
-    also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None else ""
-    few = f", with {most} at most {_FEW_CUT:.0%}" if most < lengths[-1] else ""
-    return [
-        f"{count} of {examples} prompts ({count / examples:.0%}) lose their beginning, often the instruction, to fit "
-        f"data.max_length {tokenizer.config.max_length}. With data.max_length {int(lengths[-1])}{also} none would be "
-        f"cut{few}."
-    ]
-
-
-def _longest(columns: TokenColumns) -> np.ndarray:
-    """Tokens of each example's longest sequence, with what it lost at its end."""
-    longest: np.ndarray = np.maximum.reduceat(np.diff(columns.bounds) + columns.tokens_cut, columns.members[:-1])
-    return longest
-
-
-def _cut_completions(parts: Sequence[Tokenized]) -> list[str]:
-    cuts = np.concatenate([part.examples.tokens_cut for part in parts])
-    cut = int(np.count_nonzero(cuts))
-    if not cut:
-        return []
-    return [f"{cut} of {len(cuts)} completions are cut at the end to fit; they have no end-of-sequence token."]

@@ -1,0 +1,107 @@
+"""All that is looked for in the examples that are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tiltlm.data.examples import Example
+from tiltlm.data.quality.damage import damage
+from tiltlm.data.quality.findings import counted, finding, of_all, verb
+from tiltlm.data.quality.histograms import token_histograms
+from tiltlm.data.quality.lengths import length_bias
+from tiltlm.data.quality.near_prompts import ALIKE, near_prompts
+from tiltlm.data.quality.parts import Part, one_text
+from tiltlm.data.quality.repeats import repeated_and_contradictory
+from tiltlm.data.quality.special_marks import special_marks
+from tiltlm.data.quality.truncation import truncation
+from tiltlm.data.quality.writing_systems import writing_systems
+from tiltlm.data.splitting import example_key
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.objectives.interface import Unit
+from tiltlm.runs.data_account import DataFinding, DroppedRow, FoundRow, Quality
+
+_WITHIN = 2
+"""The first findings are those of repeats; after them come those across the splits."""
+
+
+def examined(train: Part, held_out: Part, tokenizer: ExampleTokenizer, unit: Unit, noun: str) -> Quality:
+    """What the examples of both splits look like. Time and memory grow with their number and length, no faster."""
+    examples = [*train.examples, *held_out.examples]
+    parts = (train, held_out)
+
+    def name(number: int) -> str:
+        return examples[number].id
+
+    lengths, of_lengths = length_bias(train, held_out)
+    cut, of_cuts = truncation(parts, name, tokenizer.config) if examples else ((), [])
+    special, of_special = special_marks(examples, tokenizer.tokenizer, name, noun)
+    signs, of_damage = damage(examples, name, noun)
+    scripts, of_scripts = writing_systems(examples, name, noun)
+    return Quality(
+        findings=(
+            *repeated_and_contradictory(examples, unit, name, noun),
+            *_near(train, held_out),
+            *of_lengths,
+            *of_cuts,
+            *of_special,
+            *of_damage,
+            *of_scripts,
+        ),
+        lengths=lengths,
+        truncation=cut,
+        histograms=token_histograms(parts),
+        scripts=scripts,
+        special_tokens=special,
+        damage=signs,
+    )
+
+
+def _near(train: Part, held_out: Part) -> list[DataFinding]:
+    """Held-out prompts that nearly are a training prompt; nothing where nothing is held out."""
+    if not held_out.examples or not train.examples:
+        return []
+    asked, trained = (_first_of_each_prompt(part.examples) for part in (held_out, train))
+    found = near_prompts([one_text(one.prompt) for one in asked], [one_text(one.prompt) for one in trained])
+    many = len(found)
+    return [
+        finding(
+            "held-out prompts like training prompts",
+            many,
+            len(asked),
+            f"{of_all(many, len(asked), 'held-out prompt')} {verb(many, 'is', 'are')} nearly the same as a training "
+            f"prompt: at least {ALIKE:.0%} of their pieces of five characters are.",
+            (
+                FoundRow((asked[near.held_out].id, trained[near.train].id), f"{near.similarity:.0%} alike")
+                for near in found
+            ),
+            advice="What is measured on them may be remembered, not learnt. Remove the training rows that are listed, "
+            "or hold them out too (data.eval).",
+        )
+    ]
+
+
+def _first_of_each_prompt(examples: Sequence[Example]) -> list[Example]:
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example_key(example), example)
+    return list(first.values())
+
+
+def with_leaks(quality: Quality, dropped: Sequence[DroppedRow], held_out: int, noun: str) -> Quality:
+    """The same with the training examples that were dropped because their prompt is in the held-out data given.
+
+    dropped: those. held_out: how many held-out examples were read; 0 where they are drawn from the training data,
+        which puts all of one prompt on one side.
+    """
+    if not held_out:
+        return quality
+    many = len(dropped)
+    sentence = (
+        f"{counted(many, f'training {noun}')} {verb(many, 'has', 'have')} a held-out prompt, and "
+        f"{verb(many, 'is', 'are')} not trained on."
+    )
+    rows = (FoundRow((row.id,), row.detail) for row in dropped)
+    both = finding("prompts in both splits", many, many + held_out, sentence, rows, look=False)
+    within, across = quality.findings[:_WITHIN], quality.findings[_WITHIN:]
+    return replace(quality, findings=(*within, both, *across))
