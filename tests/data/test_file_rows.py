@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.data.files import encodings, json_rows
+from tiltlm.data.files import encodings, json_items
 from tiltlm.data.files.file_rows import read_rows
 from tiltlm.data.files.raw_rows import Row
 from tiltlm.errors import DataError
@@ -172,7 +172,7 @@ def test_json_lists_stream_in_pieces_of_any_size(tmp_path_factory: pytest.TempPa
 
 
 def test_an_endless_item_ends_the_reading_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_rows, "_LONGEST_ITEM", 1000)
+    monkeypatch.setattr(json_items, "LONGEST", 1000)
     path = written(tmp_path, "p.json", b'[{"a": 1}, {"a": "' + b"x" * 500_000)
     assert kept(path) == ["p.json#1"] and len(dropped(path)) == 1
 

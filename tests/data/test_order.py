@@ -128,7 +128,7 @@ def test_orders_that_disagree_are_noted(tmp_path: Path) -> None:
 
 @given(scores=st.lists(st.integers(0, 3), max_size=5))
 def test_pairs_are_those_of_different_scores(scores: list[float]) -> None:
-    pairs = all_pairs(scores)
+    pairs = list(all_pairs(scores))
     assert all(scores[better] > scores[worse] for better, worse in pairs)
     assert len(pairs) == sum(a != b for at, a in enumerate(scores) for b in scores[:at])
 

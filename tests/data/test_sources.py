@@ -315,11 +315,11 @@ def test_a_subset_is_tried_as_configuration_and_then_as_folder(monkeypatch: pyte
     datasets = pytest.importorskip("datasets")
     calls: list[dict[str, str]] = []
 
-    def load_dataset(hub_id: str, **arguments: str) -> list[dict[str, str]]:
+    def load_dataset(hub_id: str, **arguments: str) -> object:
         calls.append(arguments)
         if "name" in arguments:
             raise ValueError("BuilderConfig 'harmless-base' not found. Available: ['default']")
-        return [pair("a")]
+        return datasets.Dataset.from_list([pair("a")])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)

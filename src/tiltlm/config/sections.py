@@ -84,7 +84,7 @@ class RunConfig:
     """Folder that holds all runs."""
     overwrite: bool = False
     """Replace an earlier run of the same name instead of refusing to start."""
-    seed: NotNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the data order, the held-out split and the sampled answers."""
 
 
@@ -217,11 +217,11 @@ class ComparisonConfig:
     """How many held-out prompts are answered. 0: none, unless given in extra_prompts."""
     extra_prompts: Annotated[tuple[str, ...], Strict(False)] = ()
     """Prompts answered besides, shown but left out of the figures."""
-    samples: NotNegativeInt = 2
+    samples: Annotated[int, Field(ge=0, le=1000)] = 2
     """Sampled answers per prompt, besides the greedy one. The figures are taken over these."""
     max_new_tokens: PositiveInt = 128
     """Longest answer in tokens."""
-    temperature: Positive = 1.0
+    temperature: Annotated[float, Field(ge=0.001)] = 1.0
     """Temperature of the sampled answers."""
     reward: Literal["none", "vader"] = "none"
     """A known reward to score answers with. `vader`: sentiment, from -1 to 1."""

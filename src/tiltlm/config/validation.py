@@ -41,6 +41,10 @@ def _require_effects(config: Config) -> None:
         f"model.reference has no effect on the loss `{config.loss.name}`, which needs none: remove it.",
     )
     _require(
+        not (config.model.trust_remote_code and config.model.path == "embedded" and config.model.reference is None),
+        "model.trust_remote_code has no effect on the embedded model, which brings no code: remove it.",
+    )
+    _require(
         data.max_prompt_length is None or data.max_prompt_length < data.max_length,
         f"data.max_prompt_length ({data.max_prompt_length}) must be below data.max_length ({data.max_length}).",
     )
@@ -55,6 +59,10 @@ def _require_effects(config: Config) -> None:
     _require(
         comparison.samples > 0 or comparison.temperature == ComparisonConfig.temperature,
         "comparison.temperature has no effect without sampled answers: raise comparison.samples, or remove it.",
+    )
+    _require(
+        all(prompt.strip() for prompt in comparison.extra_prompts),
+        "comparison.extra_prompts: one of the prompts is empty: there is nothing to answer.",
     )
     _require(
         data.eval is not None or data.eval_split == DataConfig.eval_split,

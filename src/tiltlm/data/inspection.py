@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tiltlm.data.quality.examination import with_leaks
+from tiltlm.data.row_balance import balanced
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.data.tokens.sharing import tokens_laid_out
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -28,7 +29,7 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
     shown = range(min(EXAMPLES, len(selection.train)))
     return DataReport(
-        sources=tuple(part.source for part in read.loaded),
+        sources=balanced(read, selection),
         train=_split(selection.train, account.train_prompts),
         eval=held_out,
         dropped=Dropped(

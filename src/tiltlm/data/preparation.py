@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import overload
 
@@ -109,7 +110,13 @@ def prepare_data(
 def examine_data(
     read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, cache: Path | None = None
 ) -> tuple[PreparedData, str | None]:
-    """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is."""
+    """As `prepare_data`, for data that need not be enough to train on: also says why it is not, or None if it is.
+
+    Raises:
+        ConfigError: there are chats, and the model's template cannot be used.
+    """
+    if any(not isinstance(example.prompt, str) for example in chain(read.train, read.held_out)):
+        tokenizer.template.require_works()
     tokens = TokenCache(cache) if cache is not None else None
     key = cache_key(read, tokenizer) if tokens is not None else ""
     selection = tokens.get(key) if tokens is not None else None

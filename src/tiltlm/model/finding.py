@@ -32,6 +32,7 @@ _HINTS = {
     "EOFError": _INCOMPLETE,
     "JSONDecodeError": _INCOMPLETE,
     "out of memory": "It is too large for this machine.",
+    "Padding_idx": "pad_token_id in config.json is no token of the model: set it to one, or to null.",
     "trust_remote_code": "Here that is --model.trust-remote-code, for sources that you trust.",
     "No module named": "Install it beside tiltlm, or name another model.",
     "packages that were not found": "Install them beside tiltlm, or name another model.",

@@ -62,6 +62,7 @@ class ModelFacts:
     """What data preparation must know of a model whose weights are not loaded yet.
 
     positions: longest sequence the model knows, in tokens; None where it has no such limit.
+    rows: how many tokens it has embeddings for; None where the configuration does not say.
     terminators: token ids that end an answer: the tokenizer's EOS and those of the generation configuration.
     stored: the type of the weights in the model's files; None where the configuration does not say.
     """
@@ -69,6 +70,7 @@ class ModelFacts:
     positions: int | None
     terminators: frozenset[int]
     stored: torch.dtype | None
+    rows: int | None = None
 
 
 def model_facts(source: ModelSource, tokenizer: PreTrainedTokenizerFast) -> ModelFacts:
@@ -95,13 +97,29 @@ def model_facts(source: ModelSource, tokenizer: PreTrainedTokenizerFast) -> Mode
 def facts_of(
     config: PreTrainedConfig, generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerFast
 ) -> ModelFacts:
-    """What a model's configuration, and that of its generation if it has one, tell."""
+    """What a model's configuration, and that of its generation if it has one, tell.
+
+    Raises:
+        ModelError: what ends an answer is no token.
+    """
     text = config.get_text_config()
     ends = generation.eos_token_id if generation is not None else text.eos_token_id
-    named = {ends} if isinstance(ends, int) else set(ends or ())
+    listed = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    if not all(isinstance(end, int) for end in listed):
+        raise ModelError(
+            f"the model's eos_token_id is {ends!r}, and should be the number of a token, or several: mend "
+            f"{_GENERATION} or {CONFIG}."
+        )
+    named = set(listed)
     own = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
-    return ModelFacts(getattr(text, "max_position_embeddings", None), frozenset(named | own), stored)
+    positions, rows = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
+    if (positions is not None and positions < 1) or (rows is not None and rows < 1):
+        raise ModelError(
+            f"{CONFIG} of the model says that it knows {positions} positions and {rows} tokens (vocab_size): restore "
+            "the file that belongs to its weights."
+        )
+    return ModelFacts(positions, frozenset(named | own), stored, rows)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

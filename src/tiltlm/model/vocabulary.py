@@ -41,7 +41,11 @@ def require_examples_embedded(
     Raises:
         ModelError: as `require_embedded`, naming the first example with one that has none.
     """
-    rows = _rows(model)
+    require_examples_known(_rows(model), tokenizer, columns)
+
+
+def require_examples_known(rows: int, tokenizer: PreTrainedTokenizerFast, columns: TokenColumns) -> None:
+    """As `require_examples_embedded`, of a model with so many embeddings that need not be loaded."""
     unknown = np.flatnonzero(columns.ids >= rows)
     if len(unknown):
         sequence = np.searchsorted(columns.bounds, unknown[0], side="right") - 1

@@ -10,7 +10,7 @@ from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.evaluation.comparison import Prompt
 from tiltlm.evaluation.prompts import extra_prompts, held_out_prompts
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.vocabulary import require_embedded, require_examples_embedded
+from tiltlm.model.vocabulary import require_embedded, require_examples_embedded, require_examples_known
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.storage.cache import TOKENS, cache_folder
@@ -38,6 +38,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
 
     Raises:
         DataError: data is missing, in no known format, or nothing usable is left.
+        ModelError: a token of the data has no embedding.
         ConfigError: a setting has no effect on this data, the warm-up is longer than the run, or a prompt to be
             answered is refused by the model's chat template.
     """
@@ -62,6 +63,9 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
     reporter.say(f"  {len(data.train)} {read.noun}s to train on, {len(data.eval)} held out")
     require_warmup(total_steps(setup.config.training, len(data.train)), setup.config.training)
     extra_prompts(setup.config.comparison.extra_prompts, data.report.chat, setup.tokenizer, prompt_room(setup))
+    if setup.rows is not None:
+        for part in (data.train, data.eval):
+            require_examples_known(setup.rows, setup.tokenizer.tokenizer, part)
     return data
 
 

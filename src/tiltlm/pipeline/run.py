@@ -22,7 +22,7 @@ from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
-from tiltlm.pipeline.setup import Setup, device_name, set_up
+from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -78,6 +78,7 @@ def train(
             return Run(before.folder.path, summary)
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
+            require_sound_models(setup)
             data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command) if before is None else _gone_on(setup, data, command, before, reporter)
         if before is None:

@@ -14,6 +14,7 @@ from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.saving import choose_save_dtype
+from tiltlm.model.soundness import require_sound
 from tiltlm.training.losses import BoundObjective
 
 
@@ -26,6 +27,7 @@ class Setup:
     source: ModelSource
     tokenizer: ExampleTokenizer
     positions: int | None
+    rows: int | None
     device: torch.device
     precision: torch.dtype
     precision_why: str
@@ -50,7 +52,17 @@ def set_up(config: Config) -> Setup:
     encoder = ExampleTokenizer(tokenizer, config.data, facts.terminators)
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     return Setup(
-        config, bound(config.loss), source, encoder, facts.positions, device, precision, why, save_dtype, save_why
+        config,
+        bound(config.loss),
+        source,
+        encoder,
+        facts.positions,
+        facts.rows,
+        device,
+        precision,
+        why,
+        save_dtype,
+        save_why,
     )
 
 
@@ -70,6 +82,17 @@ def reference_source(setup: Setup) -> ModelSource:
             f"the reference {name} has another vocabulary than the model: their tokens cannot be compared."
         )
     return source
+
+
+def require_sound_models(setup: Setup) -> None:
+    """Refuses, before any work, models whose weights could not be trained, or not be compared with.
+
+    Raises:
+        ModelError: weights are missing, cut short, of another shape or not finite; or the reference has other tokens.
+    """
+    require_sound(setup.source)
+    if (reference := reference_source(setup)) != setup.source:
+        require_sound(reference)
 
 
 def prompt_room(setup: Setup) -> int | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from tiltlm.data.files.encodings import UNDECODABLE, TextFile
+from tiltlm.data.files.encodings import LONGEST, UNDECODABLE, TextFile
 from tiltlm.data.files.raw_rows import UNREADABLE, Row, Rows, Tell
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
@@ -68,7 +68,7 @@ def _records(
     lines: Iterable[str], text: TextFile, separator: str, first_line: int
 ) -> Iterator[tuple[str, list[str] | str]]:
     """Where each record starts, and its cells, or what is wrong with it. Blank lines are no records."""
-    csv.field_size_limit(2**31 - 1)  # 128 KiB otherwise; long texts are no fault
+    csv.field_size_limit(LONGEST)  # 128 KiB otherwise; long texts are no fault
     # Strict, or a quote that is never closed would swallow the lines after it in silence.
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
@@ -82,6 +82,6 @@ def _records(
         if cells is None:
             return
         if any(UNDECODABLE.search(cell) for cell in cells):
-            yield place, text.not_text
+            yield place, text.why_no_text("".join(cells))
         elif cells:
             yield place, cells

@@ -17,6 +17,8 @@ from tiltlm.data.files.raw_rows import Tell
 PIECE = 1 << 16
 _LOOKED_AT = 1 << 26
 _SAMPLE = 1 << 16
+LONGEST = 1 << 24
+"""The most characters that one row may have as text: what a file that inflates to far more than it is ends at."""
 # Bytes beyond ASCII below which no encoding is guessed: those rows are dropped as not UTF-8.
 _FEWEST = 3
 
@@ -39,7 +41,10 @@ _SEQUENCES = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 # What stands for bytes that cannot be decoded: see `surrogateescape`.
 UNDECODABLE = re.compile("[\udc80-\udcff]")
+# What stands behind the beginning of a line that is too long; no decoder makes it of bytes.
+_TOO_LONG = "\udcff"
 _MARKED = "tiltlm-marked"
+_ENDS = ("\n", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +65,26 @@ class TextFile:
         yield decoder.decode(b"", final=True)
 
     def lines(self, stream: Any) -> Iterator[str]:
-        """The lines with their ends, which are any of `\\n`, `\\r\\n` and `\\r`."""
+        """The lines with their ends, which are any of `\\n`, `\\r\\n` and `\\r`. Of one that is longer than LONGEST its
+        beginning, with a mark that UNDECODABLE finds.
+        """
         wrapper = io.TextIOWrapper(stream, encoding=self.encoding, errors=_marking(), newline="")
         try:
-            yield from wrapper
+            while line := wrapper.readline(LONGEST):
+                if len(line) < LONGEST or line.endswith(_ENDS):
+                    yield line
+                    continue
+                while (more := wrapper.readline(LONGEST)) and not more.endswith(_ENDS):
+                    pass
+                yield f"{line}{_TOO_LONG}\n"
         finally:
             # Or the wrapper would close what it was lent.
             if not wrapper.closed:
                 wrapper.detach()
 
-    @property
-    def not_text(self) -> str:
-        """What is said of a row whose bytes cannot be decoded."""
-        return f"not {_spoken(self.encoding)} text"
+    def why_no_text(self, row: str) -> str:
+        """What is said of a row in which UNDECODABLE is found."""
+        return f"longer than {LONGEST:,} characters" if _TOO_LONG in row else f"not {_spoken(self.encoding)} text"
 
 
 def look_at(stream: Any, name: str, tell: Tell) -> TextFile:

@@ -39,6 +39,8 @@ _TABLE_KINDS: dict[str, Callable[[Any, str], Rows]] = {
 }
 # What Git keeps in place of a large file.
 _POINTER = b"version https://git-lfs"
+MOST_UNREADABLE = 1_000_000
+"""Rows of one file that may be unreadable."""
 # Files of any kind may be called so.
 _UNTOLD = ".txt"
 
@@ -84,7 +86,7 @@ def read_rows(path: Path, name: str | None = None, tell: Tell = lambda note: Non
         with path.open("rb") as stream:
             text = look_at(_plain(stream, compression), name, tell)
         with path.open("rb") as stream, closing(_read_text(suffix, _plain(stream, compression), text, tell)) as rows:
-            for row in rows:
+            for row in _not_only_unreadable(rows, name):
                 place = row.id
                 yield row
     except DAMAGES as error:
@@ -95,6 +97,23 @@ def read_rows(path: Path, name: str | None = None, tell: Tell = lambda note: Non
             UNREADABLE,
             f"damaged {compression[0]} file, nothing is read after {place}: {error or 'it is cut off'}",
         )
+
+
+def _not_only_unreadable(rows: Rows, name: str) -> Rows:
+    """The rows, unless so many of them are unreadable that to list them would fill the memory.
+
+    Raises:
+        DataError: they are.
+    """
+    unreadable = 0
+    for row in rows:
+        unreadable += isinstance(row, DroppedRow)
+        if unreadable > MOST_UNREADABLE:
+            raise DataError(
+                f"{name}: more than {MOST_UNREADABLE:,} of its rows cannot be read; at {row.id} reading was given up. "
+                "It is damaged, or no data."
+            )
+        yield row
 
 
 def _read_text(suffix: str, stream: Any, text: TextFile, tell: Tell) -> Generator[Row | DroppedRow, None, None]:

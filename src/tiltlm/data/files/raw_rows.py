@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 
 def kind_of(value: object) -> str:
     """What a JSON value is, in words for a message."""
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return "null" if value is None else "NaN"
     words: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
     return words.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
@@ -34,7 +34,10 @@ def kind_of(value: object) -> str:
 def as_row(place: str, value: object) -> Row | DroppedRow:
     """The row of a value, which must be an object."""
     if isinstance(value, Mapping):
-        return Row(place, value)
+        if all(isinstance(key, str) for key in value):
+            return Row(place, value)
+        other = next(key for key in value if not isinstance(key, str))
+        return DroppedRow(place, UNREADABLE, f"the name of a column is {kind_of(other)} ({other!r:.40}), not text")
     return DroppedRow(place, UNREADABLE, f"{kind_of(value)}, not an object of columns")
 
 

@@ -59,7 +59,12 @@ def look(fields: Mapping[str, object], column: str) -> object:
 
 def is_empty(value: object) -> bool:
     """Whether a value says nothing: null, blank text, or an empty list or object."""
-    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+    # By types: of a value in memory, such as pandas' NA, equality may have no truth.
+    return (
+        value is None
+        or (isinstance(value, list | dict) and not value)
+        or (isinstance(value, str) and not value.strip())
+    )
 
 
 def field(fields: Mapping[str, object], column: str) -> object:
@@ -97,3 +102,11 @@ def plain(value: object) -> str:
             return str(value)
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return str(int(value)) if isinstance(value, int | float) and whole else str(value)
+
+
+def require_characters(text: str, where: str) -> None:
+    """Raises a RowError for a text with half a surrogate pair, which JSON can write, and no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(UNREADABLE, f"{where} holds half a character: {error.reason}") from error

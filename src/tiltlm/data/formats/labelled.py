@@ -69,7 +69,7 @@ def _label(fields: Fields) -> int:
     said: dict[str, int] = {}
     for column in (*LABEL_COLUMNS, *TURNED_COLUMNS):
         value = fields.look(column)
-        if is_empty(value) or value != value:
+        if is_empty(value) or (isinstance(value, float) and value != value):
             continue
         label = label_of(fields[column], column in TURNED_COLUMNS)
         if label is None:

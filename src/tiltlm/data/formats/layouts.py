@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from tiltlm.data.examples import Message, Text
 from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
@@ -11,7 +12,7 @@ from tiltlm.data.formats.context import QUESTIONS, introduced, question, tools_f
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, look, plain, text_field
 from tiltlm.data.formats.messages import answers_field, chat_field
 from tiltlm.data.formats.notation import decoded, holds_messages
-from tiltlm.data.formats.pairing import Parts, after, each, parted, shared_length
+from tiltlm.data.formats.pairing import MOST_PAIRS, Parts, after, each, parted, require_few, shared_length
 from tiltlm.data.formats.ranking import RANKED_PAIRS, RankedPairs, number, ranked_texts
 
 USER_HEADER = "\n\nHuman:"
@@ -190,9 +191,11 @@ def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = Fal
     if isinstance(prompt, str) and any(not isinstance(text, str) for text in texts):
         prompt = (Message("user", prompt),)
         texts = [(Message("assistant", text),) if isinstance(text, str) else text for text in texts]
+    pairs = list(islice(RANKED_PAIRS[choose](scores), MOST_PAIRS + 1))
+    require_few(len(pairs))
     return [
         _ranked_pair(prompt, texts[better], texts[worse], tools, f"#{better + 1}>{worse + 1}")
-        for better, worse in RANKED_PAIRS[choose](scores)
+        for better, worse in pairs
     ]
 
 

@@ -110,7 +110,7 @@ def as_tools(value: object, where: str) -> str | None:
         tools = [tools]
     if not isinstance(tools, list) or not all(isinstance(decoded(tool), dict) for tool in tools):
         raise RowError(UNREADABLE, f"{where} is {kind_of(tools)}, not a list of tools")
-    return json.dumps([_tool(decoded(tool)) for tool in tools], ensure_ascii=False)
+    return _json([_tool(decoded(tool)) for tool in tools], where)
 
 
 def _tool(tool: object) -> object:
@@ -132,7 +132,11 @@ def _message(value: object, where: str, fields: Fields) -> Message:
         raise RowError(UNREADABLE, f"{where} is from `{said}`; known are {', '.join(sorted(_KNOWN_ROLES | {*_ROLES}))}")
     # Calls are lists of objects to chat templates, however they are stored.
     said_more = {key: decoded(item) if key in _CALLS else item for key, item in value.items() if key in _FURTHER}
-    kept = {key: item for key, item in said_more.items() if item is not None and item not in ([], {})}
+    kept = {
+        key: item
+        for key, item in said_more.items()
+        if item is not None and (isinstance(item, str) or not is_empty(item))
+    }
     extra = value.keys() - {speaker, *_CONTENTS} - _FURTHER
     fields.ignored |= {f"message key `{key}`" for key in extra if not is_empty(value[key])}
     further = tuple(sorted((key, _json(item, where)) for key, item in kept.items()))

@@ -7,13 +7,16 @@ import io
 import json
 import re
 import tokenize
+import warnings
 from itertools import pairwise
 
 _MESSAGE_KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "parts")
 # A list of messages, or one, in anybody's notation: numpy's has no commas, and JSON may be cut off.
-_LOOKS_LIKE_MESSAGES = re.compile(r"\s*(?:array\(\s*)?[\[(]?\s*\{\s*['\"](?:role|from|content|value|messages)['\"]\s*:")
+_LOOKS_LIKE_MESSAGES = re.compile(
+    r"\s*(?:array\(\s*)?(?:[\[(]\s*)?\{\s*['\"](?:role|from|content|value|messages)['\"]\s*:"
+)
 
-_LIST_OF_TEXTS = re.compile(r"\s*(?:array\(\s*)?\[\s*['\"].*['\"]\s*,?\s*\].{0,20}", re.DOTALL)
+_LIST_OF_TEXTS = re.compile(r"\s*(?:array\(\s*)?\[\s*['\"].*['\"]\s*(?:,\s*)?\].{0,20}", re.DOTALL)
 
 
 def decoded(value: object) -> object:
@@ -85,7 +88,9 @@ def _python_literal(text: str) -> object:
     Two texts side by side without a comma are one to Python; in numpy's notation they are two, so they are refused.
     """
     try:
-        value = ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python's compiler thinks of someone's data
+            value = ast.literal_eval(text.strip())
         tokens = tokenize.generate_tokens(io.StringIO(text.strip()).readline)
         kinds = [token.type for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
     except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):

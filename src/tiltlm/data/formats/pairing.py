@@ -32,8 +32,27 @@ class Parts:
 Answer = TypeVar("Answer", str, Chat)
 
 
+MOST_PAIRS = 20_000
+"""Pairs of one row: some 200 ranked answers make as many."""
+
+
+def require_few(pairs: int) -> None:
+    """Raises a RowError where a row would give so many pairs that they would drown all others."""
+    if pairs > MOST_PAIRS:
+        raise RowError(
+            "too many pairs",
+            f"its answers make more than {MOST_PAIRS:,} pairs: give fewer, or of a ranked list the best and the worst "
+            "(data.ranked_pairs best-worst)",
+        )
+
+
 def each(chosen: Sequence[Answer], rejected: Sequence[Answer]) -> list[tuple[Answer, Answer, str]]:
-    """Each chosen answer with each rejected one, and what tells the pair from the others."""
+    """Each chosen answer with each rejected one, and what tells the pair from the others.
+
+    Raises:
+        RowError: these are too many.
+    """
+    require_few(len(chosen) * len(rejected))
     alone = len(chosen) == len(rejected) == 1
     return [
         (better, worse, "" if alone else f"#{i}>{j}")

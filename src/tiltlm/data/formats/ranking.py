@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, groupby
+from operator import itemgetter
 from typing import Literal
 
 from tiltlm.data.examples import Text
@@ -74,7 +75,7 @@ def orders(fields: Mapping[str, object]) -> list[str]:
     if not isinstance(items, list):
         return []
     columns = {canonical(name): name for name in fields if isinstance(decoded(look(fields, name)), list)}
-    keys = {canonical(key): key for item in items if isinstance(item, dict) for key in item}
+    keys = {canonical(key): key for item in items if isinstance(item, dict) for key in item if isinstance(key, str)}
     found = [columns[name] for name in SIGNS if name in columns]
     found += [f"{column}.{keys[name]}" for name in SIGNS if name in keys]
     return found + [name for name in BEST_COLUMNS if not is_empty(look(fields, name))]
@@ -113,26 +114,37 @@ def ranked_texts(fields: Fields, as_chats: bool) -> tuple[list[Text], list[float
     first, *others = (_scores(fields, name, column, items, texts) for name in names)
     _note_unread_keys(fields, column, items, names)
     for name, scores in zip(names[1:], others, strict=True):
-        if any(scores[worse] > scores[better] for better, worse in all_pairs(first)):
+        if _disagree(first, scores):
             fields.remarks.append(f"`{name}` orders the completions otherwise than `{names[0]}`, which is used.")
     if len(set(first)) < 2:
         raise RowError("no ranking", f"{len(texts)} completions, none better than another by `{names[0]}`")
     return texts, first
 
 
-def all_pairs(scores: Sequence[float]) -> list[tuple[int, int]]:
+def _disagree(first: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two orders have a better one and a worse one of the other way round."""
+    highest = -math.inf
+    for _, equals in groupby(sorted(zip(first, other, strict=True)), key=itemgetter(0)):
+        scores = [score for _, score in equals]
+        if min(scores) < highest:
+            return True
+        highest = max(highest, *scores)
+    return False
+
+
+def all_pairs(scores: Sequence[float]) -> Iterator[tuple[int, int]]:
     """Each (better, worse) of different scores."""
-    pairs = [(i, j) if scores[i] > scores[j] else (j, i) for i, j in combinations(range(len(scores)), 2)]
-    return [(better, worse) for better, worse in pairs if scores[better] > scores[worse]]
+    pairs = ((i, j) if scores[i] > scores[j] else (j, i) for i, j in combinations(range(len(scores)), 2))
+    return ((better, worse) for better, worse in pairs if scores[better] > scores[worse])
 
 
-def best_and_worst(scores: Sequence[float]) -> list[tuple[int, int]]:
+def best_and_worst(scores: Sequence[float]) -> Iterator[tuple[int, int]]:
     """The best against the worst; the first listed of several equals."""
     numbers = range(len(scores))
-    return [(max(numbers, key=scores.__getitem__), min(numbers, key=scores.__getitem__))]
+    yield max(numbers, key=scores.__getitem__), min(numbers, key=scores.__getitem__)
 
 
-RANKED_PAIRS: dict[RankedPairs, Callable[[Sequence[float]], list[tuple[int, int]]]] = {
+RANKED_PAIRS: dict[RankedPairs, Callable[[Sequence[float]], Iterator[tuple[int, int]]]] = {
     "all": all_pairs,
     "best-worst": best_and_worst,
 }

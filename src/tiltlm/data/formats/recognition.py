@@ -8,9 +8,9 @@ from functools import partial
 from types import MappingProxyType
 
 from tiltlm.data.examples import Example, Text, contradictory
-from tiltlm.data.files.raw_rows import UNREADABLE, Row, kind_of
+from tiltlm.data.files.raw_rows import Row, kind_of
 from tiltlm.data.formats import layouts
-from tiltlm.data.formats.fields import Fields, RowError, is_empty
+from tiltlm.data.formats.fields import Fields, RowError, is_empty, require_characters
 from tiltlm.data.formats.notation import is_list_notation
 from tiltlm.data.formats.ranking import OrderError, RankedPairs
 from tiltlm.data.formats.ratings import compare_ratings
@@ -140,19 +140,13 @@ def require_usable(example: Example) -> None:
     """Raises a RowError for an example that nothing can be learnt from."""
     for part, text in (("prompt", example.prompt), *zip(example.names, example.completions, strict=True)):
         further = "" if isinstance(text, str) else "".join(value for message in text for _, value in message.further)
-        _require_characters(joined_text(text) + further, part)
+        roles = "" if isinstance(text, str) else "".join(message.role for message in text)
+        require_characters(joined_text(text) + further + roles, f"`{part}`")
         if not joined_text(text).strip() and not further:
             raise RowError("empty prompt" if part == "prompt" else "empty completion", f"`{part}` holds no text")
-    _require_characters(example.tools or "", "tools")
+    require_characters(example.tools or "", "`tools`")
     if contradictory(example.completions, example.labels):
         raise RowError("identical completions", "`chosen` and `rejected` are the same")
-
-
-def _require_characters(text: str, where: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowError(UNREADABLE, f"`{where}` holds half a character: {error.reason}") from error
 
 
 def joined_text(text: Text) -> str:

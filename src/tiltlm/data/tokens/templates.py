@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.data.examples import Message
@@ -18,7 +19,13 @@ PLAIN_HEADER = "\n\nAssistant:"
 """What asks for an answer where there is no chat template."""
 
 # What a template's own code may raise: its `raise_exception`, what it does not know, and Python's own errors in it.
-_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_FAILURES = (
+    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError
+)  # fmt: skip
+LONGEST_PROBE = 20.0
+"""Seconds that a template may take for a chat of one message."""
+LARGEST_PROBE = 1_000_000
+"""Characters that it may write for one."""
 _ROLE_NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 # A text of a private-use character, which no data and no template holds.
 PROBE = "\ue000probe\ue000"
@@ -71,6 +78,38 @@ class ChatTemplate:
         )
         assert isinstance(text, str)
         return text
+
+    def require_works(self) -> None:
+        """Refuses a template that cannot be read, or that makes far too much of a chat of one message.
+
+        Raises:
+            ConfigError: it cannot be used; the message says why, and how another is given.
+        """
+        if not self.exists:
+            return
+        self._require_choice()
+        made: list[str | Exception] = []
+
+        def probe() -> None:
+            try:
+                made.append(self._apply([{"role": "user", "content": PROBE}], None, True))
+            except _FAILURES as error:  # a refusal of this chat says nothing of others
+                made.append(error if isinstance(error, TemplateSyntaxError) else "")
+
+        # A loop within a template can be waited for, and not be ended.
+        thread = threading.Thread(target=probe, daemon=True)
+        thread.start()
+        thread.join(LONGEST_PROBE)
+        wrong = f"it takes more than {LONGEST_PROBE:g} seconds to write a chat of one message" if not made else ""
+        if made and isinstance(made[0], TemplateSyntaxError):
+            wrong = f"line {made[0].lineno}: {_words(made[0])}"
+        elif made and len(str(made[0])) > LARGEST_PROBE:
+            wrong = f"it writes {len(str(made[0])):,} characters for a chat of one message"
+        if wrong:
+            raise ConfigError(
+                f"the model's chat template cannot be used: {wrong}. Mend it, or give another by "
+                "--model.chat_template FILE."
+            )
 
     @property
     def is_chosen(self) -> bool:

@@ -46,7 +46,11 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, appends_eos: bool, terminators: frozenset[int]) -> None:
         if appends_eos and tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer has no end-of-sequence token: set data.eos to `as-is`.")
+            raise ModelError(
+                f"the tokenizer of `{tokenizer.name_or_path}` has no end-of-sequence token, and every completion "
+                "should end with one (data.eos append). Name it as eos_token in the model's tokenizer_config.json, or "
+                "train without: --data.eos as-is."
+            )
         self.tokenizer = tokenizer
         self._appends_eos = appends_eos
         self._eos = tokenizer.eos_token_id

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig, DataConfig
 from tiltlm.data.examples import Example, Message, Text
-from tiltlm.data.formats.fields import RowError
+from tiltlm.data.formats.fields import RowError, require_characters
 from tiltlm.data.tokens.columns_builder import ColumnsBuilder, as_numpy
 from tiltlm.data.tokens.fitting import Fitter
 from tiltlm.data.tokens.rendering import RenderedExample, Renderer
@@ -135,7 +135,10 @@ class ExampleTokenizer:
 
     def _rendered(self, example: Example) -> RenderedExample | DroppedRow:
         try:
-            return self.renderer.render(example)
+            rendered = self.renderer.render(example)
+            # A template may write what stood escaped in the arguments of a call.
+            require_characters(rendered.question + "".join(full_texts(rendered)), "what the chat template writes")
+            return rendered
         except RowError as problem:
             return DroppedRow(example.id, problem.reason, problem.detail)
 

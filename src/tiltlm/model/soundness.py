@@ -1,0 +1,94 @@
+"""Whether a model's weights are whole, in their places and finite: looked at before any work, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tiltlm.errors import ModelError
+from tiltlm.model.finding import SAFE_WEIGHTS, ModelSource, explained
+from tiltlm.model.weights import load_model
+
+Shape = tuple[int, ...]
+
+
+def require_sound(source: ModelSource) -> None:
+    """Refuses a model that could not be trained for its weights.
+
+    Files are read once, which is what loading them takes anyway. Only where names and shapes are not just those of the
+    model, as in files of older versions, or the weights are pickled, the model is loaded to see.
+
+    Raises:
+        ModelError: weights are missing, cut short, of another shape, or not finite.
+    """
+    shapes: dict[str, Shape] = {}
+    with explained(source, "weights"):
+        files = _safe_files(source)
+        for name, tensor in _tensors(files or []):
+            _require_trainable(source, name, tensor)
+            shapes[name] = tuple(tensor.shape)
+    if files is None or not _are_those_of_the_model(source, shapes):
+        for name, parameter in load_model(source, torch.device("cpu")).named_parameters():
+            _require_trainable(source, name, parameter.detach())
+
+
+def _safe_files(source: ModelSource) -> list[Path] | None:
+    """The safetensors files of a model; None where it has none, or not all of them."""
+    whole, index = (source.file(name) for name in SAFE_WEIGHTS)
+    if whole is not None:
+        return [whole]
+    if index is None:
+        return None
+    placed = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    files = [source.file(name) for name in sorted(set(placed.values()))]
+    found = [file for file in files if file is not None]
+    return found if found and len(found) == len(files) else None
+
+
+def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                yield name, file.get_tensor(name)
+
+
+def _require_trainable(source: ModelSource, name: str, tensor: Tensor) -> None:
+    if name.endswith(".weight") and (tensor.element_size() == 1 or not tensor.is_floating_point()):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"the weights of `{source.location}` are quantised: {name} is of the type {kind}, and training needs them "
+            "unquantised: name the model that these were made from."
+        )
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    least, most = torch.aminmax(tensor)  # what is NaN anywhere is NaN here
+    if not (torch.isfinite(least) and torch.isfinite(most)):
+        count = int(torch.count_nonzero(~torch.isfinite(tensor)))
+        raise ModelError(
+            f"the weights of `{source.location}` are broken: {count} of the {tensor.numel():,} values of {name} "
+            f"{'is' if count == 1 else 'are'} NaN or infinite. A training that diverged leaves such weights: name an "
+            "earlier checkpoint, or download the model again."
+        )
+
+
+def _are_those_of_the_model(source: ModelSource, shapes: dict[str, Shape]) -> bool:
+    """Whether these are the names and shapes that the configuration tells, but for weights that are tied."""
+    with explained(source, "model"):
+        config = AutoConfig.from_pretrained(
+            source.location,
+            local_files_only=source.local_files_only,
+            trust_remote_code=source.trust_remote_code,
+        )
+    if getattr(config, "auto_map", None):
+        return False
+    with explained(source, "model"), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    return all(shapes.get(name, shape if name in tied else None) == shape for name, shape in wanted.items())
