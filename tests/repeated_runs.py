@@ -25,26 +25,17 @@ TIMES = frozenset({"seconds", "started", "stages", "pairs_per_second", "tokens_p
 """What a clock or the machine's memory says."""
 OWN = frozenset({"command", "run", "directory"})
 """What names the run itself."""
-OPTIONS = [
-    "--data.max-length",
-    "160",
-    "--training.max-steps",
-    "4",
-    "--training.batch-pairs",
-    "12",
-    "--training.micro-batch-tokens",
-    "1024",
-    "--training.learning-rate",
-    "1e-3",
-    "--training.eval-every",
-    "2",
-    "--comparison.prompts",
-    "1",
-    "--comparison.samples",
-    "1",
-    "--comparison.max-new-tokens",
-    "4",
-]
+OPTIONS = {
+    "data.max-length": "160",
+    "training.max-steps": "4",
+    "training.batch-pairs": "12",
+    "training.micro-batch-tokens": "1024",
+    "training.learning-rate": "1e-3",
+    "training.eval-every": "2",
+    "comparison.prompts": "1",
+    "comparison.samples": "1",
+    "comparison.max-new-tokens": "4",
+}
 
 
 def timeless(value: Any) -> Any:
@@ -74,7 +65,8 @@ def repeat(model: str, pairs: str, folder: Path, backwards: bool) -> dict[str, d
         name = f"{precision}-{threads}"
         torch.set_num_threads(threads)
         os.environ["TILTLM_CACHE"] = str(folder / f"cache-{name}")
-        options = ["--data.train", pairs, "--model.path", model, "--model.precision", precision, *OPTIONS]
+        options = ["--data.train", pairs, "--model.path", model, "--model.precision", precision]
+        options += [word for option, value in OPTIONS.items() for word in (f"--{option}", value)]
         with contextlib.redirect_stdout(sys.stderr):
             assert main(["train", "--run.directory", str(folder), "--run.name", name, *options]) == 0
         found[name] = digests(folder / name)
