@@ -1,8 +1,9 @@
-"""What each arithmetic does to log-probabilities, to a training step, and to a saved model.
+"""What each arithmetic does to log-probabilities, gradients, a training step, a whole run, and a saved model.
 
-    python benchmarks/numerics.py                    measure on the demo's pairs, and write the page
-    python benchmarks/numerics.py --data FILE        measure on other pairs
-    python benchmarks/numerics.py --page             write the page from the figures that are there
+    python benchmarks/numerics.py                               measure everything, and write the page
+    python benchmarks/numerics.py --parts gradients runs        measure these parts alone
+    python benchmarks/numerics.py --parts logps --data FILE     log-probabilities and steps on other pairs
+    python benchmarks/numerics.py --parts                       write the page from the figures that are there
 
 Figures go to benchmarks/results/numerics/, and docs/numerics.md is made of them. Everything is on the CPU. Where the
 processor has no units for bfloat16 PyTorch computes it all the same, slowly: the roundings are the same, the figures
@@ -16,7 +17,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from gradient_errors import GradientRecord, measured_gradients
 from machine import Circumstances, circumstances, write_record
+from numerics_tables import gradient_section, number, runs_section, table
+from precision_runs import RunsRecord, measured_runs
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.preparation import DEMO, prepare_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
@@ -50,6 +54,7 @@ from tiltlm.runs.schema import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "numerics"
+LOGPS, GRADIENTS, RUNS = RESULTS / "logps", RESULTS / "gradients.json", RESULTS / "runs.json"
 PAGE = ROOT / "docs" / "numerics.md"
 CPU = torch.device("cpu")
 TOGETHER = 1 << 30
@@ -57,6 +62,8 @@ TOGETHER = 1 << 30
 STEPS = (2e-8, 1e-6, 1e-5)
 PAIRS = 20
 """Pairs for the step, and as many held out."""
+GRADIENT_PAIRS = 4
+"""Pairs of the embedded model's gradient, which is taken in float64 too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,9 @@ class Arguments:
     data: str = DEMO
     """Preference pairs, or `demo` (--data.train)."""
     name: str = "demo"
-    """Name of the file of figures."""
-    page: bool = False
-    """Measure nothing: write docs/numerics.md from the figures that are there."""
+    """Name of the file of figures about these pairs."""
+    parts: tuple[Literal["logps", "gradients", "runs"], ...] = ("logps", "gradients", "runs")
+    """What to measure; nothing, to write docs/numerics.md from the figures that are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +147,29 @@ class Record:
 def main() -> None:
     """Measures, unless told not to, and writes the page."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    if not arguments.page:
-        write_record(measured(arguments), RESULTS / f"{arguments.name}.json")
-    records = [from_json(Record, path.read_bytes()) for path in sorted(RESULTS.glob("*.json"))]
-    PAGE.write_text(page(records), encoding="utf-8")
+    if "logps" in arguments.parts:
+        write_record(measured(arguments), LOGPS / f"{arguments.name}.json")
+    if "gradients" in arguments.parts:
+        where = circumstances("float64, float32 and bfloat16")
+        model, pairs = embedded_model_and_pairs(GRADIENT_PAIRS)
+        write_record(measured_gradients(where, FAMILIES, model, pairs), GRADIENTS)
+    if "runs" in arguments.parts:
+        write_record(measured_runs(circumstances("float32 and bfloat16")), RUNS)
+    text = page(
+        [from_json(Record, path.read_bytes()) for path in sorted(LOGPS.glob("*.json"))],
+        from_json(GradientRecord, GRADIENTS.read_bytes()),
+        from_json(RunsRecord, RUNS.read_bytes()),
+    )
+    PAGE.write_text(text, encoding="utf-8")
     print(f"written: {PAGE}")
+
+
+def embedded_model_and_pairs(count: int) -> tuple[PreTrainedModel, list[TokenizedExample]]:
+    """The demo's model, and some of the pairs it is trained on."""
+    config = Config(data=DataConfig(train=DEMO, eval=DEMO, max_train_pairs=count, max_length=256))
+    setup = set_up(config)
+    data = prepare_data(read_data(config), setup.tokenizer, lambda done: None)
+    return load_model(setup.source, CPU), list(data.train)
 
 
 def measured(arguments: Arguments) -> Record:
@@ -341,16 +366,23 @@ def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
     return batch
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord) -> str:
     """docs/numerics.md."""
     parts = [INTRODUCTION, *(_section(record) for record in records), FAMILY_TEXT, _families(records[0])]
-    return "\n".join(parts)
+    return "\n".join([*parts, gradient_section(gradients), runs_section(runs), REPETITION_TEXT])
 
 
 def _section(record: Record) -> str:
     where = record.circumstances.environment
     errors = [
-        [e.arithmetic, _n(e.token), _n(e.worst_token), _n(e.completion), _n(e.worst_completion), f"{e.bias:+.3f}"]
+        [
+            e.arithmetic,
+            number(e.token),
+            number(e.worst_token),
+            number(e.completion),
+            number(e.worst_completion),
+            f"{e.bias:+.3f}",
+        ]
         for e in record.arithmetics
     ]
     steps = [
@@ -366,32 +398,22 @@ def _section(record: Record) -> str:
         [
             f"## Measured on {record.data}\n",
             about + "\n",
-            _table("arithmetic | nats a token | worst | nats a completion | worst | bias", errors),
+            table("arithmetic | nats a token | worst | nats a completion | worst | bias", errors),
             STEP_TEXT,
-            _table("weights | dithered | step | change shown in bfloat16 | in float32, the truth", steps),
+            table("weights | dithered | step | change shown in bfloat16 | in float32, the truth", steps),
             SAVED_TEXT,
-            _table("step | change | left, rounded to the nearest | left, as saved here", saved),
+            table("step | change | left, rounded to the nearest | left, as saved here", saved),
         ]
     )
 
 
 def _families(record: Record) -> str:
     rows = [
-        [f.family, str(f.tokens), _n(f.float32_token), _n(f.bfloat16_token), _n(f.bfloat16_completion)]
+        [f.family, str(f.tokens), number(f.float32_token), number(f.bfloat16_token), number(f.bfloat16_completion)]
         for f in record.families
     ]
     header = "family | tokens | float32, nats a token | bfloat16, nats a token | bfloat16, nats a completion"
-    return _table(header, rows)
-
-
-def _table(header: str, rows: Sequence[Sequence[str]]) -> str:
-    columns = header.split(" | ")
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _n(value: float) -> str:
-    return f"{value:.1e}" if value < 0.01 else f"{value:.3f}"
+    return table(header, rows)
 
 
 INTRODUCTION = """\
@@ -436,6 +458,20 @@ FAMILY_TEXT = """
 
 Random models (4 layers of 128), four completions of a shared prompt, packed, against stock transformers in float64, one
 sequence at a time. bfloat16 is as in training: float32 logits, dithered weights.
+"""
+
+REPETITION_TEXT = """
+## The same bits twice
+
+The same settings, data and seed give the same weights, metrics and answers to the last bit, on the same machine with
+same versions and number of threads: in another process, from another folder, with another `PYTHONHASHSEED`, after other
+runs (`tests/training/test_repetition.py`). On the CPU that takes no setting and costs nothing: no operation of a step has
+a faster form that is not repeatable. Another number of threads, another processor or another version of PyTorch adds up
+in another order, and the last digits differ.
+
+What lies in the cache belongs to the data of a run. Reference values are computed in batches, and the batch decides the
+last digits; values that another run left there, computed beside other pairs, may differ in these from values computed
+anew. With an empty cache, or one that the same run filled, they are the same.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -61,7 +62,9 @@ class Scorer(nn.Module):
         if batch.trees:
             arguments |= {"attention_mask": mask_for(self.model, batch), "position_ids": batch.positions_RL}
         hidden_RLD = self.model.base_model(**arguments).last_hidden_state
-        hidden_SD = hidden_RLD.flatten(0, 1)[batch.score_at_S]
+        # A table looked up: an index's own backward pass adds what several completions of a prompt send back to its
+        # last token in the order in which threads come by, so that the same step has other last digits each time.
+        hidden_SD = F.embedding(batch.score_at_S, hidden_RLD.flatten(0, 1))
         return token_logps(
             hidden_SD, batch.score_token_S, self.model.get_output_embeddings(), self.transform, temperature
         )
