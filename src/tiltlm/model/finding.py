@@ -16,6 +16,7 @@ from tiltlm.config import HubConfig
 from tiltlm.errors import ModelError, TiltlmError
 from tiltlm.model.embedded import embedded_model
 from tiltlm.storage.hub_access import hub_is_reachable
+from tiltlm.storage.library_errors import is_out_of_memory
 
 EMBEDDED = "embedded"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -31,7 +32,6 @@ _HINTS = {
     "PytorchStreamReader": _INCOMPLETE,
     "EOFError": _INCOMPLETE,
     "JSONDecodeError": _INCOMPLETE,
-    "out of memory": "It is too large for this machine.",
     "trust_remote_code": "Here that is --model.trust-remote-code, for sources that you trust.",
     "No module named": "Install it beside tiltlm, or name another model.",
     "packages that were not found": "Install them beside tiltlm, or name another model.",
@@ -173,6 +173,8 @@ def explained(source: ModelSource, what: str) -> Iterator[None]:
     except TiltlmError:
         raise
     except Exception as error:  # tokenizers raises plain Exception, and code that comes with a model anything
+        if is_out_of_memory(error):
+            raise  # the model may be as good as any
         raise ModelError(_sentence(source, what, error)) from error
 
 

@@ -16,8 +16,10 @@ from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup
+from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.runs.whole_files import written_whole
 from tiltlm.training.checks import run_checks
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Trainer
@@ -76,7 +78,12 @@ def optimize(
             _say_evaluation(row, setup.precision, reporter)
 
     try:
-        with MetricsLog(folder.metrics) as log, reporter.progress("training", trainer.steps, "steps") as advance:
+        with (
+            MetricsLog(folder.metrics) as log,
+            reporter.progress("training", trainer.steps, "steps") as advance,
+            # Here already, as what a failed step held is let go of before the weights are saved.
+            memory_explained(setup.config, lambda: "training"),
+        ):
             completed = trainer.train(stop, Observers((log, show), observers), own)
     except BaseException:
         if trainer.progress.step:
@@ -115,9 +122,8 @@ def _keep(
     finally:
         with stop.held():
             round_weights(policy.model, setup.save_dtype)
-            unfinished = folder.path / ".model.partial"
-            save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
-            unfinished.replace(folder.model)
+            with written_whole(folder.model) as unfinished:
+                save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
         reporter.say(f"  {folder.model}: {setup.save_why}")
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup, device_name, set_up
+from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.environment import describe_environment
@@ -62,20 +64,22 @@ def train(
     """
     before_work(config, reporter)
     with StopRequest() as stop:
-        with reporter.stage("data", "1/6 Data"):
+        with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command)
         record = RunRecord(folder, setup.device, reporter)
         try:
-            completed = _work(setup, data, folder, record, stop, reporter, observers)
+            with memory_explained(config, record.current_stage):
+                completed = _work(setup, data, folder, record, stop, reporter, observers)
         except KeyboardInterrupt:
             completed = False
         except BaseException as error:
-            record.end("failed", str(error) or type(error).__name__)
+            with suppress(OSError):  # a disk that is full for this file too: what filled it is said
+                record.end("failed", str(error) or type(error).__name__)
             raise
         summary = record.end("completed" if completed else "interrupted", None)
-        with reporter.stage("report", "6/6 Report"):
+        with memory_explained(config, lambda: "report"), reporter.stage("report", "6/6 Report"):
             write_report(folder.path)
         _conclude(folder, summary, reporter)
         return Run(folder.path, summary)

@@ -15,6 +15,7 @@ from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Check, Outcome, Summary
 from tiltlm.runs.run_files import read_run
+from tiltlm.runs.whole_files import written_whole
 
 
 class RunRecord:
@@ -38,6 +39,10 @@ class RunRecord:
         with self._reporter.stage(name, title):
             yield
 
+    def current_stage(self) -> str:
+        """The last stage begun."""
+        return self._stage or "model"
+
     def checked(self, checks: Sequence[Check]) -> None:
         """Keeps the start-up checks."""
         self._checks = tuple(checks)
@@ -51,7 +56,8 @@ class RunRecord:
         self._folder.write_json("summary.json", summary)
         if self._folder.model.is_dir():
             card = model_card(run, summary)
-            (self._folder.model / "README.md").write_text(card, encoding="utf-8")
+            with written_whole(self._folder.model / "README.md") as file:
+                file.write_text(card, encoding="utf-8")
         return summary
 
     def _write(self, status: str, message: str | None) -> None:

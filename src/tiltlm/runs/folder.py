@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
 from tiltlm.runs.schema import versioned
+from tiltlm.runs.whole_files import written_whole
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -64,7 +66,7 @@ class RunFolder:
         """
         RunFolder.require_free(directory, name, overwrite)
         path = directory / name
-        earlier = path.with_name(f".{name}.replaced-{os.getpid()}")
+        earlier = path.with_name(f".{name}.replaced-{secrets.token_hex(4)}")
         replaces = is_run(path)
         try:
             if replaces:
@@ -74,9 +76,11 @@ class RunFolder:
                 # Exclusively: of two programs that start at once, one is refused.
                 with (path / MARKER).open("x", encoding="utf-8") as file:
                     file.write(_MARKER_TEXT)
-            except OSError:
+            except OSError as error:
                 if replaces:
                     with suppress(OSError):
+                        if not isinstance(error, FileExistsError):
+                            (path / MARKER).unlink(missing_ok=True)
                         path.rmdir()
                     earlier.rename(path)
                 raise
@@ -107,21 +111,10 @@ class RunFolder:
             value = versioned(value)
         if name in _MASKED_FILES:
             value = masked_values(value)
-        temporary = self.path / f".{name}.partial"
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-        with naming(self.path / name):
+        with written_whole(self.path / name) as file:
             # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(self.path / name)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Names the file in an error of writing it: the system names only what it could not open."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_run(path: Path) -> bool:

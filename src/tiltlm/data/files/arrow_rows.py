@@ -60,6 +60,8 @@ def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind:
                 yield _row(f"{name}#{number}", batch.slice(at, 1))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
+    except MemoryError:
+        raise  # Arrow's own is of both kinds, and nothing is wrong with the file
     except (ArrowException, OSError) as error:
         detail = f"damaged {kind} file, nothing is read from here on: {error}"
         yield DroppedRow(f"{name}#{number + 1}", UNREADABLE, detail)
