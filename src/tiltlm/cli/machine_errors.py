@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from tiltlm.storage.cache import cache_folder
 from tiltlm.storage.library_errors import is_out_of_memory, memory_asked_for
 
-MACHINE_ERRORS = (OSError, sqlite3.DatabaseError, SafetensorError, MemoryError, RuntimeError)
+MACHINE_ERRORS = (OSError, sqlite3.DatabaseError, SafetensorError, MemoryError, RuntimeError, ImportError)
 """What may come of the machine; `in_words` tells."""
 
 # What mends them. Any other OSError is a mistake of ours, and is not hidden.
@@ -33,7 +33,7 @@ _MACHINE = {
 _NO_THREAD = "can't start new thread"
 
 
-def in_words(error: OSError | sqlite3.Error | SafetensorError | MemoryError | RuntimeError) -> str | None:
+def in_words(error: Exception) -> str | None:
     """What is wrong and what mends it, in a sentence or two; None where the error is not the machine's."""
     if is_out_of_memory(error):
         asked = memory_asked_for(error)

@@ -64,8 +64,11 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path, address: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{address}{REFERENCE_SUFFIX}"
+        self._open()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(self.path, timeout=60)
             with self._connection:
@@ -112,6 +115,9 @@ class ReferenceCache:
         """Keeps the values of some sequences, in one transaction. `values` are those of all scored tokens."""
         starts = columns.scored_starts
         rows = [(_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences]
+        if not self.path.exists():  # the cache was cleared meanwhile, and SQLite writes to no file without a name
+            self.close()
+            self._open()
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO token_logps VALUES (?, ?)", rows)
 

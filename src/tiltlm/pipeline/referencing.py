@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tiltlm.data.preparation import PreparedData
-from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.data.tokens.token_columns import TokenColumns, ranges
 from tiltlm.model.dither import add_dither
 from tiltlm.model.reference import ReferenceCache, reference_address, reference_values
 from tiltlm.model.scorer import Scorer
@@ -85,7 +85,21 @@ def _values(
     if len(missing):
         budget = setup.config.training.micro_batch_tokens
         with reporter.progress(f"reference, {name}", len(missing), "examples") as advance:
-            reference_values(scorer, missing, cache, precision, budget, advance)
-        joined = [cache.join(columns) for columns in parts]
+            computed = reference_values(scorer, missing, cache, precision, budget, advance)
+        _fill(parts, joined, computed)
+        # As the cache has them: of equal sequences, computed in different places, the values of one. What it lost
+        # since, as by `tiltlm cache --clear`, is as it was.
+        kept = [cache.join(columns)[0] for columns in parts]
+        joined = [(np.where(np.isnan(new), own, new), none) for new, (own, none) in zip(kept, joined, strict=True)]
     cache.close()
     return [values for values, _ in joined]
+
+
+def _fill(parts: Sequence[TokenColumns], joined: Sequence[tuple[np.ndarray, np.ndarray]], computed: np.ndarray) -> None:
+    """Writes what was computed of all parts, one after another, into the values of each, which lack these examples."""
+    start = 0
+    for columns, (values, lacking) in zip(parts, joined, strict=True):
+        starts = columns.scored_starts[columns.members[lacking]]
+        places = ranges(starts, columns.scored_starts[columns.members[lacking + 1]] - starts)
+        values[places] = computed[start : start + len(places)]
+        start += len(places)

@@ -55,7 +55,7 @@ def memory_explained(config: Config, stage: Callable[[], str]) -> Iterator[None]
     """
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         message = out_of_memory(config, stage(), error)

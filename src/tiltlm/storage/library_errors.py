@@ -11,23 +11,24 @@ from pathlib import Path
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|unable to allocate|bad_alloc|"
-    r"STATUS_ALLOC_FAILED|STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    r"STATUS_ALLOC_FAILED|failed to map segment from shared object",
     re.IGNORECASE,
 )
-_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMGT]i?B|\d+ bytes)|[Uu]nable to allocate ([\d.]+ [KMGT]i?B)")
+_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMGTPE]i?B|\d+ bytes)|[Uu]nable to allocate ([\d.]+ [KMGTPE]i?B)")
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory, of the machine or of the device, did not suffice.
 
-    Python and NumPy raise MemoryError, torch a RuntimeError of many wordings, the system ENOMEM.
+    Python and NumPy raise MemoryError, torch a RuntimeError of many wordings, the system ENOMEM; a library that is
+    loaded late and finds no room is an ImportError.
     """
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    return isinstance(error, RuntimeError | ImportError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def memory_asked_for(error: BaseException) -> str | None:
