@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from tiltlm.data.tokens.token_store import map_columns
 
@@ -120,7 +120,9 @@ def require_whole(folder: Path) -> None:
     """Every file that has its final name holds what it should: it parses, loads, or passes SQLite's own check."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(_unfinished(part) for part in path.relative_to(folder).parts):
-            _CHECKS.get(path.suffix, lambda path: None)(path)
+            check = _CHECKS.get(path.suffix)
+            if check is not None:
+                check(path)
 
 
 def unfinished(folder: Path) -> list[Path]:

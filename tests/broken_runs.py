@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import main
 
@@ -17,6 +18,7 @@ OPTIONS = [
     *("--comparison.prompts", "1", "--comparison.max-new-tokens", "2", "--comparison.samples", "1"),
 ]
 RUN = Path("runs/one")
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 4000 + b"IEND\xaeB`\x82"
 
 
 def result(run: Path = RUN) -> tuple[bytes, list[float]]:
@@ -73,3 +75,19 @@ class Place:
             shutil.rmtree(self.path / name, ignore_errors=True)
         if kept is not None:
             shutil.copytree(kept, self.path / "runs")
+
+
+def broken_place(path: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> Place:
+    """A working folder with a model, pairs and a cache of its own."""
+    path.mkdir()
+    patch.chdir(path)
+    patch.setenv("TILTLM_CACHE", str(path / "cache"))
+    write_model(path / "tiny")
+    write_pairs(path / "pairs.jsonl")
+    return Place(path, capture)
+
+
+def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
+    """Drawing is most of the time that a tiny run takes, and no concern of these tests: the curves are left out."""
+    patch.setattr("tiltlm.report.page.draw_training_metrics", lambda metrics, path: path.write_bytes(PICTURE))
+    patch.setattr("tiltlm.report.page.panel_svgs", lambda metrics: [])

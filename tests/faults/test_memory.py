@@ -21,6 +21,7 @@ from tiny_runs import write_model, write_pairs
 from tiltlm.cli import commands, main
 from tiltlm.errors import OutOfMemoryError
 from tiltlm.model.finding import ModelSource
+from tiltlm.model.saving import save_model
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 from tiltlm.runs.run_files import read_run
@@ -151,10 +152,12 @@ def test_what_a_step_held_that_did_not_fit_is_let_go_of_before_the_weights_are_s
 
     monkeypatch.setattr("tiltlm.training.loop.torch.nn.utils.clip_grad_norm_", clipping(fails))
     seen: list[int] = []
-    from tiltlm.pipeline import optimize
 
-    real = optimize.save_model
-    monkeypatch.setattr(optimize, "save_model", lambda *all_: (seen.append(len(held)), real(*all_)))
+    def saving(*arguments: Any) -> None:
+        seen.append(len(held))
+        save_model(*arguments)
+
+    monkeypatch.setattr("tiltlm.pipeline.optimize.save_model", saving)
     place.train().sentence()
     assert seen == [2]
 

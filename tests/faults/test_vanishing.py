@@ -26,6 +26,7 @@ from tiny_runs import write_pairs
 from tiltlm.data.files import file_rows
 from tiltlm.data.files.file_rows import read_rows
 from tiltlm.errors import DataError
+from tiltlm.model.reference import ReferenceCache, reference_values
 from tiltlm.pipeline import referencing, run
 from tiltlm.runs.folder import RunFolder
 
@@ -63,8 +64,8 @@ def removed() -> None:
     [
         (referencing, "reference_address", removed),
         (referencing, "reference_values", removed),
-        (referencing.ReferenceCache, "put", cleared),
-        (referencing.ReferenceCache, "put", removed),
+        (ReferenceCache, "put", cleared),
+        (ReferenceCache, "put", removed),
         (run, "optimize", removed),
         (run, "compare_answers", removed),
     ],
@@ -95,10 +96,9 @@ def test_values_that_the_cache_loses_after_they_were_found_are_not_lost(
     wanted = place.wanted()
     place.back_to(None)
     shutil.copytree("kept", "cache")
-    real = referencing.reference_values
 
     def lost(scorer: Any, columns: Any, cache: Any, *more: Any) -> Any:
-        values = real(scorer, columns, cache, *more)
+        values = reference_values(scorer, columns, cache, *more)
         if len(columns) > 1:  # those to train on, which come last
             with closing(sqlite3.connect(cache.path)) as other, other:
                 assert other.execute("DELETE FROM token_logps").rowcount > 2 * len(columns)

@@ -28,6 +28,10 @@ _QUANTISED_BY_FILE = {"quantize_config.json": "gptq", "quant_config.json": "awq"
 
 _INCOMPLETE = "A file is damaged or incomplete: copy or download it again."
 _HINTS = {
+    "Too many open files": "Allow more of them (ulimit -n).",
+    "Permission denied": "Change the permissions of its files.",
+    "Input/output error": "Look at the disk.",
+    "No space left": "Free some: the hub's files are kept in HF_HOME.",
     "SafetensorError": _INCOMPLETE,
     "PytorchStreamReader": _INCOMPLETE,
     "EOFError": _INCOMPLETE,

@@ -92,10 +92,9 @@ def optimize(
     progress = trainer.progress
     if not progress.step:
         return Trained(completed, None)
-    reporter.say(
-        f"  {progress.examples / progress.seconds:.2f} examples and {progress.tokens / progress.seconds:,.0f} tokens "
-        "a second"
-    )
+    if progress.seconds > 0:  # a clock of coarse ticks, or one set back, may say otherwise
+        rates = (progress.examples / progress.seconds, progress.tokens / progress.seconds)
+        reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
     return Trained(completed, _keep(setup, policy, data.exact, folder, stop, reporter))
 
 

@@ -77,12 +77,8 @@ class RunFolder:
                 with (path / MARKER).open("x", encoding="utf-8") as file:
                     file.write(_MARKER_TEXT)
             except OSError as error:
-                if replaces:
-                    with suppress(OSError):
-                        if not isinstance(error, FileExistsError):
-                            (path / MARKER).unlink(missing_ok=True)
-                        path.rmdir()
-                    earlier.rename(path)
+                if replaces and not isinstance(error, FileExistsError):
+                    _put_back(earlier, path, error)
                 raise
         except FileExistsError as error:
             raise RunError(f"another run was started in {path} just now: give this one another name.") from error
@@ -215,6 +211,21 @@ def _require_placeable(path: Path) -> None:
         raise _cannot_make(path, f"{there} is not a directory; choose another --run.directory")
     if not os.access(there, os.W_OK):
         raise _cannot_make(path, f"{there} may not be written; choose another --run.directory")
+
+
+def _put_back(earlier: Path, path: Path, error: OSError) -> None:
+    """Gives an earlier run its name again, which a new one could not take.
+
+    Raises:
+        RunError: that cannot be done either; the message says where it is.
+    """
+    try:
+        with suppress(OSError):
+            (path / MARKER).unlink(missing_ok=True)
+            path.rmdir()
+        earlier.rename(path)
+    except OSError as also:
+        raise _cannot_make(path, f"{error.strerror or error}; the earlier run is whole, and in {earlier}") from also
 
 
 def _remove(earlier: Path) -> None:
