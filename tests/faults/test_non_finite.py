@@ -147,7 +147,7 @@ def test_a_policy_far_from_the_reference_is_told() -> None:
     number = next(step for step in range(2) if 0 in maker.order.step(step))
     with broken(maker, "gradient"):
         said = message(maker, number)
-    assert "the policy is far from the reference: its log-ratio at pair 0 is +1e+03 nats" in said
+    assert "the policy is far from the reference: its log-ratio at example 0 is +1e+03 nats" in said
     assert "loss.beta" in said
 
 
@@ -184,7 +184,7 @@ def test_the_example_whose_gradient_is_not_finite_is_found() -> None:
     hook = weight.register_hook(infinite)
     said = message(maker, 0)
     hook.remove()
-    assert said.startswith(f"step 1: the gradient is not finite, at these examples: pair {spoilt}. The weights")
+    assert said.startswith(f"step 1: the gradient is not finite, at these examples: example {spoilt}. The weights")
 
 
 def replace_ids(columns: TokenColumns, ids: np.ndarray) -> TokenColumns:
