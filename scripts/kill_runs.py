@@ -34,10 +34,10 @@ PATIENCE = 300
 """Seconds within which a run comes to its end here, on a busy machine too."""
 TRAIN = [
     *["--data.train", "pairs.jsonl", "--model.path", "model", "--run.name", "run"],
-    *["--comparison.prompts", "4", "--comparison.max-new-tokens", "24", "--comparison.samples", "2"],
-    *["--training.epochs", "6", "--training.batch-pairs", "12", "--training.micro-batch-tokens", "128"],
+    *["--comparison.prompts", "2", "--comparison.max-new-tokens", "8", "--comparison.samples", "1"],
+    *["--training.epochs", "3", "--training.batch-pairs", "12", "--training.micro-batch-tokens", "128"],
     *["--training.learning-rate", "1e-3", "--training.schedule", "cosine", "--training.warmup-steps", "3"],
-    *["--training.eval-every", "7", "--checkpoint.every-steps", "4"],
+    *["--training.eval-every", "6", "--checkpoint.every-steps", "4"],
 ]
 """Several micro-batches a step, passes that a checkpoint cuts, a schedule, evaluations between checkpoints."""
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from own_data import SHARED
+
+if TYPE_CHECKING:
+    from broken_runs import Place
 
 # Tiny models gain nothing from a second thread, and on a busy machine the threads wait for each other.
 torch.set_num_threads(1)
@@ -19,6 +24,22 @@ def all_threads() -> Iterator[None]:
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:
+    """A working folder in which a tiny run is broken."""
+    from broken_runs import broken_place
+
+    return broken_place(tmp_path / "here", monkeypatch, capsys)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no curves."""
+    from broken_runs import leave_undrawn
+
+    leave_undrawn(monkeypatch)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

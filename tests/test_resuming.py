@@ -26,7 +26,7 @@ from tiltlm.training.stop import StopRequest
 
 PRECISIONS = ("float32", "bfloat16")
 RESUME = ["train", "--resume", str(RUN)]
-STEPS = 36
+STEPS = 18
 
 
 def start(*words: str, precision: str = "float32") -> int:
@@ -80,9 +80,15 @@ def sends(number: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "step", with_signal)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 5, 14, 36])
+@pytest.mark.parametrize(
+    ("precision", "number", "step"),
+    [
+        ("float32", signal.SIGINT, 1),
+        ("bfloat16", signal.SIGTERM, 5),
+        ("float32", signal.SIGTERM, 12),
+        ("bfloat16", signal.SIGINT, STEPS),
+    ],
+)
 def test_after_a_signal_it_goes_on(
     here: Path,
     unbroken: dict[str, tuple[Path, dict[str, Any]]],
@@ -92,7 +98,7 @@ def test_after_a_signal_it_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In the middle of a pass, at an evaluation, in the last step."""
+    """In the middle of a pass, at its end with an evaluation, in the last step."""
     with monkeypatch.context() as patch:
         sends(number, step, patch)
         assert start(precision=precision) == 130
@@ -110,16 +116,16 @@ def test_it_goes_on_as_often_as_it_is_stopped(
     here: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, ends = ["train", *TRAIN, "--model.precision", "float32"], []
-    for step in (2, 3, 13, 30):
+    for step in (2, 3, 13):
         with monkeypatch.context() as patch:
             sends(signal.SIGTERM, step, patch)
             ends.append(main(words))
         words = RESUME
-    assert ends == [130] * 4
+    assert ends == [130] * 3
     seconds = outcome().seconds
     assert main(RESUME) == 0
     assert outcome_of(here) == unbroken["float32"][1]
-    assert [resumption.step for resumption in outcome().resumed] == [2, 3, 13, 30]
+    assert [resumption.step for resumption in outcome().resumed] == [2, 3, 13]
     assert outcome().seconds > seconds, "the time of all that it took"
 
 
@@ -135,18 +141,17 @@ def failing(real: Callable[..., Any], call: int = 1) -> Callable[..., Any]:
     return fails
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
-    ("place", "call"),
+    ("precision", "place", "call"),
     [
-        ("tiltlm.model.reference.ReferenceCache.put", 1),
-        ("tiltlm.model.reference.ReferenceCache.put", 4),
-        ("tiltlm.pipeline.optimize.run_checks", 1),
-        ("tiltlm.training.loop.Trainer.evaluate", 2),
-        ("tiltlm.pipeline.keeping.save_model", 1),
-        ("tiltlm.pipeline.run.evaluate", 1),
-        ("tiltlm.pipeline.run.compare_answers", 1),
-        ("tiltlm.pipeline.run.write_report", 1),
+        ("bfloat16", "tiltlm.model.reference.ReferenceCache.put", 1),
+        ("bfloat16", "tiltlm.model.reference.ReferenceCache.put", 4),
+        ("float32", "tiltlm.pipeline.optimize.run_checks", 1),
+        ("bfloat16", "tiltlm.training.loop.Trainer.evaluate", 2),
+        ("bfloat16", "tiltlm.pipeline.keeping.save_model", 1),
+        ("bfloat16", "tiltlm.pipeline.run.evaluate", 1),
+        ("float32", "tiltlm.pipeline.run.compare_answers", 1),
+        ("float32", "tiltlm.pipeline.run.write_report", 1),
     ],
 )
 def test_after_an_error_in_any_stage_it_goes_on(
@@ -232,27 +237,31 @@ SETTINGS = [
     ("loss.beta", "0.1", "0.2"),
     ("data.max_length", "512", "400"),
     ("model.precision", "float32", "bfloat16"),
-    ("comparison.samples", "2", "1"),
+    ("comparison.samples", "1", "2"),
 ]
 
 
 @pytest.mark.parametrize(("option", "was", "now"), SETTINGS)
-def test_other_settings_are_refused_with_the_difference_or_allowed_by_name(
+def test_other_settings_are_refused_with_the_difference(
     stopped: Path, option: str, was: str, now: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents()
-    flag = [f"--{option}", now]
     capsys.readouterr()
-    assert main([*RESUME, *flag]) == 1
+    assert main([*RESUME, f"--{option}", now]) == 1
     shown = capsys.readouterr().err
     assert f"{option}: {was} then, {now} now" in shown
     assert f"--allow {option}" in shown
     assert contents() == before
-    allowed = [*RESUME, *flag, "--allow", option.replace("_", "-"), "data", "reference"]
-    assert main(allowed) == 0
-    assert f"{option}: {was} then, {now} now" in outcome().resumed[0].differences
-    section, _, name = option.partition(".")
-    assert str(read_run(RUN).settings[section][name]) == now
+
+
+def test_other_settings_may_be_allowed_by_name(stopped: Path) -> None:
+    flags = [word for option, _, now in SETTINGS[1:5] for word in (f"--{option}", now)]
+    allowed = [option.replace("_", "-") for option, _, _ in SETTINGS[1:5]]
+    assert main([*RESUME, *flags, "--allow", *allowed, "data", "reference"]) == 0
+    for option, was, now in SETTINGS[1:5]:
+        assert f"{option}: {was} then, {now} now" in outcome().resumed[0].differences
+        section, _, name = option.partition(".")
+        assert str(read_run(RUN).settings[section][name]) == now
     assert outcome().resumed[0].step == 6
 
 
@@ -316,9 +325,9 @@ def test_a_run_that_came_to_its_end_has_nothing_left_to_do(here: Path, capsys: p
 
 
 def test_a_run_that_came_to_its_end_may_be_made_longer(here: Path) -> None:
-    assert start("--training.schedule", "constant", "--training.epochs", "3") == 0
+    assert start("--training.schedule", "constant", "--training.epochs", "2") == 0
     short = (RUN / "metrics.jsonl").read_text().splitlines()
-    assert main([*RESUME, "--training.epochs", "6", "--allow", "training.epochs"]) == 0
+    assert main([*RESUME, "--training.epochs", "3", "--allow", "training.epochs"]) == 0
     longer = (RUN / "metrics.jsonl").read_text().splitlines()
     assert longer[: len(short)] == short
     assert json.loads(longer[-1])["step"] == STEPS
@@ -426,7 +435,7 @@ def test_a_checkpoint_becomes_a_model(here: Path, capsys: pytest.CaptureFixture[
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (exported / name).read_bytes() == (trained / name).read_bytes()
     best_one = min(read_run(RUN).metrics.evaluations, key=lambda row: row.loss)
-    evaluated = [step for step in steps_kept() if step == STEPS or step % 28 == 0]
+    evaluated = [step for step in steps_kept() if step % 6 == 0]
     assert main(["export", str(RUN), "models/best"]) == 0
     assert f"The checkpoint of step {best_one.step if best_one.step in evaluated else evaluated[0]}" in (
         capsys.readouterr().out

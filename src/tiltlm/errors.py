@@ -25,6 +25,10 @@ class NonFiniteError(TiltlmError):
     """A loss or gradient is NaN or infinite; the weights were not changed by that step."""
 
 
+class OutOfMemoryError(TiltlmError):
+    """The memory of the machine or of its device did not suffice."""
+
+
 class RunError(TiltlmError):
     """A run's folder is in the way, missing, or incomplete."""
 

@@ -18,7 +18,7 @@ from tiltlm.checkpoints.state_files import FILES, write_state
 from tiltlm.runs.checkpoint_record import CheckpointRecord, StoredFile
 from tiltlm.runs.rows import EvalRow
 from tiltlm.runs.schema import MalformedError, NewerSchemaError, from_json, versioned
-from tiltlm.storage.durable import sync_into_place
+from tiltlm.storage.whole_files import put_in_place
 from tiltlm.training.state import TrainerState
 
 RECORD = "checkpoint.json"
@@ -64,7 +64,7 @@ def write_checkpoint(folder: Path, state: TrainerState, circumstances: Circumsta
         table = versioned(dataclasses.asdict(record))
         (aside / RECORD).write_text(json.dumps({**table, _CHECKSUM: _checksum_of(table)}, indent=1), encoding="utf-8")
         remove(folder / name)
-        sync_into_place(aside, folder / name)
+        put_in_place(aside, folder / name)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

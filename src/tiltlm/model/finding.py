@@ -16,6 +16,7 @@ from tiltlm.config import HubConfig
 from tiltlm.errors import ModelError, TiltlmError
 from tiltlm.model.embedded import embedded_model
 from tiltlm.storage.hub_access import hub_is_reachable
+from tiltlm.storage.library_errors import is_out_of_memory
 
 EMBEDDED = "embedded"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -27,11 +28,14 @@ _QUANTISED_BY_FILE = {"quantize_config.json": "gptq", "quant_config.json": "awq"
 
 _INCOMPLETE = "A file is damaged or incomplete: copy or download it again."
 _HINTS = {
+    "Too many open files": "Allow more of them (ulimit -n).",
+    "Permission denied": "Change the permissions of its files.",
+    "Input/output error": "Look at the disk.",
+    "No space left": "Free some: the hub's files are kept in HF_HOME.",
     "SafetensorError": _INCOMPLETE,
     "PytorchStreamReader": _INCOMPLETE,
     "EOFError": _INCOMPLETE,
     "JSONDecodeError": _INCOMPLETE,
-    "out of memory": "It is too large for this machine.",
     "Padding_idx": "pad_token_id in config.json is no token of the model: set it to one, or to null.",
     "trust_remote_code": "Here that is --model.trust-remote-code, for sources that you trust.",
     "No module named": "Install it beside tiltlm, or name another model.",
@@ -174,6 +178,8 @@ def explained(source: ModelSource, what: str) -> Iterator[None]:
     except TiltlmError:
         raise
     except Exception as error:  # tokenizers raises plain Exception, and code that comes with a model anything
+        if is_out_of_memory(error):
+            raise  # the model may be as good as any
         raise ModelError(_sentence(source, what, error)) from error
 
 

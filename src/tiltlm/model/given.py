@@ -17,6 +17,7 @@ from tiltlm.data.tokens.templates import choose_template
 from tiltlm.errors import ModelError
 from tiltlm.model.reference import fingerprint
 from tiltlm.storage.cache import GIVEN_PREFIX, MODELS, UNFINISHED_PREFIX, move_into_place, writable_cache_folder
+from tiltlm.storage.library_errors import as_os_error
 
 Model = str | Path | PreTrainedModel
 """A model by its name or folder, or loaded."""
@@ -98,9 +99,9 @@ def keep_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pa
         return folder
     with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=models) as scratch:
         whole = Path(scratch) / "model"
-        with _config_kept(model):
+        with _config_kept(model), as_os_error(whole):
             model.save_pretrained(whole)
-        fast.save_pretrained(whole)
+            fast.save_pretrained(whole)
         move_into_place(whole, folder)
     return folder
 

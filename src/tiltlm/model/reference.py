@@ -72,8 +72,11 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path, address: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{address}{REFERENCE_SUFFIX}"
+        self._open()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = sqlite3.connect(self.path, timeout=60)
             with self._connection:
@@ -123,6 +126,9 @@ class ReferenceCache:
         """
         starts = columns.scored_starts
         rows = [(_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences]
+        if not self.path.exists():  # the cache was cleared meanwhile, and SQLite writes to no file without a name
+            self.close()
+            self._open()
         with self._connection:
             self._connection.executemany(_KEEP, rows)
 
@@ -147,8 +153,8 @@ def fill_cache(
     precision: torch.dtype,
     token_budget: int,
     advance: Callable[[int], None],
-) -> None:
-    """Computes and keeps what the cache lacks of the columns.
+) -> np.ndarray:
+    """Computes and keeps what the cache lacks of the columns; gives the values of all their scored tokens.
 
     Each forward pass is kept as soon as it is done, so an interruption loses no other. Which examples are computed
     together depends on the columns alone, not on what is there already: a pass that was interrupted and goes on keeps
@@ -172,6 +178,7 @@ def fill_cache(
         own = (range(columns.members[e], columns.members[e + 1]) for e in batch.examples)
         cache.put(columns, (number for some in own for number in some), values)
         advance(int(missing[batch.examples].sum()))
+    return values
 
 
 def reference_values(
@@ -183,6 +190,7 @@ def reference_values(
     advance: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """The reference's log-probabilities of all scored tokens, from the cache or computed now, float32, in nats."""
-    fill_cache(scorer, columns, cache, precision, token_budget, advance)
-    values, _ = cache.join(columns)
-    return values
+    computed = fill_cache(scorer, columns, cache, precision, token_budget, advance)
+    # Of equal sequences, computed in different places, the cache has the values of one; it may have been cleared since.
+    kept, _ = cache.join(columns)
+    return np.where(np.isnan(kept), computed, kept)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tiltlm.config import SaveDtype
 from tiltlm.model.dither import move, noise
 from tiltlm.model.finding import ModelSource
+from tiltlm.storage.library_errors import as_os_error
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -77,12 +78,16 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sourc
     """Writes safetensors, configuration, tokenizer, chat template, and the processor files of the source.
 
     The weights are written in the type they have.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     dtype = next(model.parameters()).dtype
     for config in (model.config, model.config.get_text_config()):
         config.dtype = dtype
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with as_os_error(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     for name in _CARRIED:
         found = source.file(name)
         if found is not None and not (folder / name).exists():

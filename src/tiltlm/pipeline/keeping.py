@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
-from tiltlm.storage.durable import sync_into_place
+from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.stop import StopRequest
 
@@ -43,22 +42,10 @@ def keep_model(
     finally:
         with stop.held():
             round_weights(policy.model, setup.save_dtype)
-            unfinished = place.with_name(f".{place.name}.partial")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
-            _put_in_place(unfinished, place)
+            with written_whole(place) as unfinished:
+                save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
         reporter.say(f"  {place}: {setup.save_why}")
     return values
-
-
-def _put_in_place(made: Path, place: Path) -> None:
-    """Gives the trained model its name, in place of one that the run left when it was stopped before."""
-    earlier = place.with_name(f".{place.name}.earlier")
-    if place.exists():
-        shutil.rmtree(earlier, ignore_errors=True)
-        place.rename(earlier)
-    sync_into_place(made, place)
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def exact_values(setup: Setup, what: str, scorer: Scorer, held_out: HeldOut, reporter: Reporter) -> np.ndarray:

@@ -16,6 +16,7 @@ from tiltlm.pipeline.keeping import keep_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
+from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.checks import run_checks
@@ -72,10 +73,9 @@ def optimize(
         raise
     if not progress.step:
         return Trained(completed, None)
-    reporter.say(
-        f"  {progress.examples / progress.seconds:.2f} examples and {progress.tokens / progress.seconds:,.0f} tokens "
-        "a second"
-    )
+    if progress.seconds > 0:  # a clock of coarse ticks, or one set back, may say otherwise
+        rates = (progress.examples / progress.seconds, progress.tokens / progress.seconds)
+        reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
     return Trained(completed, keep_model(setup, policy, data.exact, folder.model, work.stop, reporter))
 
 
@@ -107,6 +107,8 @@ def _train(work: Work, trainer: Trainer, checkpoints: Checkpoints, observers: tu
         checkpoints,
         MetricsLog(work.folder.metrics) as log,
         reporter.progress("training", left, "steps") as advance,
+        # Here already, as what a failed step held is let go of before the weights are saved.
+        memory_explained(work.setup.config, lambda: "training"),
     ):
         told = Observers((log, checkpoints.observe, show), observers)
         completed = trainer.train(work.stop, told, _starts_at_reference(work.setup), checkpoints.after_step)

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from tiltlm.checkpoints.identity import digest_of
 from tiltlm.data.preparation import PreparedData
-from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.data.tokens.token_columns import TokenColumns, ranges
 from tiltlm.model.dither import add_dither
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
 from tiltlm.model.scorer import Scorer
@@ -23,7 +23,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
 from tiltlm.runs.folder import RunFolder
 from tiltlm.storage.cache import REFERENCE, cache_folder
-from tiltlm.storage.durable import sync_into_place
+from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Referenced
 
@@ -107,9 +107,14 @@ class _Pass:
             planned = self._planned(plan, parts, lacking)
             columns = TokenColumns.joined([part.take(own) for part, own in zip(parts, planned, strict=True)])
             with self._reporter.progress(f"reference, {arithmetic}", missing, "examples") as advance:
-                fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance)
-            plan.unlink()
-            joined = [cache.join(part) for part in parts]
+                computed = fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance)
+            plan.unlink(missing_ok=True)
+            for part, own, (values, _) in zip(parts, planned, joined, strict=True):
+                computed = computed[_fill(values, part, own, computed) :]
+            # As the cache has them: of equal sequences, computed in different places, the values of one. What it lost
+            # since, as by `tiltlm cache --clear`, is as it was.
+            kept = [cache.join(part)[0] for part in parts]
+            joined = [(np.where(np.isnan(new), own, new), none) for new, (own, none) in zip(kept, joined, strict=True)]
         cache.close()
         return [values for values, _ in joined]
 
@@ -128,7 +133,14 @@ class _Pass:
                 before = [kept.get_tensor(str(number)) for number in range(len(parts))] if same else []
             if same and all(np.isin(own, known).all() for own, known in zip(lacking, before, strict=True)):
                 return before
-        unfinished = plan.with_name(f"{plan.name}.partial")
-        save_file({str(number): own for number, own in enumerate(lacking)}, unfinished, {"of": of})
-        sync_into_place(unfinished, plan)
+        with written_whole(plan) as unfinished:
+            save_file({str(number): own for number, own in enumerate(lacking)}, unfinished, {"of": of})
         return lacking
+
+
+def _fill(values: np.ndarray, columns: TokenColumns, examples: np.ndarray, computed: np.ndarray) -> int:
+    """Writes what was computed of some examples, which begins with theirs, into the values of all. How many it took."""
+    starts = columns.scored_starts[columns.members[examples]]
+    places = ranges(starts, columns.scored_starts[columns.members[examples + 1]] - starts)
+    values[places] = computed[: len(places)]
+    return len(places)

@@ -20,7 +20,7 @@ from tiltlm.runs.folder import RunFolder, is_run
 from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Outcome, Resumption
 from tiltlm.runs.run_files import RunFiles, read_run
-from tiltlm.storage.durable import sync
+from tiltlm.storage.whole_files import sync
 from tiltlm.text.masking import masked_values
 from tiltlm.training.loop import Trainer
 

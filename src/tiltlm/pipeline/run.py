@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
+from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -76,7 +77,7 @@ def train(
             summary = conclude(before.folder)
             write_report(before.folder.path)
             return Run(before.folder.path, summary)
-        with reporter.stage("data", "1/6 Data"):
+        with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             require_sound_models(setup)
             data = prepare(setup, reporter, given)
@@ -85,14 +86,16 @@ def train(
             held.enter_context(locked(folder.path))
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         try:
-            completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
+            with memory_explained(config, record.current_stage):
+                completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
         except KeyboardInterrupt:
             completed = False
         except BaseException as error:
-            record.end("failed", str(error) or type(error).__name__)
+            with suppress(OSError):  # a disk that is full for this file too: what filled it is said
+                record.end("failed", str(error) or type(error).__name__)
             raise
         summary = record.end("completed" if completed else "interrupted", None)
-        with reporter.stage("report", "6/6 Report"):
+        with memory_explained(config, lambda: "report"), reporter.stage("report", "6/6 Report"):
             write_report(folder.path)
         _conclude(folder, summary, reporter)
         return Run(folder.path, summary)

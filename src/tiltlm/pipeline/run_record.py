@@ -15,6 +15,7 @@ from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Check, Outcome, Resumption, Summary
 from tiltlm.runs.run_files import read_run
+from tiltlm.storage.whole_files import written_whole
 
 
 class RunRecord:
@@ -42,6 +43,10 @@ class RunRecord:
         self._write("running", None)
         with self._reporter.stage(name, title):
             yield
+
+    def current_stage(self) -> str:
+        """The last stage begun."""
+        return self._stage or "model"
 
     def checked(self, checks: Sequence[Check]) -> None:
         """Keeps the start-up checks."""
@@ -87,5 +92,6 @@ def conclude(folder: RunFolder) -> Summary:
     summary = summarise(run)
     folder.write_json("summary.json", summary)
     if folder.model.is_dir():
-        (folder.model / "README.md").write_text(model_card(run, summary), encoding="utf-8")
+        with written_whole(folder.model / "README.md") as file:
+            file.write_text(model_card(run, summary), encoding="utf-8")
     return summary

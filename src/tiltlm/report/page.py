@@ -17,9 +17,10 @@ from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
 from tiltlm.report.wording import count, duration, number, percent, signed
-from tiltlm.runs.folder import RunFolder, naming
+from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles, Settings, read_run
+from tiltlm.storage.whole_files import written_whole
 from tiltlm.text.masking import masked, masked_command
 from tiltlm.text.visible import shortened, visible
 
@@ -42,8 +43,7 @@ def write_report(folder: Path) -> Path:
     if summary is None:
         summary = summarise(run)
         RunFolder(folder).write_json("summary.json", summary)
-    curves = folder / "training_metrics.png"
-    with naming(curves):
+    with written_whole(folder / "training_metrics.png") as curves:
         draw_training_metrics(run.metrics, curves)
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
@@ -149,5 +149,5 @@ def _date(started: str) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
-    with naming(path):
-        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8", errors="replace", newline="\n")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from tiltlm.errors import RunError
 from tiltlm.runs.lock import require_idle
 from tiltlm.runs.schema import versioned
-from tiltlm.storage.durable import sync_into_place
+from tiltlm.storage.whole_files import written_whole
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -67,7 +68,7 @@ class RunFolder:
         """
         RunFolder.require_free(directory, name, overwrite)
         path = directory / name
-        earlier = path.with_name(f".{name}.replaced-{os.getpid()}")
+        earlier = path.with_name(f".{name}.replaced-{secrets.token_hex(4)}")
         replaces = is_run(path)
         try:
             if replaces:
@@ -77,11 +78,9 @@ class RunFolder:
                 # Exclusively: of two programs that start at once, one is refused.
                 with (path / MARKER).open("x", encoding="utf-8") as file:
                     file.write(_MARKER_TEXT)
-            except OSError:
-                if replaces:
-                    with suppress(OSError):
-                        path.rmdir()
-                    earlier.rename(path)
+            except OSError as error:
+                if replaces and not isinstance(error, FileExistsError):
+                    _put_back(earlier, path, error)
                 raise
         except FileExistsError as error:
             raise RunError(f"another run was started in {path} just now: give this one another name.") from error
@@ -114,21 +113,10 @@ class RunFolder:
             value = versioned(value)
         if name in _MASKED_FILES:
             value = masked_values(value)
-        temporary = self.path / f".{name}.partial"
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-        with naming(self.path / name):
+        with written_whole(self.path / name) as file:
             # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            sync_into_place(temporary, self.path / name)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Names the file in an error of writing it: the system names only what it could not open."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_run(path: Path) -> bool:
@@ -229,6 +217,21 @@ def _require_placeable(path: Path) -> None:
         raise _cannot_make(path, f"{there} is not a directory; choose another --run.directory")
     if not os.access(there, os.W_OK):
         raise _cannot_make(path, f"{there} may not be written; choose another --run.directory")
+
+
+def _put_back(earlier: Path, path: Path, error: OSError) -> None:
+    """Gives an earlier run its name again, which a new one could not take.
+
+    Raises:
+        RunError: that cannot be done either; the message says where it is.
+    """
+    try:
+        with suppress(OSError):
+            (path / MARKER).unlink(missing_ok=True)
+            path.rmdir()
+        earlier.rename(path)
+    except OSError as also:
+        raise _cannot_make(path, f"{error.strerror or error}; the earlier run is whole, and in {earlier}") from also
 
 
 def _remove(earlier: Path) -> None:

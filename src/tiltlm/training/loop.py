@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from tiltlm.plan.steps import Order, ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.losses import BoundObjective, Losses, backward, evaluated
 from tiltlm.training.metrics import Sums, eval_row
+from tiltlm.training.non_finite import RECENT, FailedStep, explanation
 from tiltlm.training.observers import Observer
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
 from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states
@@ -74,6 +76,7 @@ class Trainer:
         self.steps = total_steps(training, len(train.columns))
         self.order = Order(len(train.columns), training.batch_pairs, seed)
         self.progress = Progress()
+        self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
         self._optimizer = OPTIMIZERS[training.optimizer](scorer.parameters(), training)
         self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.trees)
         self._held_out_prompts = prompt_groups(held_out.columns)
@@ -161,6 +164,7 @@ class Trainer:
                 self.progress.examples += planned.examples
                 self.progress.tokens += planned.laid_out
                 self.progress.seconds += seconds
+                self._norms.append(gradient_norm)
         if not finite:
             raise self._non_finite(planned, sums.non_finite())
         return TrainRow(
@@ -188,22 +192,30 @@ class Trainer:
             self._optimizer.step()
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
-        guilty = self._names(planned, units)
-        return NonFiniteError(
-            f"step {self.progress.step + 1}: the {'loss' if units else 'gradient'} is not finite, at these examples: "
-            f"{', '.join(guilty[:10])}{' ...' if len(guilty) > 10 else ''}. The weights were not changed by this "
-            "step. Try a lower training.learning_rate, or model.precision float32; and look at the examples."
+        columns, budget = self.train_examples.columns, self.training.micro_batch_tokens
+        step, rate = self.progress.step, self._optimizer.param_groups[0]["lr"]
+        factor = learning_rate_factor(step - 1, self.steps, self.training) if step else None
+        failed = FailedStep(
+            number=step + 1,
+            examples=np.concatenate([batch.examples for batch in planned.micro_batches]).tolist(),
+            guilty=self._examples_of(planned, units),
+            rates=(None if factor is None else self.training.learning_rate * factor, rate),
+            warmup=self.training.warmup_steps,
+            norms=tuple(self._norms),
+            clip=self.training.gradient_clip,
+            columns=columns,
+            plan=lambda some: self.train_examples.plan(np.asarray(some), budget, self.scorer.trees),
         )
+        return NonFiniteError(explanation(failed, self.scorer, self.objective, self.precision))
 
-    def _names(self, planned: Plan, units: list[int]) -> list[str]:
-        """Ids of the examples of some units, in the order of the micro-batches; of all where none is named."""
+    def _examples_of(self, planned: Plan, units: list[int]) -> list[int]:
+        """The examples of some units, in the order of the micro-batches."""
         columns = self.train_examples.columns
         numbers = np.concatenate([batch.examples for batch in planned.micro_batches])
         if self.objective.needs.unit == "completion":
             own = [columns.labels[columns.members[e] : columns.members[e + 1]] for e in numbers]
             numbers = np.repeat(numbers, [int((labels >= 0).sum()) for labels in own])
-        named = numbers[units] if units else numbers
-        return [columns.names[int(number)] for number in dict.fromkeys(named.tolist())]
+        return list(dict.fromkeys(numbers[units].tolist()))
 
     def _epoch(self) -> float:
         return self.progress.step / self.order.steps_per_epoch

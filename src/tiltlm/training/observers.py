@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tiltlm.runs.rows import EvalRow, TrainRow, metrics_line
+from tiltlm.storage.whole_files import naming
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,13 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, row: Row) -> None:
-        self._file.write(metrics_line(row))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(metrics_line(row))
+            self._file.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +42,8 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 class Observers:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a request to stop where that is waited for, and never amid a change of the weights."""
+"""Ctrl-C, SIGTERM, a closed terminal: a request to stop where that is waited for, never amid a change of weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, what schedulers send, and what a terminal sends that is closed; Windows has no SIGHUP."""
+
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the current step, where that is waited for.
+    """Turns SIGNALS into a request to stop after the current step, where that is waited for.
 
     Elsewhere, and at the second signal, they interrupt at once (KeyboardInterrupt), but never within a change of the
     weights, which would be half made.
@@ -27,8 +30,9 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
         # Handlers can be set in the main thread alone; elsewhere the program that called decides.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in SIGNALS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                    self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(

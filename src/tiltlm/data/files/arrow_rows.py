@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from tiltlm.runs.data_account import DroppedRow
 _NO_VALUE = (ValueError, OverflowError, LookupError, TypeError, NotImplementedError)
 # By which a stream says that it is whole: the older form is the end of the newer one.
 _END = b"\0\0\0\0"
+_LARGEST_PART = 1 << 36
 
 
 def parquet_rows(stream: Any, name: str) -> Rows:
@@ -125,6 +127,17 @@ def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind:
                 yield as_row(f"{name}#{number}", partial(_fields, batch, at))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-    except (ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+    except MemoryError as error:
+        if not _asks_for_the_impossible(error):
+            raise  # nothing is wrong with the file
+        detail = f"damaged {kind} file, nothing is read from here on: {error}"
+        yield DroppedRow(f"{name}#{number + 1}", UNREADABLE, detail)
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         detail = f"damaged {kind} file, nothing is read from here on: {error or type(error).__name__}"
         yield DroppedRow(f"{name}#{number + 1}", UNREADABLE, detail)
+
+
+def _asks_for_the_impossible(error: MemoryError) -> bool:
+    """Whether a file says of a part that it is larger than any is, so that not memory but the file is at fault."""
+    asked = re.search(r"size (\d+)", str(error))
+    return asked is not None and int(asked[1]) > _LARGEST_PART
