@@ -10,6 +10,7 @@ from tiltlm.config import Config, settings_table
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.optimize import optimize
@@ -64,6 +65,7 @@ def train(
     with StopRequest() as stop:
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
+            require_safe_weights(setup.source)
             data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command)
         record = RunRecord(folder, setup.device, reporter)
