@@ -67,7 +67,7 @@ def test_every_command_is_one_that_works(line: str, monkeypatch: pytest.MonkeyPa
         elif words[1] == "inspect":
             parse_inspect(words[2:])
         elif words[1] == "compare":
-            parse_simple(Compare, words[2:], {"prompt": tuple[str, ...]}, positional=1)
+            parse_simple(Compare, words[2:], {"prompt": tuple[str, ...], "trust_remote_code": bool}, positional=1)
 
 
 def test_the_example_has_every_option_with_its_default_and_its_text() -> None:

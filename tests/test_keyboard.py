@@ -343,12 +343,16 @@ def test_the_file_that_cannot_be_written_is_named(
     assert main(TRAIN) == 0
     capsys.readouterr()
 
-    def full(*arguments: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "write_text", full)
+    def full(path: Path, *mode: Any, **options: Any) -> Any:
+        if path.suffix == ".partial":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
     assert main(["report", "runs/run"]) == 1
-    assert "runs/run/comparison.md cannot be written or read: No space left" in one_line(capsys.readouterr().err)
+    assert "runs/run/training_metrics.png cannot be written or read: No space left" in one_line(capsys.readouterr().err)
     assert main([*TRAIN, "--run.name", "other"]) == 1
     assert "runs/other/config.json cannot be written or read: No space left" in one_line(capsys.readouterr().err)
 

@@ -121,7 +121,7 @@ def _compare(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Compare
     from tiltlm.cli.command_line import parse_simple
 
-    arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...]}, positional=1)
+    arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...], "trust_remote_code": bool}, positional=1)
     prompts = [prompt for given in arguments.prompt for prompt in given]
     if not prompts and "--prompt" in words:
         raise ConfigError("--prompt needs a text: the prompt to answer.")
@@ -133,7 +133,7 @@ def _compare(words: Sequence[str]) -> int:
     from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
-    compare_run(_existing(run), prompts, ConsoleReporter())
+    compare_run(_existing(run), prompts, arguments.trust_remote_code, ConsoleReporter())
     return 0
 
 

@@ -19,8 +19,10 @@ _NARROW = 100
 """Below this many columns, answers stand one below the other."""
 
 
-def compare_run(run: Path, prompts: Sequence[str], reporter: ConsoleReporter) -> None:
+def compare_run(run: Path, prompts: Sequence[str], trust_remote_code: bool, reporter: ConsoleReporter) -> None:
     """Shows a run's recorded answers, or new ones to the prompts given.
+
+    trust_remote_code: see `ask_models`.
 
     Raises:
         RunError: the run, its model or its recorded answers are missing.
@@ -33,7 +35,7 @@ def compare_run(run: Path, prompts: Sequence[str], reporter: ConsoleReporter) ->
         show(files.comparison, reporter, str(run / "comparison.json"))
         return
     reporter.say(f"Asking both models of {run}.")
-    show(ask_models(run, files, prompts, reporter), reporter, None)
+    show(ask_models(run, files, prompts, trust_remote_code, reporter), reporter, None)
 
 
 def show(comparison: Comparison, reporter: ConsoleReporter, recorded_in: str | None) -> None:

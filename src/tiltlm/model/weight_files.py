@@ -38,9 +38,9 @@ def require_safe_weights(source: ModelSource) -> None:
     if pickled is not None:
         raise ModelError(
             f"the weights of `{source.location}` are in {pickled} alone, which is a pickle: reading it can run code, "
-            "so it is not read. Name a model whose weights are in model.safetensors; or, if you trust this one, convert "
-            "it once with transformers: AutoModelForCausalLM.from_pretrained(MODEL).save_pretrained(FOLDER), and copy "
-            "its tokenizer's files there."
+            "so it is not read. Name a model with a model.safetensors; or, if you trust this one, convert it once with "
+            "transformers: AutoModelForCausalLM.from_pretrained(MODEL).save_pretrained(FOLDER), and copy its "
+            "tokenizer's files there."
         )
     folder = Path(source.location)
     if folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -17,9 +18,10 @@ from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
 from tiltlm.report.wording import count, duration, number, percent, signed
-from tiltlm.runs.folder import RunFolder, naming
+from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles, Settings, read_run
+from tiltlm.runs.whole_files import write_whole
 from tiltlm.text.masking import masked, masked_command
 from tiltlm.text.visible import shortened, visible
 
@@ -42,9 +44,9 @@ def write_report(folder: Path) -> Path:
     if summary is None:
         summary = summarise(run)
         RunFolder(folder).write_json("summary.json", summary)
-    curves = folder / "training_metrics.png"
-    with naming(curves):
-        draw_training_metrics(run.metrics, curves)
+    curves = io.BytesIO()
+    draw_training_metrics(run.metrics, curves)
+    write_whole(folder / "training_metrics.png", curves.getvalue())
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
     _write_text(page, render_page(run, summary))
@@ -146,5 +148,4 @@ def _date(started: str) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
-    with naming(path):
-        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    write_whole(path, text.encode("utf-8", "replace"))

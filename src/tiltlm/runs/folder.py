@@ -6,14 +6,15 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
 from tiltlm.runs.schema import versioned
+from tiltlm.runs.whole_files import write_whole
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -107,21 +108,9 @@ class RunFolder:
             value = versioned(value)
         if name in _MASKED_FILES:
             value = masked_values(value)
-        temporary = self.path / f".{name}.partial"
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-        with naming(self.path / name):
-            # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(self.path / name)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Names the file in an error of writing it: the system names only what it could not open."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
+        write_whole(self.path / name, text.encode("utf-8", "backslashreplace"))
 
 
 def is_run(path: Path) -> bool:
