@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, panel_svgs
+from tiltlm.report.policy import with_policy
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
@@ -57,7 +58,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
     # Safe because panel_svgs writes no text but our own labels and numbers.
     panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
-    return (
+    page = (
         _templates()
         .get_template("page.html.j2")
         .render(
@@ -79,6 +80,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             started=_date(run.environment.started),
         )
     )
+    return with_policy(page)
 
 
 def _templates() -> Environment:
