@@ -14,7 +14,7 @@ from pathlib import Path
 from tiltlm import __version__
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
-from tiltlm.cli.output import WatchedOutput, watched_output
+from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.storage.cache import cache_folder
 from tiltlm.text.masking import masked
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = 1
     try:
-        with watched_output() as output:
+        with watched_output() as output, inert_errors():
             code = _run(words, output)
     except (OSError, SystemExit):  # the latter after help was shown, or should have been
         if output.failure is None:
