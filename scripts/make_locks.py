@@ -57,36 +57,35 @@ class Locked:
         return " \\\n    ".join([self.requirement, *self.hashes]) + "\n"
 
 
-def read_locked(text: str) -> dict[str, Locked]:
-    """The packages of a lock by name.
+def read_locked(text: str) -> list[Locked]:
+    """The packages of a lock; one may be there in several versions, each for other versions of Python.
 
     text: what uv writes: a requirement, its hashes, and comments that tell who needs it.
     """
-    found = {}
+    found = []
     for block in re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]:
         head, *rest = (line.strip().removesuffix("\\").strip() for line in block.splitlines())
         hashes = tuple(line for line in rest if line.startswith("--hash="))
         comments = (line.lstrip("#").strip().removeprefix("via").strip() for line in rest if line.startswith("#"))
-        locked = Locked(head, hashes, tuple(comment for comment in comments if comment))
-        found[locked.name] = locked
+        found.append(Locked(head, hashes, tuple(comment for comment in comments if comment)))
     return found
 
 
-def of_torch(packages: dict[str, Locked]) -> set[str]:
+def of_torch(packages: Sequence[Locked]) -> set[str]:
     """torch, and what only it needs and on one platform only: libraries of its GPU builds."""
     names = {"torch"}
     while True:
         more = {
-            name
-            for name, one in packages.items()
-            if name not in names and "sys_platform == 'linux'" in one.requirement and set(one.needed_by) <= names
+            one.name
+            for one in packages
+            if one.name not in names and "sys_platform == 'linux'" in one.requirement and set(one.needed_by) <= names
         }
         if not more:
             return names
         names |= more
 
 
-def _compile(arguments: Sequence[str], known: str, given: str | None = None) -> dict[str, Locked]:
+def _compile(arguments: Sequence[str], known: str, given: str | None = None) -> list[Locked]:
     """What uv resolves to; `known`: a lock whose versions are kept where they can be."""
     with tempfile.TemporaryDirectory() as scratch:
         lock = Path(scratch) / "lock.txt"
@@ -106,24 +105,24 @@ def main(words: Sequence[str]) -> None:
     project = ("pyproject.toml", "--python-version", "3.11", "--only-binary", ":all:")
     extras = {RUN: ("demo",), DEV: ("demo", "dev"), DOCS: ("demo", "docs")}
     every = _compile([*project, *words, *(f"--extra={extra}" for extra in ("demo", "dev", "docs"))], known)
-    pinned = "".join(one.line for one in every.values())
+    pinned = "".join(one.line for one in every)
     found = {
         name: _compile([*project, *(f"--extra={extra}" for extra in chosen)], pinned) for name, chosen in extras.items()
     }
-    run = found[RUN]
-    torch = of_torch(run)
+    run, torch = {one.name for one in found[RUN]}, of_torch(found[RUN])
+    tools = {one.name for one in found[DEV]}
     parts = {
-        RUN: [one for name, one in run.items() if name not in torch],
-        TORCH: [one for name, one in run.items() if name in torch],
-        DEV: [one for name, one in found[DEV].items() if name not in run],
-        DOCS: [one for name, one in found[DOCS].items() if name not in run and name not in found[DEV]],
+        RUN: [one for one in found[RUN] if one.name not in torch],
+        TORCH: [one for one in found[RUN] if one.name in torch],
+        DEV: [one for one in found[DEV] if one.name not in run],
+        DOCS: [one for one in found[DOCS] if one.name not in run | tools],
     }
     model = _EMBEDDED.search((ROOT / "src" / "tiltlm" / "model" / "embedded.py").read_text(encoding="utf-8"))
     assert model is not None
-    parts[EMBEDDED] = [*_compile(["--no-deps", "-"], "", f"{model['name']}=={model['version']}\n").values()]
+    parts[EMBEDDED] = _compile(["--no-deps", "-"], "", f"{model['name']}=={model['version']}\n")
     for which, packages in parts.items():
         _write(LOCKS / which, _WHAT[which] + _HASHED, [one.line for one in packages])
-    pins = [*parts[RUN], run["torch"]]
+    pins = [*parts[RUN], *(one for one in parts[TORCH] if one.name == "torch")]
     direct = sorted(one.requirement for one in pins if _OURS in one.needed_by)
     others = sorted(one.requirement for one in pins if _OURS not in one.needed_by)
     lines = ["# What it needs directly:", *direct, "", "# What those need:", *others]

@@ -35,19 +35,20 @@ def blocks(name: str) -> list[list[str]]:
     return found
 
 
-def pins(lines: list[str]) -> dict[str, str]:
-    """Versions by name."""
-    found: dict[str, str] = {}
+def pins(lines: list[str]) -> dict[str, set[str]]:
+    """Versions by name: one of each, or one for each of several versions of Python."""
+    found: dict[str, set[str]] = {}
     for line in lines:
         one = Requirement(line)
         (version,) = one.specifier
         assert version.operator == "==" and "*" not in version.version and one.url is None
-        assert canonicalize_name(one.name) not in found
-        found[canonicalize_name(one.name)] = version.version
+        versions = found.setdefault(canonicalize_name(one.name), set())
+        assert version.version not in versions and (not versions or one.marker is not None)
+        versions.add(version.version)
     return found
 
 
-def locked(*names: str) -> dict[str, str]:
+def locked(*names: str) -> dict[str, set[str]]:
     return pins([block[0] for name in names for block in blocks(name)])
 
 
@@ -58,6 +59,21 @@ def test_every_package_is_locked_to_one_version_and_to_hashes() -> None:
         for _, *hashes in blocks(name):
             assert hashes
             assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+
+
+def test_a_package_may_have_a_version_for_each_python() -> None:
+    text = """\
+a==1.0 ; python_full_version < '3.12' \\
+    --hash=sha256:00
+    # via b
+a==2.0 ; python_full_version >= '3.12' \\
+    --hash=sha256:11
+"""
+    read = runpy.run_path(str(ROOT / "scripts" / "make_locks.py"))["read_locked"](text)
+    assert [(one.name, one.hashes, one.needed_by) for one in read] == [
+        ("a", ("--hash=sha256:00",), ("b",)),
+        ("a", ("--hash=sha256:11",), ()),
+    ]
 
 
 @pytest.mark.parametrize("path", [*LOCKS.values(), ROOT / "requirements.txt"], ids=lambda path: path.name)
@@ -77,8 +93,8 @@ def test_locks_agree_with_the_project(lock: str) -> None:
     versions = locked("packages", "torch", lock) if lock != "packages" else locked("packages", "torch")
     for need in map(Requirement, needs):
         if need.name != "tiltlm":
-            version = versions[canonicalize_name(need.name)]
-            assert need.specifier.contains(version), f"{need} is not {version}: run `make lock`"
+            for version in versions[canonicalize_name(need.name)]:
+                assert need.specifier.contains(version), f"{need} is not {version}: run `make lock`"
 
 
 def test_the_assignments_requirements_are_the_locks_without_hashes() -> None:
