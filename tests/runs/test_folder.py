@@ -156,7 +156,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     def no_space(*arguments: object, **options: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", no_space)
+    monkeypatch.setattr(Path, "write_text", no_space)
     with pytest.raises(OSError, match="No space"):
         run.write_json("summary.json", {"step": 2})
     monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shlex
@@ -22,7 +21,7 @@ from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles, Settings, read_run
-from tiltlm.runs.whole_files import write_whole
+from tiltlm.runs.whole_files import written_whole
 from tiltlm.text.masking import masked, masked_command
 from tiltlm.text.visible import shortened, visible
 
@@ -45,9 +44,8 @@ def write_report(folder: Path) -> Path:
     if summary is None:
         summary = summarise(run)
         RunFolder(folder).write_json("summary.json", summary)
-    curves = io.BytesIO()
-    draw_training_metrics(run.metrics, curves)
-    write_whole(folder / "training_metrics.png", curves.getvalue())
+    with written_whole(folder / "training_metrics.png") as curves:
+        draw_training_metrics(run.metrics, curves)
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
     _write_text(page, render_page(run, summary))
@@ -150,4 +148,5 @@ def _date(started: str) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
-    write_whole(path, text.encode("utf-8", "replace"))
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8", errors="replace", newline="\n")

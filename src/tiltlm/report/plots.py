@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from xml.sax.saxutils import quoteattr
 
 import matplotlib as mpl
@@ -49,7 +48,7 @@ PANELS = (
 )
 
 
-def draw_training_metrics(metrics: Metrics, path: Path | BinaryIO) -> None:
+def draw_training_metrics(metrics: Metrics, path: Path) -> None:
     """Writes the six panels to a PNG of 1800 x 1000 pixels. The same metrics give the same bytes."""
     with _style():
         figure = Figure(figsize=(9, 5), dpi=200, layout="constrained", facecolor="white")

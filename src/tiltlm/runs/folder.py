@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
+from tiltlm.runs.lock import require_idle
 from tiltlm.runs.schema import versioned
-from tiltlm.runs.whole_files import write_whole
+from tiltlm.runs.whole_files import written_whole
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -55,6 +56,7 @@ class RunFolder:
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
             )
+        require_idle(path)
 
     @staticmethod
     def create(directory: Path, name: str, overwrite: bool) -> RunFolder:
@@ -97,6 +99,10 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
     def write_json(self, name: str, content: Any) -> None:
         """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half.
 
@@ -109,8 +115,9 @@ class RunFolder:
         if name in _MASKED_FILES:
             value = masked_values(value)
         text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-        # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
-        write_whole(self.path / name, text.encode("utf-8", "backslashreplace"))
+        with written_whole(self.path / name) as file:
+            # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_run(path: Path) -> bool:

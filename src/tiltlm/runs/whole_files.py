@@ -1,32 +1,41 @@
-"""Files that are written whole, in the place where they are named and nowhere else."""
+"""Files and folders that are there whole or not at all, whatever fails while they are written."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tiltlm.errors import RunError
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file: a reader sees the earlier one or the whole new one, never half.
 
-    A link of that name is replaced, not followed: a run's folder may come from somebody else, and its links could lead
-    to any file that this user may write.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write a file or a folder to, which takes its place at the end, on disk by then.
+
+    A reader sees what was there before or the whole of what is new. If anything fails, what was written so far is
+    removed, as a full disk needs the room. A folder takes the place of none, or of an empty one.
 
     Raises:
-        OSError: it cannot be written; the earlier file is as it was.
+        OSError: it cannot be written, naming `path`.
+        RunError: the folder that it belongs to is gone.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    with naming(path):
-        try:
-            temporary.unlink(missing_ok=True)  # of a program that was killed
-            with temporary.open("xb") as file:  # new, so no link
-                file.write(content)
-            temporary.replace(path)
-        except OSError:
-            if temporary.is_file():
-                temporary.unlink()
-            raise
+    unfinished = path.with_name(f".{path.name}.partial")
+    try:
+        with naming(path):
+            _remove(unfinished)  # of a program that was killed
+            yield unfinished
+            _to_disk(unfinished)
+            unfinished.replace(path)
+            _sync(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            _remove(unfinished)
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise RunError(f"{path.parent} was removed or moved while it was being written: start again.") from error
+        raise
 
 
 @contextmanager
@@ -36,3 +45,26 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until the disk has a file, or a folder with all in it: else its name could outlive its content."""
+    for inner in (*path.rglob("*"), path) if path.is_dir() else (path,):
+        _sync(inner)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
