@@ -137,6 +137,23 @@ def test_a_run_is_not_made_through_a_link(here: Path, tmp_path: Path, capsys: py
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_a_run_is_not_gone_on_with_through_links(here: Path, secret: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data.train", "pairs.jsonl", "--run.name", "one") == 0
+    for name in ("metrics.jsonl", ".lock", "checkpoints", "model"):
+        path = here / "runs" / "one" / name
+        there = path.exists()
+        if there:
+            path.rename(here / "aside")
+        path.symlink_to(secret)
+        assert main(["train", "--resume", "runs/one"]) == 1
+        assert f"{name} is a link to {secret}" in capsys.readouterr().err
+        assert secret.read_text() == SECRET
+        path.unlink()
+        if there:
+            (here / "aside").rename(path)
+    assert main(["train", "--resume", "runs/one"]) == 0
+
+
 def test_links_in_the_cache_are_not_written_through(here: Path, secret: Path, tmp_path: Path) -> None:
     """What they lead to is left as it is, also when the cache is cleared."""
     assert train("--data.train", "pairs.jsonl", "--run.name", "one") == 0

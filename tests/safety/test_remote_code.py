@@ -138,5 +138,9 @@ def test_a_runs_folder_cannot_ask_for_code(
     assert main(asked) == 1
     assert "say --trust-remote-code if you trust it" in capsys.readouterr().err
     assert not mark.exists()
+    assert main(["train", "--resume", "runs/one"]) == 1
+    assert "model.trust_remote_code: true then, false now" in capsys.readouterr().err.lower()
+    assert not mark.exists()
     main([*asked, "--trust-remote-code"])
     assert mark.exists()
+    assert main(["train", "--resume", "runs/one", "--model.trust-remote-code"]) == 0, "named, it is what the run had"
