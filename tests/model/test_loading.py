@@ -194,30 +194,12 @@ def test_a_model_that_is_not_quantised_is_not_called_so(folder: Path, settings: 
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_pickled_weights_alone_are_read_and_said(folder: Path, shards: int) -> None:
-    wanted = load_file(folder / "model.safetensors")
+def test_pickled_weights_are_refused_with_how_to_convert_them(folder: Path, shards: int, tmp_path: Path) -> None:
     pickle_weights(folder, shards)
-    (note,) = load(folder)
-    assert note.startswith("pytorch_model.bin") and "weights_only" in note
-    weights = load_model(find_model(str(folder), HubConfig()), CPU).state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in wanted.items())
-
-
-class Trap:
-    """Unpickling this would call a function of the file's own choice."""
-
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return Path.touch, (Path("touched-by-a-pickle"),)  # type: ignore[return-value]
-
-
-def test_a_pickle_that_holds_more_than_weights_is_not_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    pickle_weights(folder, also=Trap())
     message = refusal(folder)
-    assert "pytorch_model.bin" in message and "save_file" in message
-    assert not Path("touched-by-a-pickle").exists()
+    assert "in pytorch_model.bin" in message and "is a pickle" in message and "safetensors" in message
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)
+    assert load(folder) == []
 
 
 def truncate(path: Path) -> None:
@@ -303,8 +285,8 @@ def load_from_hub() -> list[str]:
 def test_a_model_of_the_hub_loads_from_its_cache(hub: Path) -> None:
     assert load_from_hub() == []
     pickle_weights(hub)
-    (note,) = load_from_hub()
-    assert "pytorch_model.bin" in note
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin alone, which is a pickle"):
+        load_from_hub()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import example_run
 import pytest
+from hostile import TEXTS
 
 from tiltlm.report.page import write_report
 
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the browser `chr
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report full of what breaks layouts: markup, long words, long paths, every fold open."""
     compared = example_run.comparison()
-    compared["prompts"][0]["after"]["greedy"]["text"] = "<script>document.title = 'ran'</script>" + LONG
+    compared["prompts"][0]["after"]["greedy"]["text"] = "".join(TEXTS.values()) + LONG
+    compared["prompts"][0]["before"]["greedy"]["text"] = "".join(TEXTS.values())
     compared["prompts"][1]["prompt"] = LONG
     compared["prompts"][1]["id"] = f"{LONG}.jsonl:4"
     config = example_run.config()
@@ -47,13 +49,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def browse(target: Path, profile: Path, *flags: str) -> str:
+    return complaints(target, profile, *flags)[0]
+
+
+def complaints(target: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
+    """What the browser prints, and what it says on its console: each thing that the page's policy forbids is there."""
     assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, target.as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    command = [CHROMIUM, *FLAGS, "--enable-logging=stderr", f"--user-data-dir={profile}", *flags, target.as_uri()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_renders_its_headings_and_runs_no_script(page: Path, tmp_path: Path) -> None:
-    document = browse(page, tmp_path, "--dump-dom")
+    document, said = complaints(page, tmp_path, "--dump-dom")
+    assert said == [], "its own styles are all allowed, and nothing else is asked for"
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", document)
     assert headings == [
         "Verdict",
@@ -67,6 +76,17 @@ def test_renders_its_headings_and_runs_no_script(page: Path, tmp_path: Path) -> 
     ]
     assert "<title>demo · tiltlm report</title>" in document
     assert document.count("<svg") == 8
+
+
+def test_the_policy_holds_where_escaping_would_fail(page: Path, tmp_path: Path) -> None:
+    """A copy in which a text has become markup: no script, no handler, no style, no image, no form, no other base."""
+    copy = tmp_path / "copy.html"
+    attack = "".join(TEXTS[what] for what in ("a script", "a handler", "a style"))
+    more = '<base href="https://x.example/"><style>h1 { display: none }</style><iframe src="frame.html"></iframe>'
+    copy.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{attack}{more}"), encoding="utf-8")
+    document, said = complaints(copy, tmp_path / "profile", "--dump-dom")
+    assert "<title>demo · tiltlm report</title>" in document
+    assert sum("Content Security Policy" in line for line in said) >= 6
 
 
 @pytest.mark.parametrize("width", [1280, 380])

@@ -132,12 +132,19 @@ def inspect(
     return prepared.report
 
 
-def compare(run: str | Path | Run, prompts: Sequence[str] = (), *, reporter: Reporter | None = None) -> Comparison:
+def compare(
+    run: str | Path | Run,
+    prompts: Sequence[str] = (),
+    *,
+    trust_remote_code: bool = False,
+    reporter: Reporter | None = None,
+) -> Comparison:
     """Answers of a run's model before and after training, as `tiltlm compare` shows them.
 
     Args:
         run: the run, or its folder.
         prompts: prompts to answer now, written as the training data was; without any, the answers recorded.
+        trust_remote_code: run Python code that comes with the model, if the run was trained so.
 
     Raises:
         RunError: the run, its model or its recorded answers are missing.
@@ -146,7 +153,7 @@ def compare(run: str | Path | Run, prompts: Sequence[str] = (), *, reporter: Rep
     files = read_run(folder)
     if prompts:
         with leaving_no_trace():
-            return ask_models(folder, files, prompts, reporter or LogReporter())
+            return ask_models(folder, files, prompts, trust_remote_code, reporter or LogReporter())
     if files.comparison is None:
         raise RunError(f"the run in {folder} recorded no answers: give prompts.")
     return files.comparison

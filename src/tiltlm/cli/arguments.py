@@ -70,6 +70,8 @@ class Compare:
     prompt: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     """Prompts to answer now; may be given several times. Written as the training data was: as a chat if it was
     chats, else verbatim."""
+    trust_remote_code: Annotated[bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff] = False
+    """Run Python code that comes with the model, if the run was trained so. Only for runs you trust."""
 
 
 @dataclass(frozen=True)

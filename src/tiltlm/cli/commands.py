@@ -14,7 +14,7 @@ from pathlib import Path
 from tiltlm import __version__
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
-from tiltlm.cli.output import WatchedOutput, watched_output
+from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.storage.cache import cache_folder
 from tiltlm.text.masking import masked
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = 1
     try:
-        with watched_output() as output:
+        with watched_output() as output, inert_errors():
             code = _run(words, output)
     except (OSError, SystemExit):  # the latter after help was shown, or should have been
         if output.failure is None:
@@ -121,7 +121,7 @@ def _compare(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Compare
     from tiltlm.cli.command_line import parse_simple
 
-    arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...]}, positional=1)
+    arguments = parse_simple(Compare, words, {"prompt": tuple[str, ...], "trust_remote_code": bool}, positional=1)
     prompts = [prompt for given in arguments.prompt for prompt in given]
     if not prompts and "--prompt" in words:
         raise ConfigError("--prompt needs a text: the prompt to answer.")
@@ -133,7 +133,7 @@ def _compare(words: Sequence[str]) -> int:
     from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
-    compare_run(_existing(run), prompts, ConsoleReporter())
+    compare_run(_existing(run), prompts, arguments.trust_remote_code, ConsoleReporter())
     return 0
 
 

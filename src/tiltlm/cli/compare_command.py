@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Column, Table
 
-from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.console import ConsoleReporter, as_it_is
 from tiltlm.errors import RunError
 from tiltlm.pipeline.assess import ask_models
 from tiltlm.runs.answers import Answer, Comparison
@@ -19,8 +18,10 @@ _NARROW = 100
 """Below this many columns, answers stand one below the other."""
 
 
-def compare_run(run: Path, prompts: Sequence[str], reporter: ConsoleReporter) -> None:
+def compare_run(run: Path, prompts: Sequence[str], trust_remote_code: bool, reporter: ConsoleReporter) -> None:
     """Shows a run's recorded answers, or new ones to the prompts given.
+
+    trust_remote_code: see `ask_models`.
 
     Raises:
         RunError: the run, its model or its recorded answers are missing.
@@ -33,7 +34,7 @@ def compare_run(run: Path, prompts: Sequence[str], reporter: ConsoleReporter) ->
         show(files.comparison, reporter, str(run / "comparison.json"))
         return
     reporter.say(f"Asking both models of {run}.")
-    show(ask_models(run, files, prompts, reporter), reporter, None)
+    show(ask_models(run, files, prompts, trust_remote_code, reporter), reporter, None)
 
 
 def show(comparison: Comparison, reporter: ConsoleReporter, recorded_in: str | None) -> None:
@@ -44,7 +45,7 @@ def show(comparison: Comparison, reporter: ConsoleReporter, recorded_in: str | N
     """
     for prompt in comparison.prompts:
         asked = shortened(prompt.prompt.strip(), recorded_in or "the prompt you gave")
-        reporter.console.print(f"\n[bold]{escape(asked)}[/bold]")
+        reporter.console.print(as_it_is(f"\n{asked}", "bold"))
         rows = [("greedy", prompt.before.greedy, prompt.after.greedy)]
         rows += [
             (f"sample {number}", old, new)
@@ -53,12 +54,12 @@ def show(comparison: Comparison, reporter: ConsoleReporter, recorded_in: str | N
         if reporter.console.width >= _NARROW:
             table = Table(Column(), Column("before", ratio=1), Column("after", ratio=1), show_lines=True, expand=True)
             for name, old, new in rows:
-                table.add_row(name, escape(_text(old, recorded_in)), escape(_text(new, recorded_in)))
+                table.add_row(name, as_it_is(_text(old, recorded_in)), as_it_is(_text(new, recorded_in)))
             reporter.console.print(table)
             continue
         for name, old, new in rows:
             lines = f"\n[{name}] before: {_text(old, recorded_in)}\n[{name}] after: {_text(new, recorded_in)}"
-            reporter.console.print(escape(lines))
+            reporter.console.print(as_it_is(lines))
 
 
 def _text(answer: Answer, recorded_in: str | None) -> str:

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
@@ -35,6 +34,11 @@ class SafeConsole(Console):
         raise BrokenPipeError
 
 
+def as_it_is(text: str, style: str = "") -> Text:
+    """Text of others to print: nothing in it is rich's markup, and its hidden characters are shown."""
+    return Text(visible(text), style)
+
+
 class ConsoleReporter:
     """Writes to standard output; a stage's duration is kept under its name."""
 
@@ -50,12 +54,12 @@ class ConsoleReporter:
 
     def say(self, text: str) -> None:
         """A line, exactly as it is but for secrets and hidden characters."""
-        self.console.print(escape(masked(text)))
+        self.console.print(as_it_is(masked(text)))
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """A stage of the work: announced, timed, and named in the summary."""
-        self.console.print(f"[bold]{escape(title)}[/bold]")
+        self.console.print(as_it_is(masked(title), "bold"))
         with timed(self.stages, name):
             yield
 
@@ -71,16 +75,16 @@ class ConsoleReporter:
     @contextmanager
     def _bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(unit),
+            TextColumn(visible(unit).replace("{", "{{").replace("}", "}}"), markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(visible(what), total=total)
             yield lambda more: progress.advance(task, more)
 
     def _lines(self, what: str, total: int, unit: str) -> Advance:

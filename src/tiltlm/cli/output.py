@@ -1,14 +1,18 @@
-"""Standard output that may fail: its reader gone (`| head`), its disk full."""
+"""Standard output that may fail (its reader gone, its disk full), and errors that a terminal does not obey."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
+
+from tiltlm.text.masking import masked
+from tiltlm.text.visible import visible
 
 
 class WatchedOutput(io.TextIOBase):
@@ -74,6 +78,42 @@ def watched_output() -> Iterator[WatchedOutput]:
                 output.flush()
             if output.failure is not None:
                 _discard(stream)
+
+
+class InertErrors:
+    """Standard error as it is, but that hidden characters are shown and secrets masked in whatever is written there.
+
+    Libraries warn in words of the files they read, such as a class that a model's configuration names.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        # Of what a terminal obeys, the two that progress bars are drawn with stay.
+        pieces = _DRAWING.split(text)
+        self._stream.write("".join(piece if at % 2 else visible(masked(piece)) for at, piece in enumerate(pieces)))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_DRAWING = re.compile(r"(\r|\x1b\[A)")
+
+
+@contextlib.contextmanager
+def inert_errors() -> Iterator[None]:
+    """Puts `InertErrors` in the place of `sys.stderr`, where there is one."""
+    before = sys.stderr
+    if before is None:
+        yield
+        return
+    sys.stderr = cast(TextIO, InertErrors(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
 
 
 def _discard(stream: TextIO) -> None:

@@ -38,7 +38,8 @@ class Resume:
 
 
 def settings_to_resume(run: Path) -> Config:
-    """The settings that a run was made with.
+    """The settings that a run was made with, but that code of a model is to be trusted: its folder may be somebody
+    else's, so that is named again (and compared, as every setting is).
 
     Raises:
         RunError: there is no run.
@@ -50,7 +51,8 @@ def settings_to_resume(run: Path) -> Config:
     if settings is None:
         why = "it ended before its work began" if is_run(run) else "it is no run"
         raise RunError(f"there is nothing to go on from in {run}: {why}. Start one with tiltlm train.")
-    return in_place_of(run, settings)
+    model = dataclasses.replace(settings.model, trust_remote_code=False)
+    return in_place_of(run, dataclasses.replace(settings, model=model))
 
 
 def in_place_of(run: Path, settings: Config) -> Config:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from tiltlm.errors import ModelError
-from tiltlm.model.finding import PICKLED_WEIGHTS, SAFE_WEIGHTS, ModelSource, explained
+from tiltlm.model.finding import ModelSource, explained
+from tiltlm.model.weight_files import require_safe_weights
 
 NAMED = 3
 """Weights named in a message; the rest is counted."""
@@ -45,16 +44,14 @@ def load_model(
     """The model with float32 weights, in evaluation mode: dropout is off for policy and reference alike.
 
     Args:
-        note: called with each thing worth knowing about the files: weights in them that have no place in the model,
-            weights that are pickled.
+        note: called with each thing worth knowing about the files: weights in them that have no place in the model.
 
     Raises:
-        ModelError: it cannot be had, is not a causal language model, or some of its weights are not in its files.
+        ModelError: it cannot be had, is not a causal language model, some of its weights are not in its files, or they
+            are in files that are not safe to read.
     """
-    pickled = _pickled_weights(source)
-    if pickled is not None:
-        note(f"{pickled} is read with its code switched off (weights_only); model.safetensors is the safer file.")
-    model, report = _read(source, pickled)
+    require_safe_weights(source)
+    model, report = _read(source)
     if (fault := explain_report(report)) is not None:
         raise ModelError(f"the weights of `{source.location}` cannot be used: {fault}")
     if report.unexpected:
@@ -69,12 +66,12 @@ def load_model(
     return model
 
 
-def _read(source: ModelSource, pickled: str | None) -> tuple[PreTrainedModel, LoadReport]:
-    with explained(source, "model"), _explained_pickle(source, pickled), _without_load_report():
+def _read(source: ModelSource) -> tuple[PreTrainedModel, LoadReport]:
+    with explained(source, "model"), _without_load_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
             dtype=torch.float32,
-            use_safetensors=pickled is None,
+            use_safetensors=True,
             # A shape that does not fit is reported like a name that does not fit, rather than raised.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -162,41 +159,6 @@ def _common_prefix(report: LoadReport) -> str | None:
     )
     (prefix, explains), *_ = prefixes.most_common(1) or [("", 0)]
     return prefix if 2 * explains >= len(ends) else None
-
-
-def _pickled_weights(source: ModelSource) -> str | None:
-    """The name of the pickled weights, where there are no others.
-
-    Raises:
-        ModelError: a folder holds no weights at all.
-    """
-    if any(source.file(name) for name in SAFE_WEIGHTS):
-        return None
-    pickled = next((name for name in PICKLED_WEIGHTS if source.file(name)), None)
-    folder = Path(source.location)
-    if pickled is None and folder.is_dir():
-        others = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_WEIGHTS)
-        there = f" (there is {', '.join(others[:NAMED])}, which is not read)" if others else ""
-        raise ModelError(
-            f"the folder {folder} holds no weights: it has neither {SAFE_WEIGHTS[0]} nor {PICKLED_WEIGHTS[0]}{there}. "
-            "Save the model there with transformers' save_pretrained."
-        )
-    return pickled
-
-
-_OTHER_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".npz"}
-
-
-@contextmanager
-def _explained_pickle(source: ModelSource, pickled: str | None) -> Iterator[None]:
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{pickled} of `{source.location}` is damaged, or holds more than weights, which could run code when read. "
-            "If you trust it, convert it: torch.load(FILE, weights_only=False), keep the tensors alone, and write them "
-            "with safetensors.torch.save_file(TENSORS, 'model.safetensors', {'format': 'pt'})."
-        ) from error
 
 
 @contextmanager

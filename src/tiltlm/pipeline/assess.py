@@ -60,16 +60,26 @@ def compare_answers(
         return answers.compare(Models(before, trained, reference), prompts, advance)
 
 
-def ask_models(run: Path, files: RunFiles, prompts: Sequence[str], reporter: Reporter) -> Comparison:
+def ask_models(
+    run: Path, files: RunFiles, prompts: Sequence[str], trust_remote_code: bool, reporter: Reporter
+) -> Comparison:
     """Answers of a run's base model and its trained model to prompts of one's own.
 
+    trust_remote_code: whether code that comes with the models may be run. That the run's own settings say so is not
+        enough: its folder may be somebody else's.
+
     Raises:
-        RunError: the run saved no model.
+        RunError: the run saved no model, or its settings ask for code that comes with a model and nobody else does.
         ConfigError: a prompt is empty, or the chat template refuses it.
     """
     if not has_model(run):
         raise RunError(f"the run in {run} holds no trained model.")
     config = config_from_dict(files.settings)
+    if config.model.trust_remote_code and not trust_remote_code:
+        raise RunError(
+            f"the run in {run} was trained with model.trust_remote_code, so asking its models runs Python code that "
+            "came with them: say --trust-remote-code if you trust it."
+        )
     prepare_model(config, reporter)
     setup = set_up(config)
     asked = extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))

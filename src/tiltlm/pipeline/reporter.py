@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from tiltlm.text.masking import masked
+
 Advance = Callable[[int], None]
 
 logger = logging.getLogger("tiltlm")
@@ -48,11 +50,11 @@ class LogReporter:
         self.stages: dict[str, float] = {}
 
     def say(self, text: str) -> None:
-        logger.info("%s", text.strip())
+        logger.info("%s", masked(text.strip()))
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
-        logger.info("%s", title)
+        logger.info("%s", masked(title))
         with timed(self.stages, name):
             yield
 

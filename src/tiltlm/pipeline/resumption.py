@@ -125,12 +125,23 @@ class ReopenedRun:
         self.differences += [difference for difference in listed if difference not in self.differences]
 
 
+def _require_no_links(folder: RunFolder) -> None:
+    """A run goes on by writing into its files: through links of somebody else's run it would write anywhere."""
+    links = sorted(path for path in folder.path.iterdir() if path.is_symlink()) if folder.path.is_dir() else []
+    if links:
+        raise RunError(
+            f"{links[0]} is a link to {links[0].readlink()}, and a run is not gone on with through links: put there "
+            "what it leads to."
+        )
+
+
 @contextmanager
 def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
     """A run's folder, to go on in, with its last whole checkpoint; remains of a killed process are removed.
 
     Raises:
-        RunError: there is no run, another process works on it, its settings are others, or all checkpoints are damaged.
+        RunError: there is no run, it holds links, another process works on it, its settings are others, or all
+            checkpoints are damaged.
     """
     folder = RunFolder(resume.run)
     if is_run(folder.path) and not (folder.path / DATA_REPORT).is_file():
@@ -138,6 +149,7 @@ def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
             f"the run in {folder.path} ended before its work began, so there is nothing to go on from: start it again "
             "with the command that started it."
         )
+    _require_no_links(folder)
     files = read_run(folder.path)
     with locked(folder.path):
         found = last_whole(folder.checkpoints, folder.metrics)

@@ -13,6 +13,7 @@ from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.optimize import optimize
@@ -79,6 +80,7 @@ def train(
             return Run(before.folder.path, summary)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
+            require_safe_weights(setup.source)
             require_sound_models(setup)
             data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command) if before is None else _gone_on(setup, data, command, before, reporter)

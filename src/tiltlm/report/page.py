@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
+from tiltlm.report.policy import with_policy
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
@@ -57,7 +58,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
     panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
     histograms = run.data.quality.histograms if run.data.quality is not None else None
     length_panels = [(title, Markup(svg)) for title, svg in length_svgs(histograms)] if histograms is not None else []
-    return (
+    page = (
         _templates()
         .get_template("page.html.j2")
         .render(
@@ -80,6 +81,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             started=_date(run.environment.started),
         )
     )
+    return with_policy(page)
 
 
 def _templates() -> Environment:

@@ -1,9 +1,16 @@
-"""Secrets (passwords in addresses, tokens, keys) never stand in a message or a record."""
+"""Secrets (passwords in addresses, tokens, keys) never stand in a message or a record.
+
+They are known by where they stand (`https://user:password@host`, `--api-key KEY`), by their shape (`hf_...`), and by
+the environment: what a variable of a secret's name holds (`HF_TOKEN`, `WANDB_API_KEY`) is masked wherever it appears.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 MASK = "***"
 
@@ -23,15 +30,46 @@ _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
 # `--hub.token`, `--api-key`, `--wandb_api_key`; not `--comparison.max-new-tokens`.
 _FLAG = re.compile(rf"--?(?:.*[._-])?(?:{_NAMES})", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"((?<!\S)--?(?:[\w.-]*[._-])?(?:{_NAMES})[= ])[^\s'\"`,]+", re.IGNORECASE)
+# `HF_TOKEN`, `AWS_SECRET_ACCESS_KEY`, `AWS_ACCESS_KEY_ID`, `MYSQL_PWD`, `PGPASSWORD`; not `PWD`, which is a folder.
+_VARIABLE = re.compile(
+    r".*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET).*|(?:.*_)?(?:TOKEN|KEY|KEY_ID|APIKEY|CREDENTIALS?)|.+_(?:PASS|PWD)",
+    re.IGNORECASE,
+)
+_SHORTEST = 8
+"""Characters of a variable's value from which on it is taken for a secret: shorter ones are words and numbers."""
+_PASSWORD_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#@:]*:([^\s/?#@]+)@")
 
 
 def masked(text: str) -> str:
     """The text with every secret in it replaced by `***`."""
+    if len(text) >= _SHORTEST and (known := _secrets_of(tuple(os.environ.items()))) is not None:
+        text = known.sub(MASK, text)
     text = _USER.sub(f"{MASK}@", text)
     text = _QUERY.sub(rf"\g<1>{MASK}", text)
     text = _BEARER.sub(rf"\g<1>{MASK}", text)
     text = _ASSIGNED.sub(rf"\g<1>{MASK}", text)
     return _SHAPES.sub(MASK, text)
+
+
+@lru_cache(maxsize=4)
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    """Finds what variables of secrets' names hold, and passwords of the addresses that any holds; None: there are none.
+
+    A variable that names a file or folder is no secret itself.
+    """
+    values = {value.strip() for name, value in environment if _VARIABLE.fullmatch(name) and not _is_place(value)}
+    for _, value in environment:
+        values.update(_PASSWORD_IN_ADDRESS.findall(value))
+    # Of two that begin alike the longer one is masked whole.
+    secrets = sorted((value for value in values if len(value) >= _SHORTEST), key=lambda value: (-len(value), value))
+    return re.compile("|".join(map(re.escape, secrets))) if secrets else None
+
+
+def _is_place(value: str) -> bool:
+    try:
+        return value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def masked_command(words: Sequence[str]) -> tuple[str, ...]:

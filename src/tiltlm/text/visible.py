@@ -1,17 +1,23 @@
 """Text of others (data, answers, file names, messages of libraries), made safe to show.
 
 A terminal obeys control characters, and a reader believes what bidirectional and invisible characters arrange; so
-they are shown as what they are: `␛` for escape, `\\x9b`, `\\u202e`. Joiners that scripts and emoji need stay.
+they are shown as what they are: `␛` for escape, `\\x9b`, `\\u202e`. Joiners and variants that scripts and emoji need
+stay where they can mean something: one behind another, or a variant of no ideograph, hides text.
 """
 
 from __future__ import annotations
 
 import re
 
-# C0 and DEL, C1, soft and bidirectional marks, invisible separators, halves of surrogate pairs, tags.
+_JOINERS, _VARIANTS = "\u200c\u200d", "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+# C0 and DEL, C1, halves of surrogate pairs; and what Unicode calls ignorable, but for joiners and variants: the soft
+# hyphen, bidirectional marks, invisible separators, fillers, marks of notes and shorthand, tags.
 _HIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+    f"|(?<=[{_JOINERS}])[{_JOINERS}]|(?<=[{_VARIANTS}])[{_VARIANTS}]"
+    "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 )
 _SHOWN = 2000
 """Characters of a text that are shown where it may be of any length."""

@@ -13,6 +13,7 @@ from tiltlm.config import DataConfig
 from tiltlm.data.files import hub_datasets
 from tiltlm.data.files.file_rows import data_suffix, holds_rows, known_kinds, read_rows
 from tiltlm.data.files.raw_rows import Rows, as_row, without_arrays, without_nulls
+from tiltlm.data.files.saved_layout import require_within
 from tiltlm.errors import DataError
 
 # Words by which a file says that it belongs to one split.
@@ -110,11 +111,14 @@ def _local(path: Path, split: str, subset: str | None, option: str) -> Source:
         raise DataError(
             f"{option}: `{path}` is neither a file nor a folder. What comes through a pipe, save to a file."
         )
+    if subset and (Path(subset).is_absolute() or ".." in Path(subset).parts):
+        raise DataError(f"data.subset: `{subset}` leads out of {path}: name a folder within it.")
     folder = path / subset if subset else path
     if not folder.is_dir():
         raise DataError(f"{path} has no sub-folder `{subset}` (data.subset).{_did_you_mean(folder)}")
     for saved in (folder, folder / split):
         if hub_datasets.is_saved_dataset(saved):
+            require_within(saved)
             return Source(hub_datasets.saved_rows(saved, split, option), (saved.name,))
     files = split_files(folder, split, option)
     names = tuple(file.relative_to(folder).as_posix() for file in files)

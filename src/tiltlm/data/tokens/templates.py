@@ -20,8 +20,17 @@ PLAIN_HEADER = "\n\nAssistant:"
 
 # What a template's own code may raise: its `raise_exception`, what it does not know, and Python's own errors in it.
 _FAILURES = (
-    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError
-)  # fmt: skip
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+_LONGEST = 10_000_000
+"""Characters that a template may add to a chat: far more than any does, and few enough to go on with."""
 LONGEST_PROBE = 20.0
 """Seconds that a template may take for a chat of one message."""
 LARGEST_PROBE = 1_000_000
@@ -37,6 +46,10 @@ class TemplateRefusalError(Exception):
 
 class ChatTemplate:
     """Renders chats as the model's tokenizer is told to.
+
+    A template is a program of whoever made the model. transformers runs it in Jinja's immutable sandbox: it reaches
+    neither files nor Python's own objects, and changes nothing it is given; a single loop has 100,000 turns at most.
+    How long it takes is not bounded.
 
     Attributes:
         exists: False where the tokenizer has no template, and chats become plain dialogues.
@@ -77,6 +90,8 @@ class ChatTemplate:
             chat, tools=json.loads(tools) if tools else None, tokenize=False, add_generation_prompt=ask
         )
         assert isinstance(text, str)
+        if len(text) > _LONGEST + 10 * len(json.dumps(chat, ensure_ascii=False)):
+            raise TemplateRefusalError(f"it makes {len(text):,} characters of one chat")
         return text
 
     def require_works(self) -> None:
