@@ -20,6 +20,7 @@ from tiltlm.pipeline.setup import Setup, reference_source
 from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Referenced
+from tiltlm.training.seen import seen_examples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +28,13 @@ class ReferencedData:
     """Examples with the reference's log-probabilities of their scored tokens, or without where none is needed.
 
     train, held_out: in the arithmetic of training. exact: the held-out ones in float32.
+    seen: some of the training examples, in float32 as `exact`.
     """
 
     train: Referenced
     held_out: Referenced
     exact: HeldOut
+    seen: HeldOut
 
 
 def without_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
@@ -39,26 +42,38 @@ def without_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter
 
     Log-probabilities that training changes can be told only from what they were.
     """
-    (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
+    seen = _seen(setup, data)
+    start, seen_start = _values(setup, policy, [data.eval, seen], torch.float32, reporter)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
-    return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, start))
+    return ReferencedData(
+        Referenced(data.train, None),
+        Referenced(data.eval, None),
+        HeldOut(data.eval, None, start),
+        HeldOut(seen, None, seen_start),
+    )
+
+
+def _seen(setup: Setup, data: PreparedData) -> TokenColumns:
+    """The training examples that are looked at again at the end."""
+    return data.train.take(seen_examples(data.train, setup.config.training, setup.config.run.seed))
 
 
 def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
     """Joins all examples with their reference log-probabilities, computing those the cache lacks.
 
-    The held-out ones are scored in float32 too, for the figures of the saved model. For training in bfloat16 the
-    weights of the policy, and those of the reference, are dithered from here on.
+    The held-out ones, and some of the others, are scored in float32 too, for the figures of the saved model. For
+    training in bfloat16 the weights of the policy, and those of the reference, are dithered from here on.
     """
     reference = policy
     if setup.config.model.reference is not None:
         reference = Scorer(load_model(reference_source(setup), setup.device))
         require_vocabulary(setup, reference, data)
-    (exact,) = _values(setup, reference, [data.eval], torch.float32, reporter)
-    start = exact
+    looked_at = [data.eval, _seen(setup, data)]
+    exact, seen = _values(setup, reference, looked_at, torch.float32, reporter)
+    start, seen_start = exact, seen
     if reference is not policy:
-        (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
+        start, seen_start = _values(setup, policy, looked_at, torch.float32, reporter)
     if setup.precision is torch.float32:
         held_out = exact
         (train,) = _values(setup, reference, [data.train], setup.precision, reporter)
@@ -67,7 +82,10 @@ def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: R
             add_dither(one.model)
         train, held_out = _values(setup, reference, [data.train, data.eval], setup.precision, reporter)
     return ReferencedData(
-        Referenced(data.train, train), Referenced(data.eval, held_out), HeldOut(data.eval, exact, start)
+        Referenced(data.train, train),
+        Referenced(data.eval, held_out),
+        HeldOut(data.eval, exact, start),
+        HeldOut(looked_at[1], seen, seen_start),
     )
 
 
