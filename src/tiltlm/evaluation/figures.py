@@ -32,7 +32,8 @@ def figures(comparison: Comparison) -> Figures:
         repetition_change=_change(befores, afters, lambda answer: repetition(answer.text)),
         surprise_change=_change(befores, afters, _surprise),
     )
-    if comparison.settings.reward == "none":
+    drawn = [answer for side in (befores, afters) for answers in side for answer in answers]
+    if comparison.settings.reward == "none" or any(answer.reward is None for answer in drawn):
         return common
     before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
     wins = [
