@@ -23,11 +23,13 @@ class SeenPair:
 class SeenPairs:
     """A sample of the training pairs, scored as the held-out ones are: by the saved model, in float32.
 
-    margin: mean reward margin. gap: that margin less the held-out one; the same weights give both.
+    margin: mean reward margin. growth: that less the margin before training, which is zero where policy and reference
+        were one. gap: by how much it grew more than that of the held-out pairs; the same weights give both.
     loss_change: mean loss less that before training.
     """
 
     pairs: tuple[SeenPair, ...]
     margin: Estimate
+    growth: Estimate
     gap: Estimate
     loss_change: Estimate

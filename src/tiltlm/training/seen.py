@@ -7,6 +7,7 @@ import numpy as np
 from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.objectives.interface import LossOutput
 from tiltlm.plan.steps import Order
 from tiltlm.runs.seen_pairs import SeenPair, SeenPairs
 from tiltlm.statistics import clustered_mean, difference_of_means
@@ -35,18 +36,23 @@ def evaluate_seen(
     Args:
         saved, held_out_values: its float32 log-probabilities of the scored tokens of either.
     """
-    now, start = (
-        objective(objective.scored_columns(seen.columns, values, seen.reference)) for values in (saved, seen.start)
-    )
-    other = objective(objective.scored_columns(held_out.columns, held_out_values, held_out.reference))
-    margins, others = pair_margins(now.rewards_N, seen.columns), pair_margins(other.rewards_N, held_out.columns)
-    if margins is None or others is None:
+    now, start = _rated(saved, seen, objective), _rated(seen.start, seen, objective)
+    others = [_rated(values, held_out, objective) for values in (held_out_values, held_out.start)]
+    margins = [pair_margins(output.rewards_N, seen.columns) for output in (now, start)]
+    other_margins = [pair_margins(output.rewards_N, held_out.columns) for output in others]
+    if margins[0] is None or margins[1] is None or other_margins[0] is None or other_margins[1] is None:
         return None
     prompts = prompt_groups(seen.columns)
-    named = zip(seen.columns.names, prompts, margins.tolist(), strict=True)
+    growth, other_growth = margins[0] - margins[1], other_margins[0] - other_margins[1]
+    named = zip(seen.columns.names, prompts, margins[0].tolist(), strict=True)
     return SeenPairs(
         pairs=tuple(SeenPair(name, prompt, margin) for name, prompt, margin in named),
-        margin=clustered_mean(list(margins), prompts),
-        gap=difference_of_means(list(margins), prompts, list(others), prompt_groups(held_out.columns)),
+        margin=clustered_mean(list(margins[0]), prompts),
+        growth=clustered_mean(list(growth), prompts),
+        gap=difference_of_means(list(growth), prompts, list(other_growth), prompt_groups(held_out.columns)),
         loss_change=loss_change(now.losses_U - start.losses_U, seen.columns, prompts),
     )
+
+
+def _rated(values: np.ndarray, examples: HeldOut, objective: BoundObjective) -> LossOutput:
+    return objective(objective.scored_columns(examples.columns, values, examples.reference))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tiltlm.report.coherence import signs_of_decay
-from tiltlm.report.questions.evidence import Evidence, above, below, figure, known, too_few, unmeasured
+from tiltlm.report.questions.evidence import Evidence, above, below, figure, known, one_of, too_few, unmeasured
 from tiltlm.report.wording import number, percent
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Figures
@@ -26,6 +26,10 @@ MORE_SURPRISE = 0.5
 """Rise of the surprise to the reference from which on answers are called unlikely to it, in nats a token."""
 CAPPED = 0.9
 """Share of comparison.max_new_tokens which answers fill on average from where on they may be cut short by it."""
+
+SIGNS = 4
+"""Signs that are looked for: length, repetition, surprise, known reward. Each must be clear by an interval of 97.5%,
+wider than the one that is written, so that chance alone makes one run in twenty show any of them."""
 
 NAME, QUESTION = "drift", "Does reward accuracy rise while the answers get longer or worse?"
 
@@ -73,7 +77,7 @@ def signs_of_worse(evidence: Evidence) -> list[Sign]:
     shown = evidence.answers
     told = signs_of_decay(shown.answers_before, shown.answers_after)
     signs = []
-    if shown.reward_difference is not None and below(shown.reward_difference):
+    if shown.reward_difference is not None and below(one_of(shown.reward_difference, SIGNS)):
         signs.append(Sign(f"lost {number(-shown.reward_difference.mean)} of the known reward", True))
     if _rose(shown.repetition_change, MORE_REPETITION):
         signs.append(Sign("repeat themselves more", "repetition" in told))
@@ -92,7 +96,7 @@ def _longer(shown: Figures) -> list[Sign]:
 
 def _rose(change: Estimate | None, least: float) -> bool:
     """Whether a rise is shown, and large enough to matter."""
-    return change is not None and above(change) and change.mean >= least
+    return change is not None and above(one_of(change, SIGNS)) and change.mean >= least
 
 
 def _joined(signs: list[Sign]) -> str:

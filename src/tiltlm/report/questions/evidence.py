@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from tiltlm.evaluation.figures import figures
 from tiltlm.report.wording import estimated
@@ -11,6 +12,7 @@ from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures
 from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.run_files import RunFiles
+from tiltlm.statistics import Z_95
 
 FEWEST = 8
 """Prompts that an interval must rest on before anything is claimed by it. The bootstrap knows no values but those it
@@ -64,6 +66,18 @@ def tells(estimate: Estimate | None) -> bool:
         and estimate.interval is not None
         and (estimate.clusters is None or estimate.clusters >= FEWEST)
     )
+
+
+def one_of(estimate: Estimate, signs: int) -> Estimate:
+    """The estimate with an interval that is wider, as it is one of several signs, each of which alone would be claimed.
+
+    All of them together then seem to rise by chance in one case of twenty, as Bonferroni's inequality has it.
+    """
+    if estimate.interval is None or signs == 1:
+        return estimate
+    wider = NormalDist().inv_cdf(1 - 0.05 / signs) / Z_95
+    low, high = (estimate.mean + wider * (bound - estimate.mean) for bound in estimate.interval)
+    return replace(estimate, interval=(low, high))
 
 
 def above(estimate: Estimate | None, value: float = 0.0) -> bool:

@@ -12,8 +12,8 @@ from tiltlm.report.wording import estimated, percent
 from tiltlm.runs.question_answers import QuestionAnswer
 
 KEPT = 0.5
-"""Share of the training margin that held-out pairs should have at least: below it, most of what the training curve
-shows is known by heart. A rule of thumb; some gap there always is."""
+"""Share of the margin gained on training pairs that held-out pairs should gain at least: below it, most of what the
+training curve shows is known by heart. A rule of thumb; some gap there always is."""
 
 NAME, QUESTION = "overfitting", "Does the model know its training pairs better than others?"
 
@@ -34,22 +34,19 @@ def overfitting(evidence: Evidence) -> QuestionAnswer:
     if not above(seen.gap):
         sentence = f"That it does is not shown: {facts}.{too_few(seen.gap)}"
         return QuestionAnswer(name=NAME, question=QUESTION, verdict="not shown", sentence=sentence, figures=figures)
-    share = max(0.0, held_out.mean) / seen.margin.mean if seen.margin.mean > 0 else 0.0
-    much = above(seen.margin) and share < KEPT
+    share = max(0.0, 1 - seen.gap.mean / seen.growth.mean) if seen.growth.mean > 0 else 0.0
+    much = above(seen.growth) and share < KEPT
     also = " The held-out loss ended higher than it began." if above(evaluation.loss_change) else ""
     change = evidence.softer() + " More pairs help, and held-out evaluations on the way show when to stop."
     if evidence.setting("loss", "name") == "sigmoid":
         change += f" Or raise {evidence.option('loss', 'label_smoothing')}, which ends the growth of margins."
-    sentence = f"It does: {facts}." + (
-        f" Of the training margin, held-out pairs have {percent(share)}." if much else ""
-    )
-    line = f"Overfitting: held-out pairs have {percent(share)} of the margin on training pairs.{also} {change}"
+    gained = f"held-out pairs gained {percent(share)} of the margin that training pairs gained"
     return QuestionAnswer(
         name=NAME,
         question=QUESTION,
         verdict="shown",
-        sentence=sentence + also,
+        sentence=f"It does: {facts}; {gained}.{also}",
         figures=figures,
         change=change if much or also else None,
-        line=line if much else None,
+        line=f"Overfitting: {gained}.{also} {change}" if much else None,
     )

@@ -8,6 +8,7 @@ about. Where the reference is the model as loaded, the start-up checks hold both
 from __future__ import annotations
 
 from tiltlm.report.questions.evidence import Evidence, above, figure, known, too_few, unmeasured
+from tiltlm.report.wording import number
 from tiltlm.runs.question_answers import QuestionAnswer
 
 APART = 1e-4
@@ -24,7 +25,8 @@ def step_zero(evidence: Evidence) -> QuestionAnswer:
         return unmeasured(NAME, QUESTION, "the objective has no reference, or its values are not in the run's files")
     gap, margin = evaluation.start_gap, evaluation.start_margin
     figures = known(nats_a_token_apart=gap, margin_at_step_0=margin)
-    facts = f"{figure('apart', gap)} nats a token on held-out answers"
+    low, high = gap.interval or (gap.mean, gap.mean)
+    facts = f"{number(gap.mean)} nats a token apart (95% interval {number(low)} to {number(high)}) on held-out answers"
     if not above(gap, APART):
         sentence = f"That it does is not shown: {facts}, in float32.{too_few(gap)}"
         return QuestionAnswer(name=NAME, question=QUESTION, verdict="not shown", sentence=sentence, figures=figures)
