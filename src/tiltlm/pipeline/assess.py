@@ -18,7 +18,7 @@ from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.model.weights import load_model
-from tiltlm.pipeline.optimize import exact_values
+from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
