@@ -166,7 +166,7 @@ def test_pairs_that_prefer_length_make_answers_longer(folder: Path) -> None:
         rows(HELD_OUT, *biased),
         {"learning_rate": 1e-3, "epochs": 10},
         model={"path": str(taught(folder))},
-        comparison={"prompts": 16, "samples": 4, "max_new_tokens": 48},
+        comparison={"prompts": 16, "samples": 3, "max_new_tokens": 32},
     )
     answer = asked(summary, "drift")
     assert answer.verdict == "shown" and "longer" in answer.sentence and answer.change is not None
