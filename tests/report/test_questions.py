@@ -281,6 +281,11 @@ def test_more_contradictions_than_the_model_expects_are_noise() -> None:
     assert noise([0.99 * margin for margin in (CONFIDENT, -CONFIDENT)] * 20 + [0.0] * 40).verdict == "not shown"
 
 
+def test_margins_may_be_of_any_size_and_there_may_be_none() -> None:
+    assert noise([1e300, 1e5, -1e5, 1e-300, 0.0] * 4).verdict == "shown"
+    assert noise([]).verdict == "not measured"
+
+
 def test_a_few_of_the_most_contradicted_pairs_are_named() -> None:
     found = noise([2.0] * 60 + [-2.0 - n for n in range(20)])
     assert found.ids == tuple(f"pair {n}" for n in range(79, 79 - LISTED, -1))
@@ -417,6 +422,21 @@ def test_advice_names_options_that_there_are() -> None:
         r"\b(?:training|loss|model|data|comparison)\.\w+", " ".join(answer.change or "" for answer in found)
     )
     assert len(set(named)) > 5 and set(named) <= {*option_names(), "loss.beta", "loss.label_smoothing"}
+
+
+def test_advice_on_pairs_is_for_pairs_and_a_users_words_are_shown_not_obeyed() -> None:
+    settings: dict[str, dict[str, object]] = {
+        "loss": {"name": "kto", "beta": 0.1},
+        "model": {"reference": "https://me:secret@host/\x1b[2Jhidden"},
+    }
+    figures = sampled(length_change=at(10.0))
+    evidence = given(figures, accuracy=LEARNED, settings=settings, chosen_logp_change=at(-6.0), start_gap=at(0.5))
+    for question in (displacement, drift, step_zero):
+        change = question(evidence).change
+        assert change is not None and not {"pair", "ld_dpo", "secret", "\x1b"} & set(
+            re.split(r"\W", change) + list(change)
+        )
+    assert "hidden" in (step_zero(evidence).line or "")
 
 
 def test_the_console_has_the_lines_and_sentences_are_ascii() -> None:

@@ -45,12 +45,13 @@ def displacement(evidence: Evidence) -> QuestionAnswer:
         lost = [f"lost {number(-by_token[0].mean)} nats a token"]
     harm = f"It harms: they {lost[0]}." if lost else ""
     harm += f"{' ' if harm else ''}It goes with answers that {' and '.join(worse)}." if worse else ""
+    alike = " Pairs whose answers differ in few tokens are the ones it is known from." if evidence.paired else ""
     return QuestionAnswer(
         name=NAME,
         question=QUESTION,
         verdict="shown",
         sentence=f"The held-out chosen answers became less likely: {facts}. {harm or 'That it harms is not shown.'}",
         figures=figures,
-        change=f"{evidence.softer()} Pairs whose answers differ in few tokens are the ones it is known from.",
+        change=evidence.softer() + alike,
         line=f"That the chosen answers became less likely harms: they {lost[0]}. {evidence.softer()}" if lost else None,
     )

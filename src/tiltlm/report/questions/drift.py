@@ -144,5 +144,7 @@ def _capped(evidence: Evidence) -> str:
 
 def _shorter(evidence: Evidence) -> str:
     """Advice against length: an objective that discounts it, and pairs that do not reward it."""
+    if not evidence.paired:
+        return ""
     other = "" if evidence.setting("loss", "name") == "ld_dpo" else " Or take loss.name ld_dpo, which discounts length."
     return f"{other} See in the data report how often the chosen answer is the longer one."

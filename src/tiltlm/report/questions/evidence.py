@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from tiltlm.evaluation.figures import figures
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.report.wording import estimated
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures
 from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.run_files import RunFiles
 from tiltlm.statistics import Z_95
+from tiltlm.text.masking import masked
+from tiltlm.text.visible import visible
 
 FEWEST = 8
 """Prompts that an interval must rest on before anything is claimed by it. The bootstrap knows no values but those it
@@ -44,8 +47,15 @@ class Evidence:
         """An option and its value in this run: training.learning_rate (1e-06)."""
         value = self.setting(section, name)
         plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        shown = "" if value is None else f" ({value:g})" if plain else f" ({value})"
+        # The sentence goes to consoles, too: what a user wrote is shown there, not obeyed.
+        shown = "" if value is None else f" ({value:g})" if plain else f" ({visible(masked(str(value)))})"
         return f"{section}.{name}{shown}"
+
+    @property
+    def paired(self) -> bool:
+        """Whether the objective learns from pairs; one that is not ours is taken to."""
+        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        return objective is None or objective.needs.unit == "pair"
 
     def softer(self) -> str:
         """Advice that lets the policy move less: a lower learning rate, fewer passes, a higher beta."""

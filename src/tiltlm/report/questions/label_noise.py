@@ -35,7 +35,7 @@ NAME, QUESTION = "label noise", "Do the labels look noisy?"
 def label_noise(evidence: Evidence) -> QuestionAnswer:
     """How many training pairs the model is against, and whether there are more than learning has left."""
     evaluation = evidence.evaluation
-    if evaluation is None or evaluation.seen is None:
+    if evaluation is None or evaluation.seen is None or not evaluation.seen.pairs:
         return unmeasured(NAME, QUESTION, "no training pairs were scored by the saved model")
     pairs = evaluation.seen.pairs
     typical = statistics.median(abs(pair.margin) for pair in pairs)
@@ -93,7 +93,8 @@ def _firm(pairs: Sequence[SeenPair]) -> tuple[Estimate | None, float]:
     firm = [pair for pair in pairs if abs(pair.margin) >= CONFIDENT]
     if not firm:
         return None, 0.0
-    expected = sum(1 / (1 + math.exp(abs(pair.margin))) for pair in firm) / len(firm)
+    odds = [math.exp(-abs(pair.margin)) for pair in firm]
+    expected = sum(odd / (1 + odd) for odd in odds) / len(firm)
     return _share([pair for pair in firm if pair.margin < 0], firm), expected
 
 
