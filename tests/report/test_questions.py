@@ -99,6 +99,8 @@ def test_the_chosen_answers_fall_where_the_interval_is_below_zero() -> None:
     assert fell.verdict == "shown" and "That it harms is not shown." in fell.sentence and fell.line is None
     assert fell.change is not None and "training.learning_rate (5e-06)" in fell.change
     assert "training.epochs (2)" in fell.change and "loss.beta (0.1)" in fell.change
+    rose = displacement(given(chosen_logp_change=at(0.5), rejected_logp_change=at(-2.0)))
+    assert rose.verdict == "not shown" and rose.sentence.startswith("They became more likely: chosen +0.5")
     for change in (at(-CLEAR), at(0.5), at(-3.0, FEWEST - 1)):
         within = displacement(given(chosen_logp_change=change, rejected_logp_change=at(-2.0)))
         assert (within.verdict, within.change, within.line) == ("not shown", None, None)
@@ -150,7 +152,9 @@ def test_answers_drift_where_a_rise_is_shown_and_large(name: str, threshold: flo
     accuracy = (0.8, 0.7, 0.9)
     found = drift(given(sampled(**{name: at(threshold + 0.001)}), accuracy=accuracy))
     assert (
-        found.verdict == "shown" and words in found.sentence and "while reward accuracy rose to 80%" in found.sentence
+        found.verdict == "shown"
+        and words in found.sentence
+        and "while reward accuracy is better than chance (80%)" in found.sentence
     )
     assert found.line is not None and words in found.line and "3 nats of KL" in found.sentence
     small = drift(given(sampled(**{name: at(threshold - 0.001)}), accuracy=accuracy))

@@ -170,7 +170,9 @@ def test_pairs_that_prefer_length_make_answers_longer(folder: Path) -> None:
     )
     answer = asked(summary, "drift")
     assert answer.verdict == "shown" and "longer" in answer.sentence and answer.change is not None
-    assert "while reward accuracy rose to 100%" in answer.sentence and "loss.name ld_dpo" in answer.change
+    assert (
+        "while reward accuracy is better than chance (100%)" in answer.sentence and "loss.name ld_dpo" in answer.change
+    )
     assert answer.figures["length in tokens"].mean > 1
 
 

@@ -9,7 +9,7 @@ a pair differ in few tokens.
 from __future__ import annotations
 
 from tiltlm.report.questions.drift import signs_of_worse
-from tiltlm.report.questions.evidence import Evidence, below, figure, known, too_few, unmeasured
+from tiltlm.report.questions.evidence import Evidence, above, below, figure, known, too_few, unmeasured
 from tiltlm.report.wording import number
 from tiltlm.runs.question_answers import QuestionAnswer
 
@@ -37,7 +37,8 @@ def displacement(evidence: Evidence) -> QuestionAnswer:
     if by_token[0] is not None:
         facts += f"; {figure('chosen', by_token[0])}, {figure('rejected', by_token[1])} nats a token"
     if not below(chosen):
-        sentence = f"That the held-out chosen answers became less likely is not shown: {facts}.{too_few(chosen)}"
+        fact = "That the held-out chosen answers became less likely is not shown"
+        sentence = f"{'They became more likely' if above(chosen) else fact}: {facts}.{too_few(chosen)}"
         return QuestionAnswer(name=NAME, question=QUESTION, verdict="not shown", sentence=sentence, figures=figures)
     worse = [sign.words for sign in signs_of_worse(evidence)]
     lost = []

@@ -125,12 +125,12 @@ def _paid(shown: Figures) -> str:
 
 
 def _accuracy(evidence: Evidence) -> tuple[str, bool]:
-    """What became of the reward accuracy, and whether it is shown to be better than chance."""
+    """The reward accuracy, and whether it is shown to be better than chance, which it starts from with DPO."""
     row = None if evidence.evaluation is None else evidence.evaluation.figures
     if row is None or row.accuracy is None:
         return "reward accuracy was not measured", False
     if row.accuracy_interval is not None and row.accuracy_interval[0] > 0.5:
-        return f"reward accuracy rose to {percent(row.accuracy)}", True
+        return f"reward accuracy is better than chance ({percent(row.accuracy)})", True
     return f"reward accuracy is not shown to be better than chance ({percent(row.accuracy)})", False
 
 
