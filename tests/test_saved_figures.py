@@ -14,7 +14,7 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
-from tiltlm.config import config_from_dict
+from tiltlm.config import Config, config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives import OBJECTIVES
@@ -105,6 +105,21 @@ def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, pr
     assert run.evaluation.figures.examples == len(columns)
     assert ("reference" in run.outcome.stages) == needs.reference
     assert run.evaluation.chosen_logp_change is not None
+    assert (run.evaluation.seen is not None) == (run.evaluation.margin is not None)
+    if name == "sigmoid":
+        assert run.evaluation.seen is not None
+        found = {pair.id: pair.margin for pair in run.evaluation.seen.pairs}
+        assert found == pytest.approx(margins_of_training(config), abs=1e-4)
+
+
+def margins_of_training(config: Config) -> dict[str, float]:
+    """Implicit reward margins of the training pairs, from the files alone."""
+    columns = prepare_data(read_data(config), set_up(config).tokenizer, lambda done: None).train
+    saved, before = (token_values(folder, columns) for folder in (RUN / "model", "tiny"))
+    ratios = np.add.reduceat((saved - before).astype(np.float64), columns.scored_starts[:-1])
+    assert config.loss.beta is not None
+    margins = config.loss.beta * (ratios[0::2] - ratios[1::2])
+    return dict(zip(columns.names, margins.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -13,8 +13,10 @@ from tiltlm.statistics import (
     Z_95,
     bootstrap_mean,
     clustered_mean,
+    difference_of_means,
     effective_number,
     standard_error,
+    student_95,
     wilson_interval,
 )
 
@@ -105,6 +107,40 @@ def test_the_bootstrap_covers_the_true_mean_as_often_as_it_says() -> None:
         covered += interval[0] <= 3.0 <= interval[1]
     # 285 expected; percentile intervals of 40 values run a little narrow.
     assert 270 <= covered <= 297
+
+
+@pytest.mark.parametrize(
+    ("freedom", "published"),
+    # M. Abramowitz, I. Stegun, Handbook of Mathematical Functions (1964), table 26.10.
+    [(2, 4.303), (3, 3.182), (5, 2.571), (7, 2.365), (10, 2.228), (30, 2.042), (120, 1.980), (10**9, 1.960)],
+)
+def test_students_quantile_against_published_values(freedom: int, published: float) -> None:
+    assert student_95(freedom) == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [8, 12, 20])
+def test_of_few_values_that_show_nothing_no_more_than_one_in_twenty_seems_to_show_something(count: int) -> None:
+    rng = np.random.default_rng(6)
+    trials, plain, expanded = 600, 0, 0
+    for _ in range(trials):
+        values = rng.normal(0, 1, count)
+        low, high = bootstrap_mean(values.tolist(), resamples=1000).interval or (0, 0)
+        expanded += not low <= 0 <= high
+        drawn = rng.choice(values, (1000, count)).mean(axis=1)
+        plain += not np.quantile(drawn, 0.025) <= 0 <= np.quantile(drawn, 0.975)
+    assert expanded <= 0.08 * trials, "one in twenty, and what chance adds in 600 trials"
+    assert expanded < plain
+
+
+def test_a_difference_of_means_by_hand_and_by_normal_theory() -> None:
+    rng = np.random.default_rng(7)
+    one, other = rng.normal(3, 1, 300), rng.normal(1, 2, 200)
+    found = difference_of_means(one.tolist(), range(300), other.tolist(), range(200))
+    assert found.mean == pytest.approx(one.mean() - other.mean())
+    half = Z_95 * math.sqrt(one.var(ddof=1) / 300 + other.var(ddof=1) / 200)
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
+    assert found.clusters == 200
+    assert difference_of_means([1.0, 2.0], [0, 1], [5.0], [0]).interval is None
 
 
 def test_the_mean_of_nothing_is_refused() -> None:

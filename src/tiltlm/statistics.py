@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -46,10 +47,25 @@ def effective_number(clusters: Sequence[int]) -> float:
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
-def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Estimate:
-    """Mean of independent values (one per prompt) with its 95% percentile bootstrap interval; None for one value.
+def student_95(freedom: int) -> float:
+    """Two-sided 95% quantile of Student's distribution, to 1% from two degrees of freedom on.
 
-    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    Source: M. Abramowitz, I. Stegun, Handbook of Mathematical Functions (1964), 26.7.5: an expansion around the normal.
+    """
+    z, n = Z_95, float(freedom)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / n**power for power, term in enumerate(terms, start=1))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Estimate:
+    """Mean of independent values (one per prompt) with its 95% bootstrap interval; None for one value.
+
+    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. See `clustered_mean`.
 
     Raises:
         ValueError: there are no values.
@@ -62,32 +78,68 @@ def clustered_mean(
 ) -> Estimate:
     """Mean of values of which those of one cluster (pairs of one prompt) may depend on each other.
 
-    The 95% percentile bootstrap interval draws whole clusters; None where there is but one.
+    The 95% bootstrap interval draws whole clusters; None where there is but one. Percentiles are expanded, as those of
+    few values would be too near to each other.
 
     Args:
         clusters: of each value, the cluster that it belongs to.
 
     Source: A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application (1997), section 3.8; why clusters:
-    E. Miller, arXiv 2411.00640, section 2.2.
+    E. Miller, arXiv 2411.00640, section 2.2; expanded percentiles: T. Hesterberg, arXiv 1411.5279.
 
     Raises:
         ValueError: there are no values.
     """
-    if not len(values):
-        raise ValueError("the mean of nothing is not defined")
-    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(cluster, weights=np.asarray(values, dtype=np.float64))
-    sizes = np.bincount(cluster).astype(np.float64)
-    mean = float(sums.sum() / sizes.sum())
-    if len(sums) == 1:
-        return Estimate(mean, None)
-    generator, means = np.random.default_rng(seed), []
-    rows = max(1, DRAWN_AT_ONCE // len(sums))
-    for start in range(0, resamples, rows):
-        draws = generator.integers(0, len(sums), (min(rows, resamples - start), len(sums)))
-        means.append(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Estimate(mean, (float(low), float(high)))
+    resampled = _Resampled(values, clusters, np.random.default_rng(seed), resamples)
+    return _estimate(resampled.mean, resampled.means, resampled.clusters)
+
+
+def difference_of_means(
+    one: Sequence[float],
+    clusters_one: Sequence[int],
+    other: Sequence[float],
+    clusters_other: Sequence[int],
+    resamples: int = 10_000,
+) -> Estimate:
+    """The mean of one set of values less that of another, of other prompts; the interval as by `clustered_mean`.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    generator = np.random.default_rng(0)
+    first, second = (
+        _Resampled(values, clusters, generator, resamples)
+        for values, clusters in ((one, clusters_one), (other, clusters_other))
+    )
+    fewest = min(first.clusters, second.clusters)
+    return _estimate(first.mean - second.mean, first.means - second.means, fewest)
+
+
+class _Resampled:
+    """The mean of values, and the means of so many samples of their clusters; none where there is but one."""
+
+    def __init__(
+        self, values: Sequence[float], clusters: Sequence[int], generator: np.random.Generator, resamples: int
+    ) -> None:
+        if not len(values):
+            raise ValueError("the mean of nothing is not defined")
+        _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+        sums = np.bincount(cluster, weights=np.asarray(values, dtype=np.float64))
+        sizes = np.bincount(cluster).astype(np.float64)
+        self.mean, self.clusters = float(sums.sum() / sizes.sum()), len(sums)
+        means, rows = [], max(1, DRAWN_AT_ONCE // len(sums))
+        for start in range(0, resamples, rows):
+            draws = generator.integers(0, len(sums), (min(rows, resamples - start), len(sums)))
+            means.append(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+        self.means = np.concatenate(means)
+
+
+def _estimate(mean: float, resampled: np.ndarray, clusters: int) -> Estimate:
+    if clusters == 1:
+        return Estimate(mean, None, 1)
+    below = NormalDist().cdf(-math.sqrt(clusters / (clusters - 1)) * student_95(clusters - 1))
+    low, high = np.quantile(resampled, [below, 1 - below])
+    return Estimate(mean, (float(low), float(high)), clusters)
 
 
 def standard_error(values: Sequence[float]) -> float | None:

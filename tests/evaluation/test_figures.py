@@ -147,3 +147,17 @@ def test_repetition_is_a_mean_over_answers() -> None:
     repeats = Answer("no no no no", 4, 0.0, -1.0, 0.0)
     shown = figures(comparison(compared([repeats, answer(0.0)], [answer(0.0, 0.0)] * 2)))
     assert shown.answers_before is not None and shown.answers_before.repetition == 0.25
+
+
+def test_changes_of_the_answers_are_taken_prompt_by_prompt() -> None:
+    before = [answer(0.0, tokens=4, logp=-8.0), answer(0.0, tokens=6, logp=-3.0)]
+    after = [answer(0.0, 0.0, tokens=10, logp=-10.0), Answer("a b c a b c", 20, 0.0, -40.0, 0.0)]
+    shown = figures(comparison(compared(before, after), compared(before, before)))
+    assert shown.length_change == bootstrap_mean([10.0, 0.0])
+    assert shown.repetition_change == bootstrap_mean([0.125, 0.0])
+    assert shown.surprise_change == bootstrap_mean([(1.0 + 2.0) / 2 - (2.0 + 0.5) / 2, 0.0])
+
+
+def test_answers_without_their_rewards_have_all_other_figures() -> None:
+    shown = figures(comparison(compared([answer(0.0)], [answer(None, 0.0)])))
+    assert shown.reward_difference is None and shown.length_change is not None

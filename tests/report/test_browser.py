@@ -66,6 +66,7 @@ def test_renders_its_headings_and_runs_no_script(page: Path, tmp_path: Path) -> 
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", document)
     assert headings == [
         "Verdict",
+        "Questions",
         "Key figures",
         "Training curves",
         "Start-up checks",

@@ -110,6 +110,18 @@ def test_the_margin_is_shown_with_its_interval_and_as_training_saw_it(tmp_path: 
     assert "beta × nats, 95% interval +0.3 to +0.5, as training saw it +0.39" in text
 
 
+def test_the_page_answers_questions_of_its_files_where_the_summary_does_not(tmp_path: Path) -> None:
+    text = " ".join(report(example_run.write_run(tmp_path / "demo")).split())
+    assert '<h2 id="questions">Questions</h2>' in text
+    assert "Do the labels look noisy?" in text and "Not measured: no training pairs were scored" in text
+    asked = {"name": "drift", "question": "Longer?", "verdict": "shown", "sentence": "By -3.", "change": "Stop."}
+    summary = example_run.summary() | {"questions": [asked | {"ids": ["pairs.jsonl:7"]}]}
+    text = " ".join(report(example_run.write_run(tmp_path / "asked", summary=summary)).split())
+    assert 'Longer? <span class="status">shown</span>' in text and "By \N{MINUS SIGN}3." in text
+    assert '<span class="change">Stop.</span>' in text and "<code>pairs.jsonl:7</code>" in text
+    assert "Do the labels look noisy?" not in text
+
+
 def test_nothing_written_by_others_becomes_markup(tmp_path: Path) -> None:
     compared = example_run.comparison(1)
     compared["prompts"][0] |= {
@@ -122,12 +134,14 @@ def test_nothing_written_by_others_becomes_markup(tmp_path: Path) -> None:
     data["dropped"]["by_reason"] = {ATTACK: 12}
     data["notes"] = [ATTACK]
     data["examples"] = [{"id": f'" onclick="x{ATTACK}', "prompt": ATTACK, "chosen": ATTACK, "rejected": ATTACK}]
+    hostile = {"name": "drift", "verdict": "shown", "ids": [ATTACK], "line": ATTACK}
+    hostile |= {"question": ATTACK, "sentence": ATTACK, "change": ATTACK}
     data["sources"][0] |= {"name": ATTACK, "files": [ATTACK], "format_why": ATTACK}
     folder = example_run.write_run(
         tmp_path / "demo",
         comparison=compared,
         data_report=data,
-        summary=example_run.summary() | {"run": ATTACK, "model": ATTACK, "reward": ATTACK},
+        summary=example_run.summary() | {"run": ATTACK, "model": ATTACK, "reward": ATTACK, "questions": [hostile]},
         config=example_run.config() | {"run": {"name": ATTACK}, ATTACK: {ATTACK: ATTACK}},
         environment=example_run.environment() | {"command": ["tiltlm", ATTACK], "platform": ATTACK, "started": ATTACK},
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tiltlm.runs.answers import Answer, Comparison
-from tiltlm.runs.estimates import AnswerStatistics, Divergence
+from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate
 from tiltlm.runs.outcomes import Figures
 from tiltlm.statistics import bootstrap_mean, standard_error
 
@@ -28,8 +28,12 @@ def figures(comparison: Comparison) -> Figures:
         kl_at_temperature=None if temperature == 1 else _divergence(ratios, temperature),
         answers_before=_statistics([answer for drawn in befores for answer in drawn]),
         answers_after=_statistics([answer for drawn in afters for answer in drawn]),
+        length_change=_change(befores, afters, lambda answer: float(answer.tokens)),
+        repetition_change=_change(befores, afters, lambda answer: repetition(answer.text)),
+        surprise_change=_change(befores, afters, _surprise),
     )
-    if comparison.settings.reward == "none":
+    drawn = [answer for side in (befores, afters) for answers in side for answer in answers]
+    if comparison.settings.reward == "none" or any(answer.reward is None for answer in drawn):
         return common
     before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
     wins = [
@@ -45,6 +49,20 @@ def figures(comparison: Comparison) -> Figures:
         win_rate=win_rate.mean,
         win_rate_interval=win_rate.interval,
     )
+
+
+def _change(
+    befores: Sequence[Sequence[Answer]], afters: Sequence[Sequence[Answer]], measure: Callable[[Answer], float]
+) -> Estimate:
+    """The mean over prompts of what a prompt's answers have on average after training, less what they had before."""
+    before, after = (
+        [float(np.mean([measure(answer) for answer in drawn])) for drawn in side] for side in (befores, afters)
+    )
+    return bootstrap_mean([new - old for old, new in zip(before, after, strict=True)])
+
+
+def _surprise(answer: Answer) -> float:
+    return -(answer.reference_logp or 0.0) / max(1, answer.tokens)
 
 
 def _divergence(ratios: Sequence[Sequence[float]], temperature: float) -> Divergence | None:

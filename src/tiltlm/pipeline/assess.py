@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tiltlm.config import config_from_dict
 from tiltlm.errors import RunError
@@ -14,28 +16,37 @@ from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.scoring import score
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.preflight import prepare_model
+from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, reference_source, set_up
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.runs.run_files import RunFiles, has_model
-from tiltlm.training.held_out import HeldOut, evaluate_saved
+from tiltlm.training.held_out import evaluate_saved
+from tiltlm.training.seen import evaluate_seen
 
 
 def evaluate(
-    setup: Setup, saved: Scorer, trained: np.ndarray | None, held_out: HeldOut, reporter: Reporter
+    setup: Setup, saved: Scorer, trained: np.ndarray | None, data: ReferencedData, reporter: Reporter
 ) -> Evaluation:
-    """The saved model's figures on the held-out examples, in float32.
+    """The saved model's figures on the held-out examples, and on some that it was trained on, in float32.
 
     trained: the log-probabilities before weights were rounded, see `optimize.Trained`.
     """
     start = time.perf_counter()
-    values = exact_values(setup, "the saved model", saved, held_out, reporter)
+    values = exact_values(setup, "the saved model", saved, data.exact, reporter)
     name = str(setup.save_dtype).removeprefix("torch.")
-    evaluation = evaluate_saved(values, trained, held_out, setup.objective, name, start)
+    evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
+    if evaluation.margin is not None:
+        budget = setup.config.training.micro_batch_tokens
+        with reporter.progress("training examples, the saved model", len(data.seen.columns), "examples") as advance:
+            seen = score(saved, data.seen.columns, torch.float32, budget, advance)
+        found = evaluate_seen(seen, data.seen, values, data.exact, setup.objective)
+        evaluation = dataclasses.replace(evaluation, seen=found)
     figures = evaluation.figures
     words = [f"held-out loss {figures.loss:.4f}"]
     words += [f"accuracy {figures.accuracy:.3f}"] if figures.accuracy is not None else []

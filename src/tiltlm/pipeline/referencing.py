@@ -26,6 +26,7 @@ from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Referenced
+from tiltlm.training.seen import seen_examples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +34,13 @@ class ReferencedData:
     """Examples with the reference's log-probabilities of their scored tokens, or without where none is needed.
 
     train, held_out: in the arithmetic of training. exact: the held-out ones in float32.
+    seen: some of the training examples, in float32 as `exact`.
     """
 
     train: Referenced
     held_out: Referenced
     exact: HeldOut
+    seen: HeldOut
 
 
 def without_reference(
@@ -47,10 +50,16 @@ def without_reference(
 
     Log-probabilities that training changes can be told only from what they were.
     """
-    (start,) = _Pass(setup, policy, torch.float32, folder, reporter).values("held-out", [data.eval])
+    seen, float32 = _seen(setup, data), _Pass(setup, policy, torch.float32, folder, reporter)
+    (start,), (seen_start,) = float32.values("held-out", [data.eval]), float32.values("seen", [seen])
     if setup.precision is not torch.float32:
         add_dither(policy.model)
-    return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, start))
+    return ReferencedData(
+        Referenced(data.train, None),
+        Referenced(data.eval, None),
+        HeldOut(data.eval, None, start),
+        HeldOut(seen, None, seen_start),
+    )
 
 
 def with_reference(
@@ -58,29 +67,38 @@ def with_reference(
 ) -> ReferencedData:
     """Joins all examples with their reference log-probabilities, computing those the cache lacks.
 
-    The held-out ones are scored in float32 too, for the figures of the saved model. For training in bfloat16 the
-    weights of the policy, and those of the reference, are dithered from here on.
+    The held-out ones, and some of the others, are scored in float32 too, for the figures of the saved model. For
+    training in bfloat16 the weights of the policy, and those of the reference, are dithered from here on.
     """
     reference = policy
     if setup.config.model.reference is not None:
         reference = Scorer(load_model(reference_source(setup), setup.device))
         require_vocabulary(setup, reference, data)
-    float32 = _Pass(setup, reference, torch.float32, folder, reporter)
+    seen, float32 = _seen(setup, data), _Pass(setup, reference, torch.float32, folder, reporter)
     (exact,) = float32.values("held-out", [data.eval])
-    start = exact
-    if reference is not policy:
-        (start,) = _Pass(setup, policy, torch.float32, folder, reporter).values("held-out-policy", [data.eval])
     if setup.precision is torch.float32:
-        held_out = exact
-        (train,) = float32.values("train", [data.train])
-    else:
+        (train,), held_out = float32.values("train", [data.train]), exact
+    (seen_exact,) = float32.values("seen", [seen])
+    start, seen_start = exact, seen_exact
+    if reference is not policy:
+        own = _Pass(setup, policy, torch.float32, folder, reporter)
+        (start,), (seen_start,) = own.values("held-out-policy", [data.eval]), own.values("seen-policy", [seen])
+    if setup.precision is not torch.float32:
         for one in (policy,) if reference is policy else (policy, reference):
             add_dither(one.model)
         own = _Pass(setup, reference, setup.precision, folder, reporter)
         train, held_out = own.values("all", [data.train, data.eval])
     return ReferencedData(
-        Referenced(data.train, train), Referenced(data.eval, held_out), HeldOut(data.eval, exact, start)
+        Referenced(data.train, train),
+        Referenced(data.eval, held_out),
+        HeldOut(data.eval, exact, start),
+        HeldOut(seen, seen_exact, seen_start),
     )
+
+
+def _seen(setup: Setup, data: PreparedData) -> TokenColumns:
+    """The training examples that are looked at again at the end."""
+    return data.train.take(seen_examples(data.train, setup.config.training, setup.config.run.seed))
 
 
 class _Pass:

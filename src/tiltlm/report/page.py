@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.policy import with_policy
+from tiltlm.report.questions.asking import answers
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
@@ -68,6 +69,8 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             data=run.data,
             comparison=run.comparison,
             findings=findings(summary),
+            # Summaries of older versions have no answers, but the files may tell.
+            questions=summary.questions or answers(run),
             unit=unit(summary),
             method=method(summary),
             # Version 0.1 told of beta alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tiltlm.evaluation.figures import figures
+from tiltlm.report.questions.asking import answers
 from tiltlm.runs.outcomes import Figures, Summary
 from tiltlm.runs.run_files import RunFiles, Settings
 
@@ -57,6 +58,7 @@ def summarise(run: RunFiles) -> Summary:
         tokens_per_second=sum(row.tokens for row in rows) / busy if busy else None,
         peak_memory_gib=outcome.peak_memory_gib if outcome is not None else None,
         checks=outcome.checks if outcome is not None else None,
+        questions=answers(run),
     )
 
 

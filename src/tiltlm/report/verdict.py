@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
-from tiltlm.runs.estimates import AnswerStatistics, Estimate, Interval
+from tiltlm.report.coherence import signs_of_decay
+from tiltlm.report.wording import at_temperature, count, duration, estimated, number, percent, signed
+from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
 
 Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 
-# Rules of thumb: beyond these, answers are worth reading before any figure is believed.
-REPETITION_RISE = 0.10
-SURPRISE_RISE = 1.0
-LENGTH_FACTOR = 2.0
 # Of the trained margin, what the saved weights must have at least.
 SURVIVING = 0.95
 # Nats per completion: less is nothing that anybody could notice, and hardly above rounding.
@@ -42,8 +39,9 @@ class Finding:
 
 
 def verdict(summary: Summary) -> list[str]:
-    """The findings as sentences, most important first."""
-    return [finding.sentence for finding in findings(summary)]
+    """The findings as sentences, most important first, and what the run's answers to common questions add to them."""
+    added = [answer.line for answer in summary.questions if answer.line is not None]
+    return [*(finding.sentence for finding in findings(summary)), *added]
 
 
 def findings(summary: Summary) -> list[Finding]:
@@ -217,24 +215,11 @@ def _coherence(summary: Summary) -> Finding:
         f"repeated word trigrams {percent(before.repetition)} to {percent(after.repetition)}, "
         f"surprise to the reference {number(before.surprise)} to {number(after.surprise)} nats per token"
     )
-    signs = _signs_of_decay(before, after)
+    signs = signs_of_decay(before, after)
     if signs:
-        sentence = f"Read the answers before believing the figures: they {' and '.join(signs)} ({figures})."
+        sentence = f"Read the answers before believing the figures: they {' and '.join(signs.values())} ({figures})."
         return Finding(topic, "caution", sentence)
     return Finding(topic, "note", f"The answers show no sign of falling apart ({figures}).")
-
-
-def _signs_of_decay(before: AnswerStatistics, after: AnswerStatistics) -> list[str]:
-    signs = []
-    if after.repetition - before.repetition > REPETITION_RISE:
-        signs.append("repeat themselves more")
-    if after.surprise - before.surprise > SURPRISE_RISE:
-        signs.append("read as unlikely to the reference")
-    if after.tokens > LENGTH_FACTOR * before.tokens:
-        signs.append("became much longer")
-    if before.tokens > LENGTH_FACTOR * after.tokens:
-        signs.append("became much shorter")
-    return signs
 
 
 def _log_probabilities(summary: Summary) -> Finding:
@@ -245,7 +230,7 @@ def _log_probabilities(summary: Summary) -> Finding:
     if not changes:
         sentence = "How the held-out completions' log-probabilities changed was not measured."
         return Finding(topic, "not measured", sentence)
-    figures = ", ".join(f"{side} {_change(change)}" for side, change in changes.items())
+    figures = ", ".join(f"{side} {estimated(change)}" for side, change in changes.items())
     figures += " nats per held-out completion"
     if max(abs(change.mean) for change in changes.values()) < STILL:
         advice = "The learning rate is too small, or there were too few steps"
@@ -269,12 +254,6 @@ def _log_probabilities(summary: Summary) -> Finding:
 def _advice_on_falling(summary: Summary) -> str:
     why = "Only the margin between the two is in the loss, so both may fall. " if unit(summary) == "pair" else ""
     return f"{why}Where that harms, lower the learning rate{'' if summary.beta is None else ' or raise beta'}."
-
-
-def _change(estimate: Estimate) -> str:
-    if estimate.interval is None:
-        return signed(estimate.mean)
-    return f"{signed(estimate.mean)} (95% interval {number(estimate.interval[0])} to {number(estimate.interval[1])})"
 
 
 def _cost(summary: Summary) -> Finding:

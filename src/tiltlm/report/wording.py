@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from tiltlm.runs.estimates import Estimate
+
 
 def number(value: float) -> str:
     """About three significant digits, never in exponents unless very small or very large."""
@@ -25,6 +27,13 @@ def signed(value: float) -> str:
 def percent(share: float) -> str:
     """A share in [0, 1] in percent, with one decimal where it has one: 70%, 72.3%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def estimated(estimate: Estimate) -> str:
+    """A change with its interval: -1.2 (95% interval -1.9 to -0.5)."""
+    if estimate.interval is None:
+        return signed(estimate.mean)
+    return f"{signed(estimate.mean)} (95% interval {number(estimate.interval[0])} to {number(estimate.interval[1])})"
 
 
 def count(amount: int, thing: str) -> str:

@@ -9,10 +9,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over prompts and its interval."""
+    """A mean over prompts and its interval. clusters: of how many prompts; None in files that did not record it."""
 
     mean: float
     interval: Interval | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate, Interval
+from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.rows import EvalRow
+from tiltlm.runs.seen_pairs import SeenPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ class Evaluation:
     margin: mean reward margin. Intervals here are over prompts.
     chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion. None where its
         log-probabilities were not taken, or no example has such an answer.
+    chosen_token_change, rejected_token_change: the same a token: the mean over completions of each one's mean.
+    loss_change: mean loss less that of the model as loaded.
+    start_gap: how far policy and reference are apart before training, a token: the mean over completions of
+        |log pi(y|x) - log pi_ref(y|x)| / |y|, in nats. None where the objective needs no reference.
+    start_margin: mean reward margin before training.
+    seen: training pairs, for comparison.
     trained_margin: margin of the weights as trained, before they were rounded to `saved_as`; None where they were not.
     survived: the saved model's margin as a share of that.
     """
@@ -72,6 +80,12 @@ class Evaluation:
     margin: Estimate | None = None
     chosen_logp_change: Estimate | None = None
     rejected_logp_change: Estimate | None = None
+    chosen_token_change: Estimate | None = None
+    rejected_token_change: Estimate | None = None
+    loss_change: Estimate | None = None
+    start_gap: Estimate | None = None
+    start_margin: Estimate | None = None
+    seen: SeenPairs | None = None
     trained_margin: float | None = None
     survived: Estimate | None = None
 
@@ -81,7 +95,8 @@ class Figures:
     """What the sampled answers to the counted prompts show.
 
     Intervals treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
-    `kl_at_temperature` at the sampling temperature where that is another.
+    `kl_at_temperature` at the sampling temperature where that is another. The changes are from before to after, prompt
+    by prompt: of the length in tokens, of the share of repeated word trigrams, and of -log pi_ref per token.
     """
 
     counted_prompts: int | None = None
@@ -94,6 +109,9 @@ class Figures:
     kl_at_temperature: Divergence | None = None
     answers_before: AnswerStatistics | None = None
     answers_after: AnswerStatistics | None = None
+    length_change: Estimate | None = None
+    repetition_change: Estimate | None = None
+    surprise_change: Estimate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +158,8 @@ class TrainingFigures:
 class Summary(Figures, TrainingFigures):
     """`summary.json`: the run in figures, all of which can be had again from the run's other files.
 
-    What its parts hold is said there; here is what the run cost. seconds, stages, peak_memory_gib, checks: see Outcome.
+    What its parts hold is said there; here is what the run cost, and its answers to what is asked of every run.
+    seconds, stages, peak_memory_gib, checks: see Outcome.
     """
 
     seconds: float | None = None
@@ -149,3 +168,4 @@ class Summary(Figures, TrainingFigures):
     tokens_per_second: float | None = None
     peak_memory_gib: float | None = None
     checks: tuple[Check, ...] | None = None
+    questions: tuple[QuestionAnswer, ...] = ()

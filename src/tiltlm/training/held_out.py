@@ -54,30 +54,59 @@ def evaluate_saved(
     scored = objective.scored_columns(columns, saved, held_out.reference)
     output = objective(scored)
     sums.add(Losses(scored, output))
-    margins = _margins(output.rewards_N, columns)
+    margins = pair_margins(output.rewards_N, columns)
     before = None
     if trained is not None:
-        before = _margins(objective(objective.scored_columns(columns, trained, held_out.reference)).rewards_N, columns)
+        before = pair_margins(
+            objective(objective.scored_columns(columns, trained, held_out.reference)).rewards_N, columns
+        )
+    before_training = objective(objective.scored_columns(columns, held_out.start, held_out.reference))
+    start_margins = pair_margins(before_training.rewards_N, columns)
     change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
-    changes = [_mean_of(change_N, label, columns, prompts) for label in (CHOSEN, REJECTED)]
+    changes = [_mean_of(change_N, (label,), columns, prompts) for label in (CHOSEN, REJECTED)]
+    change_N /= columns.scored_tokens
+    token_changes = [_mean_of(change_N, (label,), columns, prompts) for label in (CHOSEN, REJECTED)]
     return Evaluation(
         saved_as=saved_as,
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
         margin=None if margins is None else clustered_mean(list(margins), prompts),
         chosen_logp_change=changes[0],
         rejected_logp_change=changes[1],
+        chosen_token_change=token_changes[0],
+        rejected_token_change=token_changes[1],
+        loss_change=loss_change(output.losses_U - before_training.losses_U, columns, prompts),
+        start_gap=_start_gap(held_out, prompts),
+        start_margin=None if start_margins is None else clustered_mean(list(start_margins), prompts),
         trained_margin=None if before is None else float(before.mean()),
         survived=None if margins is None or before is None else share_survived(margins, before),
     )
 
 
-def _mean_of(values_N: np.ndarray, label: int, columns: TokenColumns, prompts: list[int]) -> Estimate | None:
-    """The mean over the sequences of one label; None where there is none."""
-    chosen = columns.labels == label
-    if not chosen.any():
+def _mean_of(
+    values_N: np.ndarray, labels: tuple[int, ...], columns: TokenColumns, prompts: list[int]
+) -> Estimate | None:
+    """The mean over the sequences of these labels; None where there is none."""
+    counted = np.isin(columns.labels, labels)
+    if not counted.any():
         return None
     prompt_N = np.repeat(prompts, np.diff(columns.members))
-    return clustered_mean(list(values_N[chosen]), prompt_N[chosen].tolist())
+    return clustered_mean(list(values_N[counted]), prompt_N[counted].tolist())
+
+
+def loss_change(change_U: torch.Tensor, columns: TokenColumns, prompts: list[int]) -> Estimate:
+    """The mean change of the losses of units, which are examples or the labelled completions of each."""
+    prompt_U = np.asarray(prompts)
+    if len(change_U) != len(prompts):
+        prompt_U = np.repeat(prompts, np.diff(columns.members))[columns.labels >= 0]
+    return clustered_mean(change_U.tolist(), prompt_U.tolist())
+
+
+def _start_gap(held_out: HeldOut, prompts: list[int]) -> Estimate | None:
+    if held_out.reference is None:
+        return None
+    columns = held_out.columns
+    gap_N = totals(held_out.start, columns).astype(np.float64) - totals(held_out.reference, columns)
+    return _mean_of(np.abs(gap_N) / columns.scored_tokens, (CHOSEN, REJECTED), columns, prompts)
 
 
 def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | None:
@@ -94,8 +123,8 @@ def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | Non
     return Estimate(share, (share - Z_95 * error, share + Z_95 * error))
 
 
-def _margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
-    """Reward margins of pairs; None where there are examples of another kind."""
+def pair_margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
+    """Reward margins of examples that are all pairs, shape (P,); None where there are examples of another kind."""
     answers = columns.labels >= 0
     example_N = np.repeat(np.arange(len(columns)), np.diff(columns.members))
     two_each = np.array_equal(example_N[answers], np.repeat(np.arange(len(columns)), 2))

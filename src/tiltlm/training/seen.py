@@ -1,0 +1,58 @@
+"""Pairs that were trained on, scored again at the end: what training made of them, beside what it made of others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiltlm.config import TrainingConfig
+from tiltlm.data.tokens.grouping import prompt_groups
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.objectives.interface import LossOutput
+from tiltlm.plan.steps import Order
+from tiltlm.runs.seen_pairs import SeenPair, SeenPairs
+from tiltlm.statistics import clustered_mean, difference_of_means
+from tiltlm.training.held_out import HeldOut, loss_change, pair_margins
+from tiltlm.training.loop import total_steps
+from tiltlm.training.losses import BoundObjective
+
+SEEN_AT_MOST = 64
+"""Training pairs that are scored again: enough for an interval, and no more work than an evaluation."""
+
+
+def seen_examples(columns: TokenColumns, training: TrainingConfig, seed: int) -> np.ndarray:
+    """Numbers of at most `SEEN_AT_MOST` examples, drawn by the seed from those that training will have seen."""
+    order = Order(len(columns), training.batch_pairs, seed)
+    steps = min(total_steps(training, len(columns)), order.steps_per_epoch)
+    seen = np.concatenate([order.step(step) for step in range(steps)])
+    drawn: np.ndarray = np.sort(np.random.default_rng([seed, SEEN_AT_MOST]).permutation(seen)[:SEEN_AT_MOST])
+    return drawn
+
+
+def evaluate_seen(
+    saved: np.ndarray, seen: HeldOut, held_out_values: np.ndarray, held_out: HeldOut, objective: BoundObjective
+) -> SeenPairs | None:
+    """What the saved model makes of training pairs, beside the held-out ones; None where examples are no pairs.
+
+    Args:
+        saved, held_out_values: its float32 log-probabilities of the scored tokens of either.
+    """
+    now, start = _rated(saved, seen, objective), _rated(seen.start, seen, objective)
+    others = [_rated(values, held_out, objective) for values in (held_out_values, held_out.start)]
+    margins = [pair_margins(output.rewards_N, seen.columns) for output in (now, start)]
+    other_margins = [pair_margins(output.rewards_N, held_out.columns) for output in others]
+    if margins[0] is None or margins[1] is None or other_margins[0] is None or other_margins[1] is None:
+        return None
+    prompts = prompt_groups(seen.columns)
+    growth, other_growth = margins[0] - margins[1], other_margins[0] - other_margins[1]
+    named = zip(seen.columns.names, prompts, margins[0].tolist(), strict=True)
+    return SeenPairs(
+        pairs=tuple(SeenPair(name, prompt, margin) for name, prompt, margin in named),
+        margin=clustered_mean(list(margins[0]), prompts),
+        growth=clustered_mean(list(growth), prompts),
+        gap=difference_of_means(list(growth), prompts, list(other_growth), prompt_groups(held_out.columns)),
+        loss_change=loss_change(now.losses_U - start.losses_U, seen.columns, prompts),
+    )
+
+
+def _rated(values: np.ndarray, examples: HeldOut, objective: BoundObjective) -> LossOutput:
+    return objective(objective.scored_columns(examples.columns, values, examples.reference))
