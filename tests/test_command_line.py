@@ -182,7 +182,7 @@ def test_a_model_and_a_run_are_told_from_settings(tmp_path: Path, capsys: pytest
     assert f"tiltlm train {run.path / 'config.json'}" in said(["train", str(run.path)], capsys)
 
 
-@pytest.mark.parametrize("flag", ["--use_peft", "--resume", "--report_to", "--config", "-c"])
+@pytest.mark.parametrize("flag", ["--use_peft", "--resume_from_checkpoint", "--report_to", "--config", "-c"])
 def test_what_is_done_otherwise_is_said(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert NOTES[flag.lstrip("-")] in said(["train", flag, "x"], capsys)
 

@@ -104,7 +104,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_of_the_last_good_step(caps
 @pytest.mark.parametrize(
     ("function", "stage", "trained", "evaluated"),
     [
-        ("referencing.reference_values", "reference", False, False),
+        ("referencing.fill_cache", "reference", False, False),
         ("optimize.run_checks", "training", False, False),
         ("run.evaluate", "evaluation", True, False),
         ("run.compare_answers", "comparison", True, True),

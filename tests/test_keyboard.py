@@ -22,6 +22,7 @@ from tiny_runs import write_model, write_pairs
 from tiltlm.cli import commands, main
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.output import watched_output
+from tiltlm.config import CheckpointConfig, Config
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.model.embedded import embedded_model
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, require_fit
@@ -329,12 +330,16 @@ def test_a_loaded_model_that_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
-    require_fit(10**9, tmp_path, ConsoleReporter())
+    require_fit(10**8, Config(), tmp_path, ConsoleReporter())
+    none = Config(checkpoint=CheckpointConfig(every_minutes=0))
+    require_fit(10**9, none, tmp_path, ConsoleReporter())
     assert capsys.readouterr().out == ""
-    require_fit(2 * 10**9, tmp_path, ConsoleReporter())
+    require_fit(10**9, Config(), tmp_path, ConsoleReporter())
+    assert "too full for checkpoints of 12.0 GB each (checkpoint.keep): 4.0 GB are free" in capsys.readouterr().out
+    require_fit(2 * 10**9, Config(), tmp_path, ConsoleReporter())
     assert "the disk may be too full for the trained model: 4.0 GB are free" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"the trained model takes about 4\.2 GB, and 4\.0 GB are free"):
-        require_fit(2 * 10**9 + 10**8, tmp_path, ConsoleReporter())
+        require_fit(2 * 10**9 + 10**8, Config(), tmp_path, ConsoleReporter())
 
 
 def test_the_file_that_cannot_be_written_is_named(

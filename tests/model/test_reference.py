@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import one_at_a_time
 from tiny_runs import examples_for, pairs, sequence, tiny_model
 
@@ -106,10 +110,13 @@ def test_only_what_is_missing_is_computed_and_survives_the_process(tmp_path: Pat
         assert part(values, columns, number).tobytes() == part(kept, some, place).tobytes()
     assert all(np.isnan(part(values, columns, number)).all() for number in (2, 4, 5))
     done: list[int] = []
-    fill_cache(scorer, columns, again, torch.float32, 256, lacking, values, done.append)
+    fill_cache(scorer, columns, again, torch.float32, 256, done.append)
     assert sum(done) == 3
-    assert values.tolist() == pytest.approx(live(scorer, columns), abs=1e-5)
-    assert again.join(columns)[0].tobytes() == values.tobytes()
+    filled, lacking = again.join(columns)
+    assert lacking.tolist() == []
+    assert filled.tolist() == pytest.approx(live(scorer, columns), abs=1e-5)
+    for number in (6, 0, 3, 1, 7):
+        assert part(filled, columns, number).tobytes() == part(values, columns, number).tobytes()
 
 
 def part(values: np.ndarray, columns: TokenColumns, example: int) -> np.ndarray:
@@ -191,16 +198,47 @@ def test_an_interrupted_pass_keeps_what_it_did(
         if done >= 4:
             raise error("enough")
 
-    values, lacking = cache.join(columns)
     with pytest.raises(error, match="enough"):
-        fill_cache(scorer, columns, cache, torch.float32, 60, lacking, values, advance)
+        fill_cache(scorer, columns, cache, torch.float32, 60, advance)
     again = ReferenceCache(tmp_path, address)  # as another process would
-    kept, still = again.join(columns)
+    _, still = again.join(columns)
     assert len(still) == 9 - done
     computed: list[int] = []
-    fill_cache(scorer, columns, again, torch.float32, 60, still, kept, computed.append)
+    fill_cache(scorer, columns, again, torch.float32, 60, computed.append)
     assert sum(computed) == 9 - done
-    assert kept.tolist() == pytest.approx(live(scorer, columns), abs=1e-5)
+    kept, still = again.join(columns)
+    assert len(still) == 0
+    assert (
+        kept.tobytes() == fill(scorer, columns, ReferenceCache(tmp_path / "never interrupted", address), 60).tobytes()
+    )
+
+
+@given(cut=st.integers(1, 12), seed=st.integers(0, 5), again=st.lists(st.integers(0, 11), max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_a_pass_that_goes_on_keeps_the_bits_of_one_that_was_not_interrupted(
+    cut: int, seed: int, again: list[int]
+) -> None:
+    """Also where sequences stand in several examples, and where an earlier run left some values."""
+    scorer, columns = Scorer(tiny_model()), pairs(12, seed)
+    columns = columns.take([*range(12), *again])
+    earlier = columns.take(again[:2])
+
+    def stop_at(done: int) -> None:
+        nonlocal cut
+        cut -= done
+        if cut <= 0:
+            raise KeyboardInterrupt
+
+    with tempfile.TemporaryDirectory() as folder:
+        caches = [ReferenceCache(Path(folder) / name, "a") for name in ("whole", "stopped")]
+        for cache in caches:
+            reference_values(scorer, earlier, cache, torch.float32, 60)
+        whole = reference_values(scorer, columns, caches[0], torch.float32, 60)
+        with contextlib.suppress(KeyboardInterrupt):
+            fill_cache(scorer, columns, caches[1], torch.float32, 60, stop_at)
+        assert reference_values(scorer, columns, caches[1], torch.float32, 60).tobytes() == whole.tobytes()
+        for cache in caches:
+            cache.close()
 
 
 def test_the_address_is_content_alone(tmp_path: Path) -> None:

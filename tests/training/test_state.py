@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tiny_runs import Kept, bound, examples_for, moved, referenced, tiny_model, trainer
 
+from tiltlm.checkpoints.state_files import read_state, write_state
 from tiltlm.config import TrainingConfig
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
@@ -58,8 +60,9 @@ def steps(maker: Trainer, until: int | None = None) -> list[Row]:
 
 
 def through_a_file(state: TrainerState, path: Path) -> TrainerState:
-    torch.save(state.to_dict(), path)
-    return TrainerState.from_dict(torch.load(path, weights_only=True))
+    path.mkdir(exist_ok=True)
+    write_state(state, path)
+    return read_state(path)
 
 
 def numbers(row: Row) -> dict[str, object]:
@@ -166,10 +169,27 @@ def test_random_numbers_go_on_too(tmp_path: Path) -> None:
 
 
 def test_random_states_round_trip() -> None:
+    def drawn() -> tuple[list[float], list[float], float]:
+        return torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random()
+
     states = random_states()
-    first = torch.rand(3).tolist()
+    first = drawn()
+    assert drawn() != first
     restore_random_states(states)
-    assert torch.rand(3).tolist() == first
+    assert drawn() == first
+
+
+def test_a_copy_shares_nothing_with_what_training_changes(tmp_path: Path) -> None:
+    maker = made(tmp_path)
+    steps(maker, until=2)
+    copied, kept = maker.state().copy(), through_a_file(maker.state(), tmp_path / "state")
+    steps(maker, until=4)
+    for name, weight in copied.model.items():
+        assert torch.equal(weight, kept.model[name])
+    for number, moments in copied.optimizer["state"].items():
+        for name, moment in moments.items():
+            assert torch.equal(moment, kept.optimizer["state"][number][name])
+    assert copied.progress == kept.progress
 
 
 def test_progress_of_a_state_does_not_move_on_with_the_trainer(tmp_path: Path) -> None:

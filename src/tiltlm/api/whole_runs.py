@@ -14,13 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tiltlm.api.side_effects import leaving_no_trace
 from tiltlm.config import Config, config_from_dict, load_config
+from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
 from tiltlm.data.conversion import GivenRows
 from tiltlm.data.files.sources import given_name
 from tiltlm.data.preparation import examine_data, read_data
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
-from tiltlm.errors import DataError, RunError
+from tiltlm.errors import ConfigError, DataError, RunError
 from tiltlm.model.given import Model, name_of, own_tokenizer, with_template
 from tiltlm.model.loading import facts_of
 from tiltlm.pipeline.assess import ask_models
@@ -52,6 +53,8 @@ def train(
     eval: str | Path | Rows | None = None,
     reporter: Reporter | None = None,
     observers: Sequence[Observer] = (),
+    resume: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> Run:
     """Runs a whole training, as `tiltlm train` does, and leaves its files in the run's folder.
 
@@ -64,15 +67,30 @@ def train(
         reporter: is told how it goes; without one Python's `logging` is.
         observers: are called with every row of the metrics as it is made (`TrainRow` or `EvalRow`); one that fails is
             named in a warning and told no more.
+        resume: the folder of a run to go on with, from its last checkpoint, as if it had never stopped. Its own
+            settings are used where none are given; rows and a loaded model must be given again.
+        allow: with `resume`, what may be another than before though it changes the result: `data`, `model`,
+            `reference`, or options by name.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
     with leaving_no_trace():
-        settings = _with_model(_settings(config), model, tokenizer)
-        settings, given = _with_data(settings, train, eval)
+        run = Path(resume).expanduser() if resume is not None else None
+        if run is None and allow:
+            raise ConfigError("`allow` has no effect without `resume`: name the run to go on with, or leave it out.")
+        settings = settings_to_resume(run) if run is not None and config is None else _settings(config)
+        settings, given = _with_data(_with_model(settings, model, tokenizer), train, eval)
+        goes_on = None
+        if run is not None:
+            settings, goes_on = in_place_of(run, settings), Resume(run, frozenset(allow))
         return run_training(
-            ready(settings), ("tiltlm.train",), reporter or LogReporter(), tuple(observers), given=given
+            ready(settings),
+            ("tiltlm.train",),
+            reporter or LogReporter(),
+            tuple(observers),
+            given=given,
+            resume=goes_on,
         )
 
 

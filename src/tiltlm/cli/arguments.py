@@ -41,6 +41,24 @@ class Train:
         ),
     ]
     settings: Settings
+    resume: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="RUN",
+            help_behavior_hint="",
+            help="Go on with a run that was stopped or killed, from its last checkpoint, as if it never had been; with "
+            "its own settings, unless a file or flags give others.",
+        ),
+    ] = None
+    allow: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="NAME ...",
+            help_behavior_hint="",
+            help="With --resume: what may be another than before though it changes the result: data, model, reference, "
+            "or options by name.",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True)

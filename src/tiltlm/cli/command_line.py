@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
 from tiltlm.config import Config, load_config, option_types
+from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
@@ -27,10 +28,14 @@ _DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|x
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The settings of a command line; whether the run's name was the user's choice, by a flag or a file."""
+    """The settings of a command line; whether the run's name was the user's choice, by a flag or a file.
+
+    resume: the run to go on with, if one is.
+    """
 
     config: Config
     name_given: bool
+    resume: Resume | None = None
 
 
 def parse_config(words: Sequence[str]) -> Config:
@@ -48,13 +53,23 @@ def parse(words: Sequence[str]) -> Parsed:
     file = list(words[:1]) if words and not words[0].startswith("-") else []
     flags = words[len(file) :]
     named = flag_names(flags)
+    if not asks_for_help(flags):
+        check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
+    run = _run_to_resume(flags) if "resume" in named else None
     if file:
         base, name_given = _read_settings(file[0])
+    elif run is not None:
+        base, name_given = settings_to_resume(run), True
     else:
         base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
-    if not asks_for_help(flags):
-        check_flags(flags, option_types(), "tiltlm train")
-    return Parsed(ready(parsed(Train, words, base).settings), name_given or "run.name" in named)
+    arguments = parsed(Train, words, base)
+    if run is None:
+        if arguments.allow:
+            raise ConfigError("--allow has no effect without --resume: name the run to go on with, or leave it out.")
+        return Parsed(ready(arguments.settings), name_given or "run.name" in named)
+    if given := sorted({"run.name", "run.directory", "run.overwrite"} & named):
+        raise ConfigError(f"--{given[0]} has no effect on a run that goes on, {run}: leave it out.")
+    return Parsed(ready(in_place_of(run, arguments.settings)), True, Resume(run, frozenset(arguments.allow)))
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:
@@ -205,6 +220,12 @@ def _stray(word: str, prog: str) -> str:
     if _DATA.search(word) and prog == "tiltlm train":
         return f"`{word}` looks like data: tiltlm train --data.train {word}"
     return f"`{word}` belongs to no option: a flag takes one value, and a text with spaces needs quotes."
+
+
+def _run_to_resume(flags: Sequence[str]) -> Path:
+    place = next(place for place, word in enumerate(flags) if word.partition("=")[0] == "--resume")
+    given = flags[place].partition("=")[2] or flags[place + 1]
+    return Path(given).expanduser()
 
 
 def _read_settings(word: str) -> tuple[Config, bool]:

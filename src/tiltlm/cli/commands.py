@@ -113,7 +113,7 @@ def _train(words: Sequence[str]) -> int:
     reporter = ConsoleReporter()
     if note is not None:
         reporter.say(note)
-    run = train(config, ("tiltlm", "train", *words), reporter)
+    run = train(config, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
     return 0 if run.summary.completed else 130
 
 

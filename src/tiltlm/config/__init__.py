@@ -2,6 +2,7 @@
 
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import (
+    CheckpointConfig,
     ComparisonConfig,
     Config,
     DataConfig,
@@ -16,6 +17,7 @@ from tiltlm.config.sections import (
 from tiltlm.config.tables import config_from_dict, load_config, option_names, option_types, settings_table
 
 __all__ = [
+    "CheckpointConfig",
     "ComparisonConfig",
     "Config",
     "DataConfig",

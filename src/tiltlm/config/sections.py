@@ -188,6 +188,27 @@ class TrainingConfig:
     """Evaluate on held-out pairs every so many steps, and at the start and end. 0: only at the start and end."""
 
 
+@section("checkpoint")
+class CheckpointConfig:
+    """Checkpoints in the run's folder, from which `tiltlm train --resume RUN` goes on. One is also taken when a run is
+    told to stop (Ctrl-C, SIGTERM), or stops at a loss that is not finite."""
+
+    every_steps: NotNegativeInt = 0
+    """Take one every so many optimizer steps. 0: by time alone."""
+    every_minutes: NotNegative = 15.0
+    """Take one after so many minutes without one. 0: by steps alone; with every_steps 0 too: none at all."""
+    keep: PositiveInt = 2
+    """How many of the last ones are kept, each as large as weights and optimizer: 12 bytes a weight with `adamw`."""
+    best: Literal["loss", "accuracy", "none"] = "loss"
+    """Keep the one with the best held-out figure besides, of those taken at a step that was evaluated
+    (training.eval_every)."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there are any."""
+        return bool(self.every_steps or self.every_minutes)
+
+
 @section("comparison")
 class ComparisonConfig:
     """Answers before and after."""
@@ -216,4 +237,5 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)

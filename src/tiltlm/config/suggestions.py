@@ -97,12 +97,20 @@ OPTIONS = {
     "exp_name": "run.name",
     "prompt": "comparison.extra_prompts",
     "max_tokens": "comparison.max_new_tokens",
+    "save_steps": "checkpoint.every_steps",
+    "save_every": "checkpoint.every_steps",
+    "save_interval": "checkpoint.every_steps",
+    "checkpointing_steps": "checkpoint.every_steps",
+    "save_total_limit": "checkpoint.keep",
+    "keep_last": "checkpoint.keep",
+    "load_best_model_at_end": "checkpoint.best",
+    "metric_for_best_model": "checkpoint.best",
     "temp": "comparison.temperature",
     "num_samples": "comparison.samples",
 }
 
 _NO_ADAPTERS = "There are no adapters and no quantised training: all weights are trained."
-_NO_RESUMING = "A run is not resumed; Ctrl-C keeps its weights, and --model.path can start from them."
+_RESUME = "A run goes on from its last checkpoint: tiltlm train --resume runs/NAME."
 _NO_TRACKERS = "Nothing is sent anywhere: metrics.jsonl and report.html in the run's folder hold it all."
 _FILE = "A file of settings is named without a flag: tiltlm train FILE.toml."
 # What others have an option for, and tiltlm does otherwise.
@@ -118,9 +126,9 @@ NOTES = {
     "lora_alpha": _NO_ADAPTERS,
     "load_in_4bit": _NO_ADAPTERS,
     "load_in_8bit": _NO_ADAPTERS,
-    "resume": _NO_RESUMING,
-    "resume_from_checkpoint": _NO_RESUMING,
-    "save_steps": _NO_RESUMING,
+    "resume_from_checkpoint": _RESUME,
+    "resume_from": _RESUME,
+    "auto_resume": _RESUME,
     "report_to": _NO_TRACKERS,
     "wandb": _NO_TRACKERS,
     "wandb_project": _NO_TRACKERS,

@@ -24,6 +24,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import ModelError
 from tiltlm.model.scorer import SCORER_REVISION, Scorer
 from tiltlm.model.scoring import passes
+from tiltlm.plan.batches import MicroBatch
 from tiltlm.storage.cache import REFERENCE_SUFFIX
 
 KEYS_AT_ONCE = 500
@@ -54,6 +55,13 @@ def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
     )
     # An attention's name may be a hub id, with a slash.
     return "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
+
+
+# A value of another length than its tokens is damaged.
+_KEEP = (
+    "INSERT INTO token_logps VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET logps = excluded.logps "
+    "WHERE length(logps) != length(excluded.logps)"
+)
 
 
 class ReferenceCache:
@@ -109,11 +117,14 @@ class ReferenceCache:
             yield from self._connection.execute(f"SELECT key, logps FROM token_logps WHERE key IN ({marks})", some)
 
     def put(self, columns: TokenColumns, sequences: Iterable[int], values: np.ndarray) -> None:
-        """Keeps the values of some sequences, in one transaction. `values` are those of all scored tokens."""
+        """Keeps the values of some sequences, in one transaction. `values` are those of all scored tokens.
+
+        What is there stays: a value that was computed beside other examples differs by rounding.
+        """
         starts = columns.scored_starts
         rows = [(_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences]
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO token_logps VALUES (?, ?)", rows)
+            self._connection.executemany(_KEEP, rows)
 
     def close(self) -> None:
         self._connection.close()
@@ -135,22 +146,32 @@ def fill_cache(
     cache: ReferenceCache,
     precision: torch.dtype,
     token_budget: int,
-    missing: np.ndarray,
-    values: np.ndarray,
     advance: Callable[[int], None],
 ) -> None:
-    """Computes and keeps what `ReferenceCache.join` found missing, and writes it into its values.
+    """Computes and keeps what the cache lacks of the columns.
 
-    Each forward pass is kept as soon as it is done, so an interruption loses no other.
+    Each forward pass is kept as soon as it is done, so an interruption loses no other. Which examples are computed
+    together depends on the columns alone, not on what is there already: a pass that was interrupted and goes on keeps
+    the same values, to the bit, as one that was not.
+
+    advance: called with how many more of the lacking examples are done.
 
     Raises:
         NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the examples.
     """
-    for batch, logps_S in passes(scorer, columns, missing, precision, token_budget):
+    values, lacking = cache.join(columns)
+    missing = np.zeros(len(columns), dtype=bool)
+    missing[lacking] = True
+
+    def wanted(batch: MicroBatch) -> bool:
+        return bool(missing[batch.examples].any())
+
+    every = range(len(columns))
+    for batch, logps_S in passes(scorer, columns, every, precision, token_budget, wanted=wanted):
         values[batch.places] = logps_S.cpu().numpy()
         own = (range(columns.members[e], columns.members[e + 1]) for e in batch.examples)
         cache.put(columns, (number for some in own for number in some), values)
-        advance(len(batch.examples))
+        advance(int(missing[batch.examples].sum()))
 
 
 def reference_values(
@@ -162,6 +183,6 @@ def reference_values(
     advance: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """The reference's log-probabilities of all scored tokens, from the cache or computed now, float32, in nats."""
-    values, missing = cache.join(columns)
-    fill_cache(scorer, columns, cache, precision, token_budget, missing, values, advance)
+    fill_cache(scorer, columns, cache, precision, token_budget, advance)
+    values, _ = cache.join(columns)
     return values

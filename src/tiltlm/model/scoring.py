@@ -58,10 +58,13 @@ def passes(
     precision: torch.dtype,
     token_budget: int,
     temperature: float = 1.0,
+    wanted: Callable[[MicroBatch], bool] = lambda batch: True,
 ) -> Iterator[tuple[MicroBatch, Tensor]]:
     """Micro-batches of examples with the log-probabilities of their scored tokens, float32, shape (S,).
 
     The longest come first: if memory runs out it does so at once, and the time left is never underestimated.
+
+    wanted: which of the micro-batches are computed at all.
 
     Raises:
         NonFiniteError: values are NaN or infinite, naming the examples.
@@ -71,7 +74,7 @@ def passes(
     order = numbers[np.argsort(-lengths, kind="stable")]
     for start in range(0, len(order), EXAMPLES_AT_ONCE):
         portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.trees)
-        for batch in portion.micro_batches:
+        for batch in filter(wanted, portion.micro_batches):
             with autocast(scorer.device, precision):
                 logps_S = scorer(batch.to(scorer.device), temperature)
             _require_finite(logps_S, batch, columns)

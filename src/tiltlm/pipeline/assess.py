@@ -15,7 +15,7 @@ from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
-from tiltlm.pipeline.optimize import exact_values
+from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, reference_source, set_up

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from tiltlm.model.dither import remove_dither
+from tiltlm.checkpoints.keeper import Checkpoints
+from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import checkpoint_activations
-from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.scoring import score
+from tiltlm.pipeline.keeping import keep_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.run_record import RunRecord
 from tiltlm.pipeline.setup import Setup
-from tiltlm.runs.folder import RunFolder
+from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.checks import run_checks
-from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import MetricsLog, Observer, Observers, Row
-from tiltlm.training.stop import StopRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,86 +45,75 @@ def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
 
 
 def optimize(
-    setup: Setup,
-    policy: Scorer,
-    data: ReferencedData,
-    folder: RunFolder,
-    record: RunRecord,
-    stop: StopRequest,
-    reporter: Reporter,
-    observers: tuple[Observer, ...] = (),
+    work: Work, policy: Scorer, data: ReferencedData, observers: tuple[Observer, ...], identity: Mapping[str, str]
 ) -> Trained:
     """Trains the policy in place and saves it into the run's folder.
 
     Args:
         observers: are given every row besides the metrics file and the reporter; one that fails is told no more.
+        identity: what checkpoints will be of.
     """
+    setup, reporter, folder = work.setup, work.reporter, work.folder
     if setup.config.training.activation_checkpointing:
         checkpoint_activations(policy.model)
-    trainer, own = trainer_for(setup, policy, data), setup.config.model.reference is None
-    checks = run_checks(trainer, setup.tokenizer, own)
-    record.checked(checks)
-    for check in checks:
-        reporter.say(f"  checked: {check.name}: {check.detail}")
-
-    def show(row: Row) -> None:
-        if isinstance(row, TrainRow):
-            advance(1)
-        else:
-            _say_evaluation(row, setup.precision, reporter)
-
-    try:
-        with MetricsLog(folder.metrics) as log, reporter.progress("training", trainer.steps, "steps") as advance:
-            completed = trainer.train(stop, Observers((log, show), observers), own)
-    except BaseException:
-        if trainer.progress.step:
-            _keep(setup, policy, None, folder, stop, reporter)
-        raise
+    trainer = _checked_trainer(work, policy, data)
+    checkpoints = Checkpoints(folder.checkpoints, setup.config.checkpoint, folder.metrics, identity, reporter.say)
+    if work.before is not None:
+        work.before.restore(trainer, checkpoints, reporter)
+        work.record.went_on(work.before.resumption())
     progress = trainer.progress
+    try:
+        completed = _train(work, trainer, checkpoints, observers)
+    except BaseException as error:
+        if isinstance(error, NonFiniteError):
+            checkpoints.ended(trainer, False)  # from where another learning rate may go on
+        if progress.step:
+            keep_model(setup, policy, None, folder.model, work.stop, reporter)
+        raise
     if not progress.step:
         return Trained(completed, None)
     reporter.say(
         f"  {progress.examples / progress.seconds:.2f} examples and {progress.tokens / progress.seconds:,.0f} tokens "
         "a second"
     )
-    return Trained(completed, _keep(setup, policy, data.exact, folder, stop, reporter))
+    return Trained(completed, keep_model(setup, policy, data.exact, folder.model, work.stop, reporter))
 
 
-def _keep(
-    setup: Setup,
-    policy: Scorer,
-    held_out: HeldOut | None,
-    folder: RunFolder,
-    stop: StopRequest,
-    reporter: Reporter,
-) -> np.ndarray | None:
-    """Saves the trained model. Its weights are from then on those of the files.
-
-    Returns:
-        See `Trained.values`.
-    """
-    values = None
-    try:
-        if setup.precision is not torch.float32:
-            with stop.held():
-                remove_dither(policy.model)
-        if held_out is not None and setup.save_dtype is not torch.float32:
-            values = exact_values(setup, "the trained weights", policy, held_out, reporter)
-    finally:
-        with stop.held():
-            round_weights(policy.model, setup.save_dtype)
-            unfinished = folder.path / ".model.partial"
-            save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
-            unfinished.replace(folder.model)
-        reporter.say(f"  {folder.model}: {setup.save_why}")
-    return values
+def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:
+    """The trainer before its first step, after the start-up checks, also of a run that goes on."""
+    trainer = trainer_for(work.setup, policy, data)
+    checks = run_checks(trainer, work.setup.tokenizer, _starts_at_reference(work.setup))
+    work.record.checked(checks)
+    for check in checks:
+        work.reporter.say(f"  checked: {check.name}: {check.detail}")
+    return trainer
 
 
-def exact_values(setup: Setup, what: str, scorer: Scorer, held_out: HeldOut, reporter: Reporter) -> np.ndarray:
-    """The held-out examples' log-probabilities in float32."""
-    budget = setup.config.training.micro_batch_tokens
-    with reporter.progress(f"held-out examples, {what}", len(held_out.columns), "examples") as advance:
-        return score(scorer, held_out.columns, torch.float32, budget, advance)
+def _starts_at_reference(setup: Setup) -> bool:
+    return setup.config.model.reference is None
+
+
+def _train(work: Work, trainer: Trainer, checkpoints: Checkpoints, observers: tuple[Observer, ...]) -> bool:
+    """Trains, with a row and a checkpoint whenever one is due. Whether it came to the end."""
+    reporter, left = work.reporter, max(trainer.steps - trainer.progress.step, 0)
+
+    def show(row: Row) -> None:
+        if isinstance(row, TrainRow):
+            advance(1)
+        else:
+            _say_evaluation(row, trainer.precision, reporter)
+
+    with (
+        checkpoints,
+        MetricsLog(work.folder.metrics) as log,
+        reporter.progress("training", left, "steps") as advance,
+    ):
+        told = Observers((log, checkpoints.observe, show), observers)
+        completed = trainer.train(work.stop, told, _starts_at_reference(work.setup), checkpoints.after_step)
+        checkpoints.ended(trainer, completed)
+    if checkpoints.taken:
+        reporter.say(f"  {checkpoints.in_words()}")
+    return completed
 
 
 def _say_evaluation(row: EvalRow, precision: torch.dtype, reporter: Reporter) -> None:

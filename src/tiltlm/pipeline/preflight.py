@@ -18,9 +18,14 @@ from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_spa
 BESIDES_THE_MODEL = 5_000_000
 """Bytes of a run's other files: tokenizer, pictures, records."""
 
+CHECKPOINT_BYTES = {"adamw": 12, "rmsprop": 8}
+"""Bytes of a checkpoint for each weight: it and what the optimizer knows of it, in float32."""
 
-def before_work(config: Config, reporter: Reporter) -> None:
+
+def before_work(config: Config, reporter: Reporter, goes_on: bool = False) -> None:
     """Refuses a run that would destroy, overwrite or not fit; makes the embedded model if it is asked for.
+
+    goes_on: whether the run is there and goes on.
 
     Raises:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
@@ -32,7 +37,8 @@ def before_work(config: Config, reporter: Reporter) -> None:
     directory = Path(config.run.directory)
     folder = directory / config.run.name
     require_apart(folder, places_read(config))
-    RunFolder.require_free(directory, config.run.name, config.run.overwrite)
+    if not goes_on:
+        RunFolder.require_free(directory, config.run.name, config.run.overwrite)
     writable_cache_folder()
     _require_cache_outside(folder)
     source = prepare_model(config, reporter)
@@ -42,18 +48,26 @@ def before_work(config: Config, reporter: Reporter) -> None:
     require_space(folder, weights + BESIDES_THE_MODEL - given_back, "the run with its model", "--run.directory")
 
 
-def require_fit(weights: int, folder: Path, reporter: Reporter) -> None:
+def require_fit(weights: int, config: Config, folder: Path, reporter: Reporter) -> None:
     """The same once the model is loaded, which tells of models of the hub too.
 
     weights: how many there are; 2 to 4 bytes of each are saved.
 
     Raises:
-        RunError: not even 2 bytes of each fit. Where 4 might not, a line says so.
+        RunError: not even 2 bytes of each fit. Where 4 might not, or checkpoints, a line says so.
     """
     require_space(folder, 2 * weights, "the trained model", "--run.directory")
     free = free_bytes(folder)
     if free < 4 * weights:
         reporter.say(f"  the disk may be too full for the trained model: {in_words(free)} are free in {folder}")
+        return
+    one = weights * CHECKPOINT_BYTES[config.training.optimizer]
+    # Besides those kept there may be the best one, and one that is being written.
+    if config.checkpoint.on and free < 4 * weights + (config.checkpoint.keep + 2) * one:
+        reporter.say(
+            f"  the disk may be too full for checkpoints of {in_words(one)} each (checkpoint.keep): "
+            f"{in_words(free)} are free in {folder}"
+        )
 
 
 def prepare_model(config: Config, reporter: Reporter) -> Path:

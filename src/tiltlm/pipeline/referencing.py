@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from tiltlm.checkpoints.identity import digest_of
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.dither import add_dither
-from tiltlm.model.reference import ReferenceCache, reference_address, reference_values
+from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.prepare import require_vocabulary
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
+from tiltlm.runs.folder import RunFolder
 from tiltlm.storage.cache import REFERENCE, cache_folder
+from tiltlm.storage.durable import sync_into_place
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Referenced
 
@@ -34,18 +40,22 @@ class ReferencedData:
     exact: HeldOut
 
 
-def without_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
+def without_reference(
+    setup: Setup, policy: Scorer, data: PreparedData, folder: RunFolder, reporter: Reporter
+) -> ReferencedData:
     """For an objective that needs no reference: only the held-out examples are scored, by the policy as it was loaded.
 
     Log-probabilities that training changes can be told only from what they were.
     """
-    (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
+    (start,) = _Pass(setup, policy, torch.float32, folder, reporter).values("held-out", [data.eval])
     if setup.precision is not torch.float32:
         add_dither(policy.model)
     return ReferencedData(Referenced(data.train, None), Referenced(data.eval, None), HeldOut(data.eval, None, start))
 
 
-def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter) -> ReferencedData:
+def with_reference(
+    setup: Setup, policy: Scorer, data: PreparedData, folder: RunFolder, reporter: Reporter
+) -> ReferencedData:
     """Joins all examples with their reference log-probabilities, computing those the cache lacks.
 
     The held-out ones are scored in float32 too, for the figures of the saved model. For training in bfloat16 the
@@ -55,37 +65,70 @@ def with_reference(setup: Setup, policy: Scorer, data: PreparedData, reporter: R
     if setup.config.model.reference is not None:
         reference = Scorer(load_model(reference_source(setup), setup.device))
         require_vocabulary(setup, reference, data)
-    (exact,) = _values(setup, reference, [data.eval], torch.float32, reporter)
+    float32 = _Pass(setup, reference, torch.float32, folder, reporter)
+    (exact,) = float32.values("held-out", [data.eval])
     start = exact
     if reference is not policy:
-        (start,) = _values(setup, policy, [data.eval], torch.float32, reporter)
+        (start,) = _Pass(setup, policy, torch.float32, folder, reporter).values("held-out-policy", [data.eval])
     if setup.precision is torch.float32:
         held_out = exact
-        (train,) = _values(setup, reference, [data.train], setup.precision, reporter)
+        (train,) = float32.values("train", [data.train])
     else:
         for one in (policy,) if reference is policy else (policy, reference):
             add_dither(one.model)
-        train, held_out = _values(setup, reference, [data.train, data.eval], setup.precision, reporter)
+        own = _Pass(setup, reference, setup.precision, folder, reporter)
+        train, held_out = own.values("all", [data.train, data.eval])
     return ReferencedData(
         Referenced(data.train, train), Referenced(data.eval, held_out), HeldOut(data.eval, exact, start)
     )
 
 
-def _values(
-    setup: Setup, scorer: Scorer, parts: Sequence[TokenColumns], precision: torch.dtype, reporter: Reporter
-) -> list[np.ndarray]:
-    """A model's log-probabilities of all scored tokens of each part, from the cache or computed now, in one pass."""
-    name = str(precision).removeprefix("torch.")
-    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))
-    joined = [cache.join(columns) for columns in parts]
-    missing = TokenColumns.joined([columns.take(lacking) for columns, (_, lacking) in zip(parts, joined, strict=True)])
-    every = sum(map(len, parts))
-    found = every - len(missing)
-    reporter.say(f"  in {name}, {found} of {every} examples are in the cache ({cache.path.name})")
-    if len(missing):
-        budget = setup.config.training.micro_batch_tokens
-        with reporter.progress(f"reference, {name}", len(missing), "examples") as advance:
-            reference_values(scorer, missing, cache, precision, budget, advance)
+class _Pass:
+    """A model's log-probabilities from the cache or computed now, in one arithmetic."""
+
+    def __init__(
+        self, setup: Setup, scorer: Scorer, precision: torch.dtype, folder: RunFolder, reporter: Reporter
+    ) -> None:
+        self._scorer, self._precision, self._folder, self._reporter = scorer, precision, folder, reporter
+        self._budget = setup.config.training.micro_batch_tokens
+        self._address = reference_address(scorer, precision)
+
+    def values(self, name: str, parts: Sequence[TokenColumns]) -> list[np.ndarray]:
+        """Those of all scored tokens of each part, computed in one pass where the cache lacks some."""
+        cache = ReferenceCache(cache_folder() / REFERENCE, self._address)
         joined = [cache.join(columns) for columns in parts]
-    cache.close()
-    return [values for values, _ in joined]
+        lacking = [missing for _, missing in joined]
+        missing, every, arithmetic = sum(map(len, lacking)), sum(map(len, parts)), str(self._precision)[6:]
+        self._reporter.say(
+            f"  in {arithmetic}, {every - missing} of {every} examples are in the cache ({cache.path.name})"
+        )
+        if missing:
+            plan = self._folder.path / f".reference-{name}-{arithmetic}.safetensors"
+            planned = self._planned(plan, parts, lacking)
+            columns = TokenColumns.joined([part.take(own) for part, own in zip(parts, planned, strict=True)])
+            with self._reporter.progress(f"reference, {arithmetic}", missing, "examples") as advance:
+                fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance)
+            plan.unlink()
+            joined = [cache.join(part) for part in parts]
+        cache.close()
+        return [values for values, _ in joined]
+
+    def _planned(self, plan: Path, parts: Sequence[TokenColumns], lacking: list[np.ndarray]) -> list[np.ndarray]:
+        """Which examples are computed: those that were missing when the run came here first.
+
+        What is computed together decides the last bits of the values. So a run that goes on plans as it did before it
+        was killed, and what is there already is left out of the plan, not planned around.
+
+        plan: the file in which it is kept which they are, until all are computed.
+        """
+        of = digest_of(np.frombuffer(self._address.encode(), dtype=np.uint8), *[part.ids for part in parts])
+        if plan.is_file():
+            with safe_open(plan, "np") as kept:
+                same = kept.metadata() == {"of": of}
+                before = [kept.get_tensor(str(number)) for number in range(len(parts))] if same else []
+            if same and all(np.isin(own, known).all() for own, known in zip(lacking, before, strict=True)):
+                return before
+        unfinished = plan.with_name(f"{plan.name}.partial")
+        save_file({str(number): own for number, own in enumerate(lacking)}, unfinished, {"of": of})
+        sync_into_place(unfinished, plan)
+        return lacking

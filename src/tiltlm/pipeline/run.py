@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltlm.checkpoints.identity import of_examples, of_policy, of_reference
 from tiltlm.config import Config, settings_table
+from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
@@ -17,12 +20,15 @@ from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.run_record import RunRecord
+from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
+from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, set_up
+from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
-from tiltlm.runs.environment import describe_environment
+from tiltlm.runs.environment import Environment, describe_environment
 from tiltlm.runs.folder import RunFolder
+from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Summary
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
@@ -46,6 +52,7 @@ def train(
     reporter: Reporter,
     observers: tuple[Observer, ...] = (),
     given: Given = NOTHING,
+    resume: Resume | None = None,
 ) -> Run:
     """Runs the whole job and leaves its files in the run's folder.
 
@@ -56,19 +63,28 @@ def train(
         command: what was typed, for the record.
         observers: are given every row of the metrics as it is made.
         given: rows in memory, in place of the data that the settings name.
+        resume: a run to go on with, whose name and place the settings have.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
-    before_work(config, reporter)
-    with StopRequest() as stop:
+    before_work(config, reporter, goes_on=resume is not None)
+    with StopRequest() as stop, ExitStack() as held:
+        before = held.enter_context(reopened(config, resume)) if resume is not None else None
+        if before is not None and before.complete:
+            reporter.say(f"The run in {before.folder.path} came to its end: nothing is left to do.")
+            summary = conclude(before.folder)
+            write_report(before.folder.path)
+            return Run(before.folder.path, summary)
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             data = prepare(setup, reporter, given)
-        folder = _begun(setup, data, command)
-        record = RunRecord(folder, setup.device, reporter)
+        folder = _begun(setup, data, command) if before is None else _gone_on(setup, data, command, before, reporter)
+        if before is None:
+            held.enter_context(locked(folder.path))
+        record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         try:
-            completed = _work(setup, data, folder, record, stop, reporter, observers)
+            completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
         except KeyboardInterrupt:
             completed = False
         except BaseException as error:
@@ -86,26 +102,33 @@ def _begun(setup: Setup, data: PreparedData, command: Sequence[str]) -> RunFolde
     config = setup.config
     folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
     folder.write_json("config.json", settings_table(config))
-    folder.write_json(
-        "environment.json", describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
-    )
-    folder.write_json("data_report.json", data.report)
+    folder.write_json("environment.json", _environment(setup, command))
+    folder.write_json(DATA_REPORT, data.report)
     return folder
 
 
-def _work(
-    setup: Setup,
-    data: PreparedData,
-    folder: RunFolder,
-    record: RunRecord,
-    stop: StopRequest,
-    reporter: Reporter,
-    observers: tuple[Observer, ...],
-) -> bool:
+def _gone_on(
+    setup: Setup, data: PreparedData, command: Sequence[str], before: ReopenedRun, reporter: Reporter
+) -> RunFolder:
+    """The folder of a run that goes on, once its data are known to be what they were."""
+    before.require_same(of_examples(data.train, data.eval))
+    before.note_environment(_environment(setup, command), reporter)
+    if before.differences:
+        before.folder.write_json("config.json", settings_table(setup.config))
+        before.folder.write_json(DATA_REPORT, data.report)
+    return before.folder
+
+
+def _environment(setup: Setup, command: Sequence[str]) -> Environment:
+    return describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
+
+
+def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bool:
     """Everything after the data. Whether it ran to the end."""
-    policy, referenced = _referenced(setup, data, folder, record, reporter)
+    setup, folder, record, reporter = work.setup, work.folder, work.record, work.reporter
+    policy, referenced, identity = _referenced(work, data)
     with record.stage("training", "3/6 Training"):
-        trained = optimize(setup, policy, referenced, folder, record, stop, reporter, observers)
+        trained = optimize(work, policy, referenced, observers, identity)
     del policy  # its place is taken by the saved model
     if not folder.model.is_dir():
         reporter.say("  no step was taken, so there is no model to save")
@@ -114,7 +137,7 @@ def _work(
         files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
         saved = Scorer(load_model(files, setup.device))
         folder.write_json("evaluation.json", evaluate(setup, saved, trained.values, referenced.exact, reporter))
-    if not trained.completed or stop.requested:
+    if not trained.completed or work.stop.requested:
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
@@ -122,27 +145,35 @@ def _work(
     return True
 
 
-def _referenced(
-    setup: Setup, data: PreparedData, folder: RunFolder, record: RunRecord, reporter: Reporter
-) -> tuple[Scorer, ReferencedData]:
-    """The policy, and the examples with the reference's values; the objective decides whether there is a stage."""
-    if setup.objective.needs.reference:
-        with record.stage("reference", "2/6 Reference log-probabilities"):
-            policy = _policy(setup, data, folder, reporter)
-            return policy, with_reference(setup, policy, data, reporter)
-    with record.stage("model", f"2/6 Model (`{setup.objective.objective.name}` needs no reference)"):
-        policy = _policy(setup, data, folder, reporter)
-        return policy, without_reference(setup, policy, data, reporter)
+def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData, dict[str, str]]:
+    """The policy; the examples with the reference's values, of which the objective decides whether there is a stage;
+    and what checkpoints will be of, compared with those there are as soon as each part of it is known.
+    """
+    setup, reporter = work.setup, work.reporter
+    needed = setup.objective.needs.reference
+    without = f"2/6 Model (`{setup.objective.objective.name}` needs no reference)"
+    with work.record.stage(*(("reference", "2/6 Reference log-probabilities") if needed else ("model", without))):
+        policy = _policy(work, data)
+        arithmetic = str(setup.precision).removeprefix("torch.")
+        identity = of_examples(data.train, data.eval) | of_policy(policy, arithmetic)
+        if work.before is not None:
+            work.before.require_same(identity)
+        referenced = (with_reference if needed else without_reference)(setup, policy, data, work.folder, reporter)
+        identity |= of_reference(referenced.train, referenced.held_out)
+        if work.before is not None:
+            work.before.require_same(identity)
+        return policy, referenced, identity
 
 
-def _policy(setup: Setup, data: PreparedData, folder: RunFolder, reporter: Reporter) -> Scorer:
+def _policy(work: Work, data: PreparedData) -> Scorer:
+    setup, reporter = work.setup, work.reporter
     policy = Scorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
     require_vocabulary(setup, policy, data)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
     sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
-    require_fit(parameters, folder.path, reporter)
+    require_fit(parameters, setup.config, work.folder.path, reporter)
     return policy
 
 

@@ -13,14 +13,19 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.report.summary import summarise
 from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.outcomes import Check, Outcome, Summary
+from tiltlm.runs.outcomes import Check, Outcome, Resumption, Summary
 from tiltlm.runs.run_files import read_run
 
 
 class RunRecord:
     """Keeps `outcome.json` current from the run's first moment, and draws `summary.json` from the run's files."""
 
-    def __init__(self, folder: RunFolder, device: torch.device, reporter: Reporter) -> None:
+    def __init__(
+        self, folder: RunFolder, device: torch.device, reporter: Reporter, earlier: Outcome | None = None
+    ) -> None:
+        """earlier: how the run ended before it went on; what it took then is counted too."""
+        self._earlier = earlier
+        self._resumed = earlier.resumed if earlier is not None else ()
         self._checks: tuple[Check, ...] = ()
         self._folder = folder
         self._device = device
@@ -43,26 +48,30 @@ class RunRecord:
         self._checks = tuple(checks)
         self._write("running", None)
 
+    def went_on(self, resumption: Resumption) -> None:
+        """Keeps that the run went on."""
+        self._resumed = (*self._resumed, resumption)
+        self._write("running", None)
+
     def end(self, status: str, message: str | None) -> Summary:
         """Writes how the run ended, the summary, and the card of the model where one was saved."""
         self._write(status, message)
-        run = read_run(self._folder.path)
-        summary = summarise(run)
-        self._folder.write_json("summary.json", summary)
-        if self._folder.model.is_dir():
-            card = model_card(run, summary)
-            (self._folder.model / "README.md").write_text(card, encoding="utf-8")
-        return summary
+        return conclude(self._folder)
 
     def _write(self, status: str, message: str | None) -> None:
+        before, stages = self._earlier, dict(self._reporter.stages)
+        if before is not None:
+            names = [*before.stages, *stages]
+            stages = {name: before.stages.get(name, 0.0) + stages.get(name, 0.0) for name in names}
         outcome = Outcome(
             status=status,
             stage=self._stage,
             message=message,
             checks=self._checks,
-            seconds=time.perf_counter() - self._start,
-            stages=dict(self._reporter.stages),
+            seconds=time.perf_counter() - self._start + (before.seconds if before is not None else 0.0),
+            stages=stages,
             peak_memory_gib=self._peak_memory(),
+            resumed=self._resumed,
         )
         self._folder.write_json("outcome.json", outcome)
 
@@ -70,3 +79,13 @@ class RunRecord:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**30
         return peak_memory_gib()
+
+
+def conclude(folder: RunFolder) -> Summary:
+    """Draws a run's summary from its other files, and writes the card of the model where one was saved."""
+    run = read_run(folder.path)
+    summary = summarise(run)
+    folder.write_json("summary.json", summary)
+    if folder.model.is_dir():
+        (folder.model / "README.md").write_text(model_card(run, summary), encoding="utf-8")
+    return summary

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tiltlm.errors import RunError
+from tiltlm.runs.lock import require_idle
 from tiltlm.runs.schema import versioned
+from tiltlm.storage.durable import sync_into_place
 from tiltlm.text.masking import masked_values
 
 MARKER = ".tiltlm-run"
@@ -54,6 +56,7 @@ class RunFolder:
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
             )
+        require_idle(path)
 
     @staticmethod
     def create(directory: Path, name: str, overwrite: bool) -> RunFolder:
@@ -96,6 +99,10 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
     def write_json(self, name: str, content: Any) -> None:
         """Writes a dataclass or plain value; a reader sees the old file or the whole new one, never half.
 
@@ -112,7 +119,7 @@ class RunFolder:
         with naming(self.path / name):
             # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's own escape of it.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(self.path / name)
+            sync_into_place(temporary, self.path / name)
 
 
 @contextmanager

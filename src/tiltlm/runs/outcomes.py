@@ -22,13 +22,27 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """That a run which had ended, or was killed, went on.
+
+    step: optimizer steps taken before. damaged: checkpoints after that step that were not as they were written.
+    differences: what was allowed to be another than before, and what is another without changing more than rounding.
+    """
+
+    step: int
+    damaged: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """`outcome.json`: how far the run came; rewritten as it goes on.
 
     status: `running` until it ends, then `completed`, `interrupted` or `failed`. A file that still says `running`
         after the program ended was left by one that was killed.
     stage: the last stage begun. message: what ended a run that failed.
-    seconds: the run's duration until then; stages: that of each stage.
+    seconds: the run's duration until then; stages: that of each stage. Both without the time when nothing ran.
+    resumed: when the run went on.
     """
 
     status: str
@@ -38,6 +52,7 @@ class Outcome:
     seconds: float
     stages: dict[str, float]
     peak_memory_gib: float | None = None
+    resumed: tuple[Resumption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

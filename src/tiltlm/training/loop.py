@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,13 @@ class Trainer:
         made = self.train_examples.plan(self.order.step(step), budget, self.scorer.trees)
         return made.pinned() if self.scorer.device.type == "cuda" else made
 
-    def train(self, stop: StopRequest, observe: Observer, starts_at_reference: bool = True) -> bool:
+    def train(
+        self,
+        stop: StopRequest,
+        observe: Observer,
+        starts_at_reference: bool = True,
+        after_step: Callable[[Trainer], None] = lambda trainer: None,
+    ) -> bool:
         """Trains to the end, or until a stop is requested; evaluates at the start, on the way and at the end.
 
         However it ends, the weights are those of the last good step.
@@ -105,6 +112,7 @@ class Trainer:
         Args:
             observe: is given every row.
             starts_at_reference: whether the policy is the reference before the first step.
+            after_step: is called when a step is done and its rows are told: training can go on from the state of then.
 
         Returns:
             Whether training ran to its end.
@@ -123,6 +131,7 @@ class Trainer:
                 observe(self.step(next(plans), stop))
                 if self._evaluates():
                     observe(self.evaluate())
+                after_step(self)
         return True
 
     def _evaluates(self) -> bool:

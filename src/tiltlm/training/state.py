@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -28,16 +30,21 @@ class Progress:
 class TrainerState:
     """Weights, optimizer, progress and random states.
 
-    random: of every generator that a step may draw from, by device.
+    random: of every generator that a step may draw from, an objective of a user's own among them.
     """
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     progress: Progress
-    random: dict[str, torch.Tensor]
+    random: dict[str, Any]
+
+    def copy(self) -> TrainerState:
+        """The same with tensors of its own on the CPU: what training does next does not change it."""
+        copied: dict[str, Any] = _copied(self.to_dict())
+        return TrainerState.from_dict(copied)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain containers and tensors, which `torch.save` writes and `torch.load(weights_only=True)` reads."""
+        """As containers of plain values and tensors."""
         return {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -51,16 +58,34 @@ class TrainerState:
         return TrainerState(table["model"], table["optimizer"], Progress(**table["progress"]), dict(table["random"]))
 
 
-def random_states() -> dict[str, torch.Tensor]:
-    """The states of torch's random generators."""
-    states = {"cpu": torch.get_rng_state()}
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        own: torch.Tensor = value.detach().to("cpu", copy=True)
+        return own
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def random_states() -> dict[str, Any]:
+    """The states of the random generators of torch, numpy and Python, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    states = {
+        "cpu": torch.get_rng_state(),
+        "numpy": (kind, [int(key) for key in keys], *rest),
+        "python": random.getstate(),
+    }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def restore_random_states(states: dict[str, torch.Tensor]) -> None:
-    """Puts torch's random generators back into these states."""
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Puts the random generators back into these states."""
     torch.set_rng_state(states["cpu"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])

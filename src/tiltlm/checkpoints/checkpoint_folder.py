@@ -1,0 +1,150 @@
+"""One checkpoint: a folder that is whole as soon as it has its name, and that says itself whether it still is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from tiltlm.checkpoints.state_files import FILES, write_state
+from tiltlm.runs.checkpoint_record import CheckpointRecord, StoredFile
+from tiltlm.runs.rows import EvalRow
+from tiltlm.runs.schema import MalformedError, NewerSchemaError, from_json, versioned
+from tiltlm.storage.durable import sync_into_place
+from tiltlm.training.state import TrainerState
+
+RECORD = "checkpoint.json"
+_CHECKSUM = "checksum"
+_NAME = re.compile(r"step-(\d{8,})")
+_UNFINISHED, _REMOVED, _DAMAGED = ".unfinished-", ".removed-", "damaged-"
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written; the message says what is wrong with which file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a checkpoint records beside the state: see `CheckpointRecord`."""
+
+    metrics_bytes: int
+    held_out: EvalRow | None
+    identity: Mapping[str, str]
+
+
+def write_checkpoint(folder: Path, state: TrainerState, circumstances: Circumstances) -> Path:
+    """Writes a checkpoint into a run's folder of checkpoints: aside, to the disk, read back for its checksums, then
+    named in one move.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written; nothing of it is left, and no other checkpoint has changed.
+    """
+    name = f"step-{state.progress.step:08d}"
+    aside = folder / f"{_UNFINISHED}{name}"
+    folder.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        write_state(state, aside)
+        record = CheckpointRecord(
+            step=state.progress.step,
+            metrics_bytes=circumstances.metrics_bytes,
+            held_out=circumstances.held_out,
+            identity=dict(circumstances.identity),
+            files={file: _described(aside / file) for file in FILES},
+        )
+        table = versioned(dataclasses.asdict(record))
+        (aside / RECORD).write_text(json.dumps({**table, _CHECKSUM: _checksum_of(table)}, indent=1), encoding="utf-8")
+        remove(folder / name)
+        sync_into_place(aside, folder / name)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return folder / name
+
+
+def read_record(checkpoint: Path) -> CheckpointRecord:
+    """What a checkpoint says of itself.
+
+    Raises:
+        DamagedError: it says nothing that can be read, or something else than was written.
+    """
+    try:
+        text = (checkpoint / RECORD).read_bytes()
+        table = json.loads(text)
+        if not isinstance(table, dict) or table.pop(_CHECKSUM, None) != _checksum_of(table):
+            raise DamagedError(f"{RECORD} has changed since it was written")
+        return from_json(CheckpointRecord, text)
+    except OSError as error:
+        raise DamagedError(f"{RECORD} cannot be read: {error.strerror or error}") from error
+    except (ValueError, MalformedError, NewerSchemaError) as error:
+        raise DamagedError(f"{RECORD}: {error}") from error
+
+
+def verified(checkpoint: Path) -> CheckpointRecord:
+    """What a checkpoint says of itself, after all of it was read and found whole and unchanged.
+
+    Raises:
+        DamagedError: it is not.
+    """
+    record = read_record(checkpoint)
+    for name, stored in record.files.items():
+        try:
+            found = _described(checkpoint / name)
+        except OSError as error:
+            raise DamagedError(f"{name} cannot be read: {error.strerror or error}") from error
+        if found.bytes != stored.bytes:
+            raise DamagedError(f"{name} has {found.bytes} bytes, and was written with {stored.bytes}")
+        if found != stored:
+            raise DamagedError(f"{name} has changed since it was written (its checksum differs)")
+    return record
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder of checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    named = [(int(found[1]), path) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(named)]
+
+
+def remove(checkpoint: Path) -> None:
+    """Removes a checkpoint; killed on the way, it leaves no folder that looks like one."""
+    if checkpoint.exists():
+        gone = checkpoint.with_name(f"{_REMOVED}{checkpoint.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        checkpoint.rename(gone)
+        shutil.rmtree(gone)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Gives a damaged checkpoint a name that is no checkpoint's, for a person to look at or remove."""
+    place = checkpoint.with_name(f"{_DAMAGED}{checkpoint.name}")
+    shutil.rmtree(place, ignore_errors=True)
+    checkpoint.rename(place)
+    return place
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half written or half removed."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if path.name.startswith((_UNFINISHED, _REMOVED)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _described(file: Path) -> StoredFile:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()
+    return StoredFile(bytes=file.stat().st_size, xxh3_128=digest)
+
+
+def _checksum_of(table: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(table, sort_keys=True).encode())

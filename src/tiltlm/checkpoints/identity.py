@@ -1,0 +1,47 @@
+"""What a training state is of, as digests that are compared before it is gone on from."""
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.scorer import Scorer
+from tiltlm.training.loop import Referenced
+
+EXAMPLES, HELD_OUT, REFERENCE, WEIGHTS = "training examples", "held-out examples", "reference", "model"
+ARITHMETIC = "arithmetic"
+
+
+def of_examples(train: TokenColumns, held_out: TokenColumns) -> dict[str, str]:
+    """How many examples and tokens there are, with a digest of them, in their order."""
+    return {EXAMPLES: _of_columns(train), HELD_OUT: _of_columns(held_out)}
+
+
+def of_policy(policy: Scorer, arithmetic: str) -> dict[str, str]:
+    """How many weights a model has before it is trained, with a digest; and the arithmetic of training."""
+    weights = [parameter.detach().cpu().reshape(-1).numpy() for parameter in policy.parameters()]
+    return {
+        WEIGHTS: f"{sum(map(len, weights)):,} weights, {digest_of(*weights)}",
+        ARITHMETIC: arithmetic,
+    }
+
+
+def of_reference(train: Referenced, held_out: Referenced) -> dict[str, str]:
+    """A digest of the reference's values, as they are trained with."""
+    values = [part.reference for part in (train, held_out) if part.reference is not None]
+    return {REFERENCE: f"{sum(map(len, values)):,} log-probabilities, {digest_of(*values)}"}
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """XXH3-128 of arrays, their types and shapes included, as hexadecimal digits."""
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _of_columns(columns: TokenColumns) -> str:
+    digest = digest_of(columns.ids, columns.bounds, columns.first_scored, columns.labels, columns.members)
+    return f"{len(columns):,} of {len(columns.ids):,} tokens, {digest}"

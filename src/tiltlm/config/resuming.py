@@ -1,0 +1,62 @@
+"""The settings of a run that is to go on, and what of them may be another than before."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltlm.config.sections import Config
+from tiltlm.config.suggestions import nearest
+from tiltlm.config.tables import option_names, settings_of_run
+from tiltlm.errors import ConfigError, RunError
+from tiltlm.runs.folder import is_foreign, is_run
+
+PARTS = ("data", "model", "reference")
+"""What may be allowed to be another besides options: what is read, whatever the settings call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A run that is to go on, and the names of what may be another than before: parts and options."""
+
+    run: Path
+    allowed: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Names may be written as flags are.
+
+        Raises:
+            ConfigError: there is nothing of such a name; the message names the one that was probably meant.
+        """
+        object.__setattr__(self, "allowed", frozenset(name.lstrip("-").replace("-", "_") for name in self.allowed))
+        known = [*PARTS, *option_names()]
+        for name in sorted(self.allowed - set(known)):
+            near = nearest(name, known)
+            meant = f"Did you mean `{near}`?" if near else f"It takes {', '.join(PARTS)}, or names of options."
+            raise ConfigError(f"there is no `{name}` that could be allowed. {meant}")
+
+
+def settings_to_resume(run: Path) -> Config:
+    """The settings that a run was made with.
+
+    Raises:
+        RunError: there is no run.
+        ConfigError: its settings cannot be read.
+    """
+    if not run.is_dir():
+        raise RunError(f"there is no run in {run} to go on with: give the folder of one, such as runs/NAME.")
+    settings = None if is_foreign(run) else settings_of_run(run / "config.json")
+    if settings is None:
+        why = "it ended before its work began" if is_run(run) else "it is no run"
+        raise RunError(f"there is nothing to go on from in {run}: {why}. Start one with tiltlm train.")
+    return in_place_of(run, settings)
+
+
+def in_place_of(run: Path, settings: Config) -> Config:
+    """The settings with the name and the place that a run has, whatever it was called when it began."""
+    where = run.absolute()
+    return dataclasses.replace(
+        settings,
+        run=dataclasses.replace(settings.run, name=where.name, directory=str(run.parent), overwrite=False),
+    )
