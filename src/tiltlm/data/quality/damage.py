@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from tiltlm.data.examples import Example
-from tiltlm.data.quality.findings import Names, excerpt, finding, of_all, verb
+from tiltlm.data.quality.findings import LISTED_ROWS, MANY, Names, excerpt, finding, of_all, verb
 from tiltlm.data.quality.parts import named_texts
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
@@ -33,7 +33,7 @@ def damage(examples: Sequence[Example], name: Names, noun: str) -> tuple[dict[st
     mojibake = _mojibake_finder()
     counts = dict.fromkeys((MOJIBAKE, *_CHARACTERS), 0)
     rows: list[FoundRow] = []
-    damaged = 0
+    damaged = with_sign = 0
     for number, example in enumerate(examples):
         signs: dict[str, str] = {}
         for part, text in named_texts(example):
@@ -43,10 +43,11 @@ def damage(examples: Sequence[Example], name: Names, noun: str) -> tuple[dict[st
                 signs.setdefault(sign, f"{part}: {where}")
         for sign, where in signs.items():
             counts[sign] += 1
-            rows.append(FoundRow((name(number),), f"{sign} in {where}"))
+            if len(rows) < LISTED_ROWS:
+                rows.append(FoundRow((name(number),), f"{sign} in {where}"))
+        with_sign += bool(signs)
         damaged += bool(signs.keys() - _HARMLESS)
     found = {sign: count for sign, count in counts.items() if count}
-    with_sign = len({row.ids for row in rows})
     listed = ", ".join(f"{sign} in {count:,}" for sign, count in found.items())
     return found, [
         finding(
@@ -58,7 +59,7 @@ def damage(examples: Sequence[Example], name: Names, noun: str) -> tuple[dict[st
             rows,
             advice="It is learnt as it stands. Read the file in its right encoding, or repair the texts "
             "(ftfy.fix_text, html.unescape).",
-            look=damaged > 0 and damaged >= 0.01 * len(examples),
+            look=damaged > 0 and damaged >= MANY * len(examples),
         )
     ]
 

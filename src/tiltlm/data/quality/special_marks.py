@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.data.examples import Example
-from tiltlm.data.quality.findings import MANY, Names, excerpt, finding, of_all, verb
+from tiltlm.data.quality.findings import LISTED_ROWS, MANY, Names, excerpt, finding, of_all, verb
 from tiltlm.data.quality.parts import named_texts
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
@@ -30,7 +30,7 @@ def special_marks(
     look = re.compile("|".join(map(re.escape, special)))
     counts: Counter[str] = Counter()
     rows: list[FoundRow] = []
-    in_prompts_alone = 0
+    holding = in_prompts_alone = 0
     for number, example in enumerate(examples):
         where: dict[str, str] = {}
         parts = set()
@@ -40,23 +40,26 @@ def special_marks(
                 parts.add(part)
         if where:
             counts.update(where.keys())
-            rows.append(FoundRow((name(number),), "; ".join(f"{token} in {place}" for token, place in where.items())))
+            holding += 1
+            if len(rows) < LISTED_ROWS:
+                shown = "; ".join(f"{token} in {place}" for token, place in where.items())
+                rows.append(FoundRow((name(number),), shown))
             in_prompts_alone += parts == {"prompt"} and isinstance(example.prompt, str)
     listed = ", ".join(f"{token} in {count:,}" for token, count in counts.most_common())
     written = in_prompts_alone >= _MOSTLY * len(examples)
-    sentence = f"{of_all(len(rows), len(examples), noun)} {verb(len(rows), 'holds', 'hold')} special tokens in the text"
+    sentence = f"{of_all(holding, len(examples), noun)} {verb(holding, 'holds', 'hold')} special tokens in the text"
     sentence += f": {listed}." if rows else "."
     if written:
         sentence += " Most prompts hold them: a chat template seems to be written there."
     found = finding(
         "special tokens in text",
-        len(rows),
+        holding,
         len(examples),
         sentence,
         rows,
         advice="They are read as marks, as if the template had written them: a text can end a turn or begin another. "
         "Take them out of texts that only speak of them.",
-        look=len(rows) > 0 and (len(rows) - (in_prompts_alone if written else 0)) >= MANY * len(examples),
+        look=holding > 0 and (holding - (in_prompts_alone if written else 0)) >= MANY * len(examples),
     )
     return dict(counts.most_common()), [found]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from tiltlm.config import DataConfig
 from tiltlm.data.quality.findings import Names, counted, finding, share_of, verb
 from tiltlm.data.quality.parts import Part, label_name
-from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.data.tokens.token_columns import TokenColumns, bounds_of
 from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.runs.data_account import DataFinding, FoundRow, Truncation
 
@@ -88,17 +88,17 @@ def _word(part: str) -> str:
     return part if part == "prompt" else f"{part} completion"
 
 
-def _rows(lost: Sequence[_Lost], name: Names) -> list[FoundRow]:
+def _rows(lost: Sequence[_Lost], name: Names) -> Iterator[FoundRow]:
     """Every text that is cut, those that lost most first."""
-    cut = [(one, place) for one in lost for place in np.flatnonzero(one.lost).tolist()]
-    cut.sort(key=lambda found: -int(found[0].lost[found[1]]))
-    return [
-        FoundRow(
+    all_lost = np.concatenate([one.lost for one in lost])
+    starts = bounds_of([len(one.lost) for one in lost])
+    for number in np.argsort(-all_lost, kind="stable")[: np.count_nonzero(all_lost)]:
+        part = int(np.searchsorted(starts, number, side="right")) - 1
+        one, place = lost[part], number - starts[part]
+        yield FoundRow(
             (name(int(one.example[place])),),
             f"{_word(one.part)} lost {one.lost[place]:,} of {counted(int(one.tokens[place]), 'token')}",
         )
-        for one, place in cut
-    ]
 
 
 def _advice(columns: Sequence[TokenColumns], figures: Sequence[Truncation], config: DataConfig) -> str:
