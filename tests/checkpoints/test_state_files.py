@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tiltlm.checkpoints.state_files import FILES, WEIGHTS, put_together, read_state, taken_apart, write_state
@@ -42,6 +42,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tensors are slow to make at first
 @given(st.dictionaries(st.sampled_from("abcd"), nested, max_size=4))
 def test_containers_come_back_with_their_kinds(value: dict[str, Any]) -> None:
     structure, parts = taken_apart(value)
