@@ -110,7 +110,7 @@ def test_every_page_is_on_the_site() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     sections = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [section for section in sections if section != "Unreleased"][0] == __version__
+    assert next(section for section in sections if section != "Unreleased") == __version__
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in project["project"]["dynamic"], "pyproject.toml reads it from the package"
 
