@@ -66,7 +66,8 @@ class Place:
 
     def wanted(self) -> tuple[bytes, list[float]]:
         """What the run comes to when nothing fails."""
-        assert self.train() == Ended(0, "")
+        ended = self.train()
+        assert ended == Ended(0, ""), ended
         return result()
 
     def back_to(self, kept: Path | None) -> None:

@@ -55,7 +55,7 @@ _HOMES = {
 }
 """The module that each public name is defined in."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:
