@@ -109,9 +109,9 @@ count as embeddings.
 RUNS_TEXT = """
 ## Whole runs
 
-The first 48 pairs of the demo in steps of 8, 24 held out; SmolLM2-135M once through them at a learning rate of 2e-5, and
-a random Llama of two layers four times at 1e-3. The seed decides the order of the pairs and nothing else. Losses on the
-way are in the arithmetic of training; what stands right of them is of the saved model, in float32.
+The first 48 pairs of the demo in steps of 8, 24 held out; SmolLM2-135M once through them at a learning rate of 2e-5,
+and a random Llama of two layers four times at 1e-3. The seed decides the order of the pairs and nothing else. Losses on
+the way are in the arithmetic of training; what stands right of them is of the saved model, in float32.
 """
 
 DIFFERENCE_TEXT = """

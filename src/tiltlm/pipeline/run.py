@@ -12,6 +12,7 @@ from tiltlm.config import Config, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
+from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.assess import compare_answers, evaluate
@@ -78,6 +79,7 @@ def train(
             return Run(before.folder.path, summary)
         with reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
+            held.enter_context(repeatable_kernels(config.training.deterministic))
             data = prepare(setup, reporter, given)
         folder = _begun(setup, data, command) if before is None else _gone_on(setup, data, command, before, reporter)
         if before is None:
