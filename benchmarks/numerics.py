@@ -154,7 +154,8 @@ def main() -> None:
         model, pairs = embedded_model_and_pairs(GRADIENT_PAIRS)
         write_record(measured_gradients(where, FAMILIES, model, pairs), GRADIENTS)
     if "runs" in arguments.parts:
-        write_record(measured_runs(circumstances("float32 and bfloat16")), RUNS)
+        for runs in measured_runs(circumstances("float32 and bfloat16")):
+            write_record(runs, RUNS)
     text = page(
         [from_json(Record, path.read_bytes()) for path in sorted(LOGPS.glob("*.json"))],
         from_json(GradientRecord, GRADIENTS.read_bytes()),
@@ -369,7 +370,7 @@ def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
 def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord) -> str:
     """docs/numerics.md."""
     parts = [INTRODUCTION, *(_section(record) for record in records), FAMILY_TEXT, _families(records[0])]
-    return "\n".join([*parts, gradient_section(gradients), runs_section(runs), REPETITION_TEXT])
+    return "\n".join([*parts, gradient_section(gradients), runs_section(runs, RESULTS.parent), REPETITION_TEXT])
 
 
 def _section(record: Record) -> str:

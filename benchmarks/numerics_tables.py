@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from gradient_errors import ARITHMETICS, GradientRecord
 from precision_runs import RunsRecord
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.outcomes import Evaluation
+from tiltlm.runs.schema import from_json
 
 KINDS = ("all", "embeddings", "attention", "MLP", "norms", "output layer")
+
+
+RECORDED = {"demo": "demo-bfloat16", "smollm2-hh": "smollm2-hh-bfloat16"}
+"""Runs that are kept in both arithmetics, with one seed: folders of benchmarks/results."""
 
 
 def table(header: str, rows: Sequence[Sequence[str]]) -> str:
@@ -44,8 +55,30 @@ def gradient_section(record: GradientRecord) -> str:
     )
 
 
-def runs_section(record: RunsRecord) -> str:
-    """What float32 and bfloat16 come to in whole runs."""
+def _recorded(results: Path) -> list[list[str]]:
+    rows = []
+    for names in RECORDED.items():
+        losses = []
+        for name in names:
+            lines = (results / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            train = [row for row in map(json.loads, lines) if row["kind"] == "train"]
+            losses.append([row["loss"] for row in train])
+        evaluations = [from_json(Evaluation, (results / name / "evaluation.json").read_bytes()) for name in names]
+        apart = np.abs(np.subtract(*losses))
+        margins = [_interval(one.margin) for one in evaluations if one.margin is not None]
+        accuracies = [f"{one.figures.accuracy:.3f}" for one in evaluations if one.figures.accuracy is not None]
+        rows.append([names[0], str(len(apart)), number(apart.mean()), number(apart.max()), *margins, *accuracies])
+    return rows
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return f"{estimate.mean:+.4f}"
+    return f"{estimate.mean:+.4f} [{estimate.interval[0]:+.4f}, {estimate.interval[1]:+.4f}]"
+
+
+def runs_section(record: RunsRecord, results: Path) -> str:
+    """What float32 and bfloat16 come to in whole runs; `results` holds the recorded ones."""
     runs = [
         [
             run.model,
@@ -54,8 +87,7 @@ def runs_section(record: RunsRecord) -> str:
             f"{run.losses[0]:.4f}",
             f"{run.losses[-1]:.4f}",
             f"{run.held_out_loss:.4f}",
-            f"{run.margin.mean:+.4f}"
-            + (f" [{run.margin.interval[0]:+.4f}, {run.margin.interval[1]:+.4f}]" if run.margin.interval else ""),
+            _interval(run.margin),
             f"{run.accuracy:.3f}",
             number(run.changed),
         ]
@@ -86,6 +118,12 @@ def runs_section(record: RunsRecord) -> str:
                 "model | between | first loss | loss of a step | held-out margin | weights | cosine of the changes",
                 differences,
             ),
+            RECORDED_TEXT,
+            table(
+                "run | steps | loss of a step apart, mean | worst | held-out margin, float32 | bfloat16 | "
+                "accuracy, float32 | bfloat16",
+                _recorded(results),
+            ),
         ]
     )
 
@@ -110,7 +148,7 @@ RUNS_TEXT = """
 ## Whole runs
 
 The first 48 pairs of the demo in steps of 8, 24 held out; SmolLM2-135M once through them at a learning rate of 2e-5,
-and a random Llama of two layers four times at 1e-3. The seed decides the order of the pairs and nothing else. Losses on
+and a random Llama of two layers twice at 1e-3. The seed decides the order of the pairs and nothing else. Losses on
 the way are in the arithmetic of training; what stands right of them is of the saved model, in float32.
 """
 
@@ -118,4 +156,9 @@ DIFFERENCE_TEXT = """
 What bfloat16 changes beside what another seed changes: absolute differences; distance of the final weights as a share
 of what training added to them; and the cosine of the angle between what two runs added. Steps of another seed see other
 pairs.
+"""
+
+RECORDED_TEXT = """
+The runs that the READMEs quote were made in both arithmetics with one seed: all of the demo, and Anthropic HH on
+SmolLM2-135M ([`benchmarks/results`](../benchmarks/results)).
 """

@@ -268,6 +268,27 @@ FAULTS = (
         ("tests/model/test_architectures.py::test_log_probabilities_and_gradients_equal_the_oracle",),
     ),
     Fault(
+        "header-behind-answers",
+        "data/tokens/rendering.py",
+        "self.template.render((*prompt, *answer), example.tools) for answer in answers",
+        "self.template.render((*prompt, *answer), example.tools, ask=True) for answer in answers",
+        ("tests/data/test_templates.py::test_prompt_and_completion_are_what_the_template_writes",),
+    ),
+    Fault(
+        "system-ignored",
+        "data/formats/context.py",
+        "    if is_empty(system):\n",
+        "    if True:\n",
+        ("tests/data/test_columns.py::test_a_system_column_becomes_a_system_turn",),
+    ),
+    Fault(
+        "steps-by-epochs-alone",
+        "training/loop.py",
+        "return training.max_steps or training.epochs *",
+        "return training.epochs *",
+        ("tests/training/test_loop.py::test_max_steps_goes_round_the_data",),
+    ),
+    Fault(
         "same-bits",
         "model/scorer.py",
         "F.embedding(batch.score_at_S, hidden_RLD.flatten(0, 1))",
