@@ -159,7 +159,7 @@ def main() -> None:
     text = page(
         [from_json(Record, path.read_bytes()) for path in sorted(LOGPS.glob("*.json"))],
         from_json(GradientRecord, GRADIENTS.read_bytes()),
-        from_json(RunsRecord, RUNS.read_bytes()),
+        from_json(RunsRecord, RUNS.read_bytes()) if RUNS.is_file() else None,
     )
     PAGE.write_text(text, encoding="utf-8")
     print(f"written: {PAGE}")
@@ -367,7 +367,7 @@ def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
     return batch
 
 
-def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord) -> str:
+def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord | None) -> str:
     """docs/numerics.md."""
     parts = [INTRODUCTION, *(_section(record) for record in records), FAMILY_TEXT, _families(records[0])]
     return "\n".join([*parts, gradient_section(gradients), runs_section(runs, RESULTS.parent), REPETITION_TEXT])
