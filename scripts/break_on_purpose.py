@@ -88,6 +88,16 @@ FAULTS = (
         ("tests/data/test_tokenization.py::test_a_padding_token_that_is_the_eos_changes_nothing",),
     ),
     Fault(
+        "no-gradient-for-padding",
+        "model/weights.py",
+        "        embeddings.padding_idx = None\n",
+        "        pass\n",
+        (
+            "tests/test_field_threads.py"
+            "::test_the_end_of_an_earlier_answer_has_a_gradient_though_it_is_the_padding_token",
+        ),
+    ),
+    Fault(
         "ipo-sums",
         "objectives/ipo.py",
         "sides(log_ratios_N / scored.tokens_N)",
