@@ -64,7 +64,7 @@ def _recorded(results: Path) -> list[list[str]]:
             train = [row for row in map(json.loads, lines) if row["kind"] == "train"]
             losses.append([row["loss"] for row in train])
         evaluations = [from_json(Evaluation, (results / name / "evaluation.json").read_bytes()) for name in names]
-        apart = np.abs(np.subtract(*losses))
+        apart = np.abs(np.array(losses[0]) - np.array(losses[1]))
         margins = [_interval(one.margin) for one in evaluations if one.margin is not None]
         accuracies = [f"{one.figures.accuracy:.3f}" for one in evaluations if one.figures.accuracy is not None]
         rows.append([names[0], str(len(apart)), number(apart.mean()), number(apart.max()), *margins, *accuracies])
