@@ -140,9 +140,9 @@ count as embeddings.
 
 RUNS_TEXT = """
 Beside what another seed changes: the first 48 pairs of the demo in steps of 8, 24 held out; a random Llama of two
-layers twice through them at a learning rate of 1e-3 (SmolLM2-135M once at 2e-5, where it is listed). The seed decides the order of the
-pairs and nothing else. Losses on the way are in the arithmetic of training; what stands right of them is of the saved
-model, in float32.
+layers twice through them at a learning rate of 1e-3 (SmolLM2-135M once at 2e-5, where it is listed). The seed decides
+the order of the pairs and nothing else. Losses on the way are in the arithmetic of training; what stands right of them
+is of the saved model, in float32.
 """
 
 DIFFERENCE_TEXT = """
