@@ -154,11 +154,12 @@ def main() -> None:
         model, pairs = embedded_model_and_pairs(GRADIENT_PAIRS)
         write_record(measured_gradients(where, FAMILIES, model, pairs), GRADIENTS)
     if "runs" in arguments.parts:
-        write_record(measured_runs(circumstances("float32 and bfloat16")), RUNS)
+        for runs in measured_runs(circumstances("float32 and bfloat16")):
+            write_record(runs, RUNS)
     text = page(
         [from_json(Record, path.read_bytes()) for path in sorted(LOGPS.glob("*.json"))],
         from_json(GradientRecord, GRADIENTS.read_bytes()),
-        from_json(RunsRecord, RUNS.read_bytes()),
+        from_json(RunsRecord, RUNS.read_bytes()) if RUNS.is_file() else None,
     )
     PAGE.write_text(text, encoding="utf-8")
     print(f"written: {PAGE}")
@@ -366,10 +367,10 @@ def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
     return batch
 
 
-def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord) -> str:
+def page(records: Sequence[Record], gradients: GradientRecord, runs: RunsRecord | None) -> str:
     """docs/numerics.md."""
     parts = [INTRODUCTION, *(_section(record) for record in records), FAMILY_TEXT, _families(records[0])]
-    return "\n".join([*parts, gradient_section(gradients), runs_section(runs), REPETITION_TEXT])
+    return "\n".join([*parts, gradient_section(gradients), runs_section(runs, RESULTS.parent), REPETITION_TEXT])
 
 
 def _section(record: Record) -> str:
@@ -463,14 +464,27 @@ sequence at a time. bfloat16 is as in training: float32 logits, dithered weights
 REPETITION_TEXT = """
 ## The same bits twice
 
-The same settings, data and seed give the same weights, metrics and answers to the last bit, on the same machine with
-same versions and number of threads: in another process, from another folder, with another `PYTHONHASHSEED`, after other
-runs (`tests/training/test_repetition.py`). On the CPU that takes no setting and costs nothing: no operation of a step has
-a faster form that is not repeatable. Another number of threads, another processor or another version of PyTorch adds up
-in another order, and the last digits differ.
+The same settings, data and seed give the same weights, metrics and answers to the last bit on one machine with one set
+of versions and one number of threads: in another process, from another folder, with another `PYTHONHASHSEED`, after
+other runs. `tests/training/test_repetition.py` holds that for whole runs in both arithmetics, with one thread and two.
+On the CPU it takes no setting. Another number of threads, another processor or another version of PyTorch adds up in
+another order, and the last digits differ.
+
+Of a step's operations PyTorch names one that is not repeatable on a CPU, the backward pass of an index: where several
+answers share a prompt, all of them send their gradient to its last token, and several threads add it up as they come
+by. The scorer looks hidden states up as in a table of embeddings instead, whose backward pass has one order. It costs
+nothing: of 1,200 states of 576 numbers, forwards and backwards, 6.8 ms of one thread against 7.5 ms by index (medians
+of 60, in turns).
+
+On a CUDA GPU PyTorch has two kinds of kernels for sums by index (`index_add`, `scatter_add_`, and `gather` backwards)
+and for the backward pass of memory-efficient attention, which packed rows with a mask of their own take.
+`training.deterministic` chooses those that give the same bits (`torch.use_deterministic_algorithms`, with a cuBLAS
+workspace of fixed size), and names the operation if a model uses one that has no such kernel. **This was not run on a
+GPU: neither that the bits are the same nor what it costs was measured here.** PyTorch's own manual says that such
+operations are mostly slower. The option is off unless it is set.
 
 What lies in the cache belongs to the data of a run. Reference values are computed in batches, and the batch decides the
-last digits; values that another run left there, computed beside other pairs, may differ in these from values computed
+last digits: values that another run left there, computed beside other pairs, may differ in these from values computed
 anew. With an empty cache, or one that the same run filled, they are the same.
 """
 

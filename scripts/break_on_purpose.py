@@ -8,13 +8,20 @@ A test that passes on the broken copy proves nothing; the exit code is then 1. T
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+IMPORTED_ONCE = (torch, AutoModelForCausalLM, AutoTokenizer)
+"""What takes long to import, and is here so that each fork has it."""
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("src") / "tiltlm"
 
@@ -81,6 +88,16 @@ FAULTS = (
         ("tests/data/test_tokenization.py::test_a_padding_token_that_is_the_eos_changes_nothing",),
     ),
     Fault(
+        "no-gradient-for-padding",
+        "model/weights.py",
+        "        embeddings.padding_idx = None\n",
+        "        pass\n",
+        (
+            "tests/test_field_threads.py"
+            "::test_the_end_of_an_earlier_answer_has_a_gradient_though_it_is_the_padding_token",
+        ),
+    ),
+    Fault(
         "ipo-sums",
         "objectives/ipo.py",
         "sides(log_ratios_N / scored.tokens_N)",
@@ -143,8 +160,8 @@ FAULTS = (
     Fault(
         "reference-in-another-type",
         "pipeline/referencing.py",
-        "_values(setup, reference, [data.train, data.eval], setup.precision, reporter)",
-        "_values(setup, reference, [data.train, data.eval], torch.float32, reporter)",
+        "own = _Pass(setup, reference, setup.precision, folder, reporter)",
+        "own = _Pass(setup, reference, torch.float32, folder, reporter)",
         (
             "tests/test_field_threads.py::test_before_the_first_step_rewards_are_nothing_and_the_loss_is_ln_2[bfloat16-0.0002]",
         ),
@@ -169,9 +186,9 @@ FAULTS = (
     Fault(
         "held-out-cache-lost",
         "pipeline/referencing.py",
-        "    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))\n",
-        "    cache = ReferenceCache(cache_folder() / REFERENCE, reference_address(scorer, precision))\n"
-        "    if len(parts[-1]) == 4:\n        cache._connection.execute('DELETE FROM token_logps')\n",
+        "        joined = [cache.join(columns) for columns in parts]\n        lacking",
+        "        if len(parts[-1]) == 4:\n            cache._connection.execute('DELETE FROM token_logps')\n"
+        "        joined = [cache.join(columns) for columns in parts]\n        lacking",
         (
             "tests/test_field_threads.py::test_another_run_on_the_same_model_and_pairs_computes_no_reference_value_again",
         ),
@@ -261,6 +278,27 @@ FAULTS = (
         ("tests/model/test_architectures.py::test_log_probabilities_and_gradients_equal_the_oracle",),
     ),
     Fault(
+        "header-behind-answers",
+        "data/tokens/rendering.py",
+        "self.template.render((*prompt, *answer), example.tools) for answer in answers",
+        "self.template.render((*prompt, *answer), example.tools, ask=True) for answer in answers",
+        ("tests/data/test_templates.py::test_prompt_and_completion_are_what_the_template_writes",),
+    ),
+    Fault(
+        "system-ignored",
+        "data/formats/context.py",
+        "    if is_empty(system):\n",
+        "    if True:\n",
+        ("tests/data/test_columns.py::test_a_system_column_becomes_a_system_turn",),
+    ),
+    Fault(
+        "steps-by-epochs-alone",
+        "training/loop.py",
+        "return training.max_steps or training.epochs *",
+        "return training.epochs *",
+        ("tests/training/test_loop.py::test_max_steps_goes_round_the_data",),
+    ),
+    Fault(
         "same-bits",
         "model/scorer.py",
         "F.embedding(batch.score_at_S, hidden_RLD.flatten(0, 1))",
@@ -270,31 +308,40 @@ FAULTS = (
 )
 
 
+def run_tests(copy: Path, test: str, output: Path) -> None:
+    """Runs one test of the copy, in a process of its own, and exits as pytest does."""
+    with output.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(copy)
+    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", test])))
+
+
 def survivors(fault: Fault, copy: Path) -> list[str]:
     """The tests that pass on a copy with the fault in it. The copy is mended again."""
     file = copy / SOURCES / fault.file
     text = file.read_text(encoding="utf-8")
     if text.count(fault.found) != 1:
-        raise SystemExit(
-            f"{fault.name}: the code to break is not in {fault.file} once; it was changed, so change this."
-        )
+        raise SystemExit(f"{fault.name}: the code to break is not in {fault.file} once, so change the fault.")
     file.write_text(text.replace(fault.found, fault.broken), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    try:
-        ended = {
-            test: subprocess.run([*command, test], cwd=copy, capture_output=True, text=True) for test in fault.tests
-        }
-    finally:
-        file.write_text(text, encoding="utf-8")
-    for test, process in ended.items():
-        if process.returncode not in (0, 1):
-            raise SystemExit(f"{fault.name}: {test} did not run: {process.stdout[-2000:]}{process.stderr[-2000:]}")
-    return [test for test, process in ended.items() if process.returncode == 0]
+    passed, output = [], copy / "output.txt"
+    for test in fault.tests:
+        # A fork has PyTorch already, but no module of the program's.
+        process = multiprocessing.get_context("fork").Process(target=run_tests, args=(copy, test, output))
+        process.start()
+        process.join()
+        if process.exitcode not in (0, 1):
+            raise SystemExit(f"{fault.name}: {test} did not run: {output.read_text(encoding='utf-8')[-3000:]}")
+        if process.exitcode == 0:
+            passed.append(test)
+    file.write_text(text, encoding="utf-8")
+    return passed
 
 
 def main(names: list[str]) -> int:
     """Says of every fault whether it was found."""
     code = 0
+    sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for name in ("src", "tests", "theory", "configs"):

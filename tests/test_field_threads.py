@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import bound, examples_for, moved, referenced, tiny_model, trainer, write_model, write_pairs
+from tiny_folders import save_tiny
+from tiny_runs import (
+    bound,
+    examples_for,
+    moved,
+    packed,
+    referenced,
+    sequence,
+    tiny_model,
+    trainer,
+    write_model,
+    write_pairs,
+)
 from transformers import GPT2LMHeadModel
 
 from tiltlm.cli import main
@@ -49,6 +61,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(name: str, *options: str) -> RunFiles:
     assert main(["train", *OPTIONS, "--run.name", name, *options]) == 0
     return read_run(Path("runs") / name)
+
+
+# pad = eos
+
+
+def test_the_end_of_an_earlier_answer_has_a_gradient_though_it_is_the_padding_token(tmp_path: Path) -> None:
+    """transformers builds the table of embeddings with a padding index, whose row gets none."""
+    folder = save_tiny(tmp_path / "padded", pad_token_id=1)
+    scorer = Scorer(load_model(ModelSource(str(folder), True, False), torch.device("cpu")))
+    scorer(packed([sequence([5, 6, 1, 7, 8, 9], 4)])).sum().backward()
+    embeddings = scorer.model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding) and embeddings.weight.grad is not None
+    assert embeddings.weight.grad[[5, 6, 1, 7]].abs().amax(dim=1).min() > 0
 
 
 # The reference (direct-preference-optimization#34, trl#744)

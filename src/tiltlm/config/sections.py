@@ -172,6 +172,9 @@ class TrainingConfig:
     """Most tokens in one forward pass (after sharing prompts). Lower it when memory runs out; results stay the same."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory. Results stay the same."""
+    deterministic: bool = False
+    """On a CUDA GPU: only kernels that give the same bits each time, where PyTorch has a choice; an error where it has
+    none. They may be slower. On the CPU a run gives the same bits as it is."""
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     """`adamw`, or `rmsprop` as in the paper."""
     learning_rate: Positive = 1e-6

@@ -63,6 +63,11 @@ def load_model(
     _make_saveable(model, note)
     torch.nn.Module.to(model, device)
     model.eval()
+    # The table gives the padding token no gradient; but it is often the EOS, which every answer ends with. Padding
+    # itself is never scored nor seen, so it sends none.
+    embeddings = model.get_input_embeddings()
+    if isinstance(embeddings, torch.nn.Embedding):
+        embeddings.padding_idx = None
     return model
 
 

@@ -12,6 +12,7 @@ from tiltlm.config import Config, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
 from tiltlm.model.finding import ModelSource
+from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.model.weights import load_model
@@ -80,6 +81,7 @@ def train(
             return Run(before.folder.path, summary)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
+            held.enter_context(repeatable_kernels(config.training.deterministic))
             require_safe_weights(setup.source)
             require_sound_models(setup)
             data = prepare(setup, reporter, given)

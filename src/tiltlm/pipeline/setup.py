@@ -13,6 +13,7 @@ from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
+from tiltlm.model.repeatable import require_choice
 from tiltlm.model.saving import choose_save_dtype
 from tiltlm.model.soundness import require_sound
 from tiltlm.training.losses import BoundObjective
@@ -43,6 +44,7 @@ def set_up(config: Config) -> Setup:
     """
     torch.manual_seed(config.run.seed)
     device = choose_device(config.model.device)
+    require_choice(config.training.deterministic, device)
     precision, why = choose_precision(config.model.precision, device)
     source = find_model(config.model.path, config.hub, config.model.trust_remote_code)
     tokenizer = load_tokenizer(source)
