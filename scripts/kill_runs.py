@@ -121,14 +121,25 @@ def without_times(value: Any) -> Any:
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def trial(number: int, seed: int, pattern: Path, wanted: dict[str, Any], seconds: float, folder: Path) -> Trial:
-    """One run, killed one to three times. seconds: how long an unbroken one takes from when its folder is there."""
+def trial(
+    number: int,
+    seed: int,
+    pattern: Path,
+    wanted: dict[str, Any],
+    seconds: float,
+    folder: Path,
+    most: int = 3,
+) -> Trial:
+    """One run, killed mostly once, else more often.
+
+    seconds: how long an unbroken one takes from when its folder is there. most: how often it is killed at most.
+    """
     rng = random.Random(f"{seed} {number}")
     place = folder / f"trial-{number}"
     shutil.copytree(pattern, place)
     kills: list[str] = []
     stages: list[str] = []
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+    for _ in range(min(most, rng.choice((1, 1, 1, 2, 3)))):
         moment = MOMENTS[number % len(MOMENTS)] if not kills else rng.choice(MOMENTS)
         delay = rng.uniform(0, seconds) if moment.name == "anywhere" else rng.choice((0, rng.uniform(0, 0.05)))
         begun = (place / RUN / "data_report.json").is_file()

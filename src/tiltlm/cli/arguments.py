@@ -99,6 +99,18 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Arguments of `tiltlm export`."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
+    """The run's folder."""
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+    """The folder to write the model into; it must not be there."""
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "best"
+    """Which checkpoint: the one with the best held-out figure (checkpoint.best), the last, or that of a step."""
+
+
+@dataclass(frozen=True)
 class Cache:
     """Arguments of `tiltlm cache`."""
 
@@ -107,9 +119,16 @@ class Cache:
     again."""
 
 
-COMMANDS: dict[str, type] = {"train": Train, "compare": Compare, "report": Report, "inspect": Inspect, "cache": Cache}
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "compare": Compare,
+    "report": Report,
+    "inspect": Inspect,
+    "export": Export,
+    "cache": Cache,
+}
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Cache)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Cache)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),

@@ -150,6 +150,20 @@ def _report(words: Sequence[str]) -> int:
     return 0
 
 
+def _export(words: Sequence[str]) -> int:
+    if sum(not word.startswith("-") for word in words[:2]) < 2 and not {"-h", "--help"} & set(words):
+        raise ConfigError("name the run and the folder to write the model into: tiltlm export runs/NAME FOLDER.")
+    from tiltlm.cli.arguments import Export
+    from tiltlm.cli.command_line import parse_simple
+
+    arguments = parse_simple(Export, words, {"checkpoint": str}, positional=2)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.pipeline.exporting import export
+
+    export(_existing(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
+    return 0
+
+
 def _cache(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Cache, Cleared
     from tiltlm.cli.command_line import parse_simple
@@ -195,6 +209,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,
+    "export": _export,
     "cache": _cache,
 }
 
