@@ -125,6 +125,8 @@ def _rows(stream: Any, name: str, batches: Callable[[Any], Iterator[Any]], kind:
                 yield as_row(f"{name}#{number}", partial(_fields, batch, at))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-    except (ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+    except MemoryError:
+        raise  # Arrow's own is of both kinds, and nothing is wrong with the file
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         detail = f"damaged {kind} file, nothing is read from here on: {error or type(error).__name__}"
         yield DroppedRow(f"{name}#{number + 1}", UNREADABLE, detail)
