@@ -4,8 +4,8 @@
 
 Trains SmolLM2-135M on the demo's pairs in rounds, one without checkpoints and one with, and looks at the time from the
 end of one step to the end of the next: after which a checkpoint was taken, so that its copy and the beginning of its
-writing fall into it; the one after that, in which it may still be written; and others. The copy and the writing are timed
-by themselves as well.
+writing fall into it; the one after that, in which it may still be written; and others. The copy and the writing are
+timed by themselves as well.
 """
 
 from __future__ import annotations

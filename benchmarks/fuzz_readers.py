@@ -71,7 +71,7 @@ class Record:
     """All inputs. rows, used, dropped, left_out: of all inputs that were not refused as a whole.
 
     by_kind, by_damage: inputs by how they ended; one may have several damages.
-    slowest: seconds. peak_gib: the largest resident memory of a process.
+    slowest: the five that took longest. peak_gib: the largest resident memory of a process.
     """
 
     circumstances: Circumstances
@@ -86,7 +86,7 @@ class Record:
     left_out: int
     by_kind: dict[str, dict[str, int]]
     by_damage: dict[str, dict[str, int]]
-    slowest: float
+    slowest: tuple[Result, ...]
     peak_gib: float
 
 
@@ -175,7 +175,7 @@ def main() -> None:
         left_out=sum(result.outcome.left_out for result in results),
         by_kind={kind: _ended(result for result in results if result.kind == kind) for kind in kinds},
         by_damage={what: _ended(result for result in results if what in result.damage.split(", ")) for what in damages},
-        slowest=max(result.seconds for result in results),
+        slowest=tuple(sorted(results, key=lambda result: -result.seconds)[:5]),
         peak_gib=round(peak, 3),
     )
     if arguments.output is not None:

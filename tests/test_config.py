@@ -451,7 +451,9 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
     numbers = st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=5),
-        int: st.integers(None if low is None else int(low) + ("gt" in limits), None),
+        int: st.integers(
+            None if low is None else int(low) + ("gt" in limits), None if high is None else int(high) - ("lt" in limits)
+        ),
         float: numbers.filter(math.isfinite),
         bool: st.booleans(),
         type(None): st.none(),
