@@ -222,3 +222,16 @@ def test_a_kl_at_another_temperature_is_named_so() -> None:
     assert "2 nats of KL divergence at the sampling temperature 0.8 per answer" in named.sentence
     # Files of before the temperature was recorded.
     assert "KL divergence at the sampling temperature per answer" in found(topic, kl=tempered).sentence
+
+
+def test_a_run_that_went_on_says_so() -> None:
+    assert "Going on" not in {finding.topic for finding in findings(example_run.record(Summary, example_run.summary()))}
+    finding = found("Going on", resumed=[{"step": 6}, {"step": 20}])
+    assert (finding.status, finding.sentence) == (
+        "note",
+        "The run was stopped and went on, after step 6, 20, as if it had not been stopped.",
+    )
+    other = "training.learning_rate: 1e-06 then, 2e-06 now"
+    finding = found("Going on", resumed=[{"step": 6, "differences": [other]}, {"step": 9, "differences": [other]}])
+    assert finding.status == "caution"
+    assert finding.sentence.endswith(f"after step 6, 9, with something else than before: {other}.")

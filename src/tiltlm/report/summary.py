@@ -58,6 +58,7 @@ def summarise(run: RunFiles) -> Summary:
         tokens_per_second=sum(row.tokens for row in rows) / busy if busy else None,
         peak_memory_gib=outcome.peak_memory_gib if outcome is not None else None,
         checks=outcome.checks if outcome is not None else None,
+        resumed=outcome.resumed if outcome is not None else (),
         questions=answers(run),
     )
 

@@ -48,6 +48,7 @@ def findings(summary: Summary) -> list[Finding]:
     """What the run showed and what it did not, most important first."""
     return [
         *_interruption(summary),
+        *_resumption(summary),
         *_failed_checks(summary),
         _accuracy(summary),
         _reward(summary),
@@ -90,6 +91,17 @@ def _interruption(summary: Summary) -> list[Finding]:
     why = f" ({summary.message.rstrip('.')})" if summary.message else ""
     sentence = f"{ended}{after}{why}; what figures there are, are those of the model that was saved."
     return [Finding("Completion", "caution", sentence)]
+
+
+def _resumption(summary: Summary) -> list[Finding]:
+    if not summary.resumed:
+        return []
+    steps = ", ".join(str(resumption.step) for resumption in summary.resumed)
+    others = list(dict.fromkeys(other for resumption in summary.resumed for other in resumption.differences))
+    sentence = f"The run was stopped and went on, after step {steps}"
+    if others:
+        return [Finding("Going on", "caution", f"{sentence}, with something else than before: {'; '.join(others)}.")]
+    return [Finding("Going on", "note", f"{sentence}, as if it had not been stopped.")]
 
 
 def _failed_checks(summary: Summary) -> list[Finding]:

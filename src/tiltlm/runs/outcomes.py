@@ -159,7 +159,7 @@ class Summary(Figures, TrainingFigures):
     """`summary.json`: the run in figures, all of which can be had again from the run's other files.
 
     What its parts hold is said there; here is what the run cost, and its answers to what is asked of every run.
-    seconds, stages, peak_memory_gib, checks: see Outcome.
+    seconds, stages, peak_memory_gib, checks, resumed: see Outcome.
     """
 
     seconds: float | None = None
@@ -168,4 +168,5 @@ class Summary(Figures, TrainingFigures):
     tokens_per_second: float | None = None
     peak_memory_gib: float | None = None
     checks: tuple[Check, ...] | None = None
+    resumed: tuple[Resumption, ...] = ()
     questions: tuple[QuestionAnswer, ...] = ()
