@@ -2,8 +2,9 @@
 
     python scripts/kill_runs.py --runs 100 --output benchmarks/results/kill-runs/NAME.json
 
-Each trial starts `tiltlm train` in a process of its own, kills it with SIGKILL, and goes on with `--resume` until the
-run comes to its end. A trial aims at one of several moments: any within the run, the writing of a checkpoint, the
+Each trial runs `tiltlm train` in a process of its own, kills it with SIGKILL, and goes on with `--resume` until the run
+comes to its end. (The processes are forked from one that has imported PyTorch already, which would take most of their
+time.) A trial aims at one of several moments: any within the run, the writing of a checkpoint, the
 reference pass, the saving of the model, the answers. What must be equal to the bit: the files of the trained model,
 every row of the metrics but its seconds, the held-out figures, the answers. Exit code 1: something was not.
 """
@@ -17,19 +18,24 @@ import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RUN = Path("runs") / "run"
+IMPORTED = ("tiltlm.cli", "tiltlm.cli.console", "tiltlm.pipeline.run", "transformers.models.gpt2.modeling_gpt2")
+"""What takes long to import, once for all processes."""
 PATIENCE = 300
 """Seconds within which a run comes to its end here, on a busy machine too."""
 TRAIN = [
@@ -79,25 +85,63 @@ class Trial:
     differences: list[str]
 
 
-def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Starts `tiltlm train` in a folder, with a cache of its own and one thread."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    environment["TILTLM_CACHE"] = str(folder / "cache")
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tiltlm", "train", *words], cwd=folder, env=environment, stdout=log, stderr=log
-        )
+class Process:
+    """`tiltlm train` in a folder, with a cache of its own and one thread, in a process forked from this one."""
+
+    def __init__(self, folder: Path, words: Sequence[str]) -> None:
+        self.code: int | None = None
+        self._number = os.fork()
+        if self._number == 0:
+            os._exit(_run(folder, words))  # without what this process would do at its own end
+
+    def ended(self) -> bool:
+        """Whether it has ended, and is waited for no more."""
+        if self.code is None:
+            number, status = os.waitpid(self._number, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if number else None
+        return self.code is not None
+
+    def kill(self) -> None:
+        os.kill(self._number, signal.SIGKILL)
+        while not self.ended():
+            time.sleep(0.001)
 
 
-def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _run(folder: Path, words: Sequence[str]) -> int:
+    import torch
+
+    from tiltlm.cli import main
+
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.chdir(folder)
+    os.environ["TILTLM_CACHE"] = str(folder / "cache")
+    torch.set_num_threads(1)
+    try:
+        return main(["train", *words])
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def finish(process: Process, folder: Path) -> None:
     """Waits for the end of a run.
 
     Raises:
         RuntimeError: it failed; the end of what it said is in the message.
     """
-    if process.wait(PATIENCE) != 0:
+    until = time.monotonic() + PATIENCE
+    while not process.ended():
+        if time.monotonic() > until:
+            process.kill()
+        time.sleep(0.01)
+    if process.code != 0:
         said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-        raise RuntimeError(f"the run in {folder.name} ended with {process.returncode}: {said[-600:]}")
+        raise RuntimeError(f"the run in {folder.name} ended with {process.code}: {said[-600:]}")
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -143,14 +187,14 @@ def trial(
         moment = MOMENTS[number % len(MOMENTS)] if not kills else rng.choice(MOMENTS)
         delay = rng.uniform(0, seconds) if moment.name == "anywhere" else rng.choice((0, rng.uniform(0, 0.05)))
         begun = (place / RUN / "data_report.json").is_file()
-        process = start(place, ["--resume", str(RUN)] if begun else TRAIN)
+        process = Process(place, ["--resume", str(RUN)] if begun else TRAIN)
         if killed_at(process, moment, delay, place, begun):
             stages.append(stage_of(place))
             kills.append(f"{moment.name} + {delay:.3f} s")
         else:
             finish(process, place)
     begun = (place / RUN / "data_report.json").is_file()
-    finish(start(place, ["--resume", str(RUN)] if begun else TRAIN), place)
+    finish(Process(place, ["--resume", str(RUN)] if begun else TRAIN), place)
     found = outcome_of(place)
     differences = [name for name in wanted if wanted[name] != found[name]]
     if not differences:
@@ -158,25 +202,24 @@ def trial(
     return Trial(number, kills, stages, differences)
 
 
-def killed_at(process: subprocess.Popen[bytes], moment: Moment, delay: float, place: Path, begun: bool) -> bool:
+def killed_at(process: Process, moment: Moment, delay: float, place: Path, begun: bool) -> bool:
     """Kills a process after a moment of its run has begun. False: it came to its end before.
 
     begun: whether the run's folder was there when it started, so that it is a file that changes which is waited for.
     """
     record = place / RUN / "outcome.json"
     before = record.stat().st_mtime_ns if begun and record.is_file() else None
-    while process.poll() is None:
+    while not process.ended():
         at_work = before is None or record.stat().st_mtime_ns != before
         if at_work and moment.begun(place):
             break
         time.sleep(0.0005)
     until = time.monotonic() + delay
-    while process.poll() is None and time.monotonic() < until:
+    while not process.ended() and time.monotonic() < until:
         time.sleep(0.0005)
-    if process.poll() is not None:
+    if process.ended():
         return False
     process.kill()
-    process.wait()
     return True
 
 
@@ -190,8 +233,8 @@ def unbroken(pattern: Path, folder: Path) -> tuple[dict[str, Any], float]:
     """What a run comes to that is never stopped, and its seconds from when its folder is there."""
     place = folder / "unbroken"
     shutil.copytree(pattern, place)
-    process = start(place, TRAIN)
-    while process.poll() is None and not (place / RUN).is_dir():
+    process = Process(place, TRAIN)
+    while not process.ended() and not (place / RUN).is_dir():
         time.sleep(0.001)
     begun = time.monotonic()
     finish(process, place)
@@ -230,12 +273,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.folder.resolve()
     folder.mkdir(parents=True)
     pattern = make_pattern(folder)
+    for module in IMPORTED:
+        import_module(module)
     wanted, seconds = unbroken(pattern, folder)
     trials: list[Trial] = []
-    with ThreadPoolExecutor(given.processes) as pool:
+    one_trial = partial(trial, seed=given.seed, pattern=pattern, wanted=wanted, seconds=seconds, folder=folder)
+    with get_context("fork").Pool(given.processes) as pool:
         while sum(bool(one.kills) for one in trials) < given.runs:
             numbers = range(len(trials), len(trials) + 2 * given.processes)
-            for one in pool.map(lambda number: trial(number, given.seed, pattern, wanted, seconds, folder), numbers):
+            for one in pool.imap(one_trial, numbers):
                 trials.append(one)
                 print(json.dumps(dataclasses.asdict(one)), flush=True)
     kills = [kill.partition(" + ")[0] for one in trials for kill in one.kills]
