@@ -157,7 +157,7 @@ def test_what_a_step_held_that_did_not_fit_is_let_go_of_before_the_weights_are_s
         seen.append(len(held))
         save_model(*arguments)
 
-    monkeypatch.setattr("tiltlm.pipeline.optimize.save_model", saving)
+    monkeypatch.setattr("tiltlm.pipeline.keeping.save_model", saving)
     place.train().sentence()
     assert seen == [2]
 

@@ -20,7 +20,7 @@ import pytest
 from broken_machine import require_whole, unfinished
 from broken_runs import OPTIONS, RUN, Ended, Place, result
 
-from tiltlm.pipeline import optimize, referencing, run
+from tiltlm.pipeline import keeping, optimize, referencing, run
 from tiltlm.runs.run_files import read_run
 from tiltlm.training import loop
 from tiltlm.training.stop import SIGNALS, StopRequest
@@ -31,10 +31,10 @@ STAGES: list[tuple[Any, str, str | None]] = [
     (run, "set_up", None),
     (run, "prepare", None),
     (run, "load_model", "reference"),
-    (referencing, "reference_values", "reference"),
+    (referencing, "fill_cache", "reference"),
     (optimize, "run_checks", "training"),
     (loop, "backward", "training"),
-    (optimize, "save_model", "training"),
+    (keeping, "save_model", "training"),
     (run, "evaluate", "evaluation"),
     (run, "compare_answers", "comparison"),
     (run, "write_report", "comparison"),

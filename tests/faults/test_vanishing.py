@@ -26,7 +26,7 @@ from tiny_runs import write_pairs
 from tiltlm.data.files import file_rows
 from tiltlm.data.files.file_rows import read_rows
 from tiltlm.errors import DataError
-from tiltlm.model.reference import ReferenceCache, reference_values
+from tiltlm.model.reference import ReferenceCache, fill_cache
 from tiltlm.pipeline import referencing, run
 from tiltlm.runs.folder import RunFolder
 
@@ -63,7 +63,7 @@ def removed() -> None:
     ("module", "name", "gone"),
     [
         (referencing, "reference_address", removed),
-        (referencing, "reference_values", removed),
+        (referencing, "fill_cache", removed),
         (ReferenceCache, "put", cleared),
         (ReferenceCache, "put", removed),
         (run, "optimize", removed),
@@ -98,13 +98,13 @@ def test_values_that_the_cache_loses_after_they_were_found_are_not_lost(
     shutil.copytree("kept", "cache")
 
     def lost(scorer: Any, columns: Any, cache: Any, *more: Any) -> Any:
-        values = reference_values(scorer, columns, cache, *more)
+        values = fill_cache(scorer, columns, cache, *more)
         if len(columns) > 1:  # those to train on, which come last
             with closing(sqlite3.connect(cache.path)) as other, other:
                 assert other.execute("DELETE FROM token_logps").rowcount > 2 * len(columns)
         return values
 
-    monkeypatch.setattr(referencing, "reference_values", lost)
+    monkeypatch.setattr(referencing, "fill_cache", lost)
     assert place.train() == Ended(0, "")
     assert result() == wanted
 
