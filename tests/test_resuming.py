@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kill_runs import RUN, TRAIN, make_pattern, outcome_of
+from safetensors.torch import load_file
 from tiny_runs import write_model
 
 import tiltlm
@@ -22,6 +23,7 @@ from tiltlm.runs.outcomes import Outcome
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Trainer
+from tiltlm.training.observers import MetricsLog
 from tiltlm.training.stop import StopRequest
 
 PRECISIONS = ("float32", "bfloat16")
@@ -213,11 +215,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     capsys.readouterr()
     assert main(RESUME) == 0
     shown = capsys.readouterr().out
-    assert "the checkpoint step-00000006 is damaged (state.safetensors has changed since it was written" in shown
+    assert "the checkpoint step-00000006 is not used, as it is damaged: state.safetensors has changed since" in shown
     assert "goes on after step 4" in shown
     assert outcome_of(stopped) == unbroken["float32"][1]
-    assert (outcome().resumed[0].step, outcome().resumed[0].damaged) == (4, ("step-00000006",))
-    assert (RUN / "checkpoints" / "damaged-step-00000006").is_dir()
+    assert (outcome().resumed[0].step, outcome().resumed[0].unused) == (4, ("step-00000006",))
+    assert (RUN / "checkpoints" / "unused-step-00000006").is_dir()
 
 
 def test_with_no_whole_checkpoint_nothing_is_begun(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,9 +309,9 @@ def test_after_a_loss_that_is_not_finite_another_rate_may_be_tried(
     last = steps_kept()[-1]
     assert main(RESUME) == 1
     assert f"step {last + 1}: the" in capsys.readouterr().err, "the same, at the same step"
-    words = ["--training.gradient-clip", "1", "--allow", "training.gradient_clip"]
-    assert main([*RESUME, *words, "--training.max-steps", "9", "--training.epochs", "1"]) == 1
-    assert "training.max_steps: None then, 9 now" in capsys.readouterr().err
+    words = ["--training.learning-rate", "1e-5", "--training.gradient-clip", "1"]
+    assert main([*RESUME, *words, "--allow", "training.learning_rate"]) == 1
+    assert "training.gradient_clip: 0.0 then, 1.0 now" in capsys.readouterr().err
 
 
 def test_a_run_that_came_to_its_end_has_nothing_left_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -447,8 +449,7 @@ def test_a_checkpoint_becomes_a_model(here: Path, capsys: pytest.CaptureFixture[
     [
         ([], "name the run and the folder", 2),
         ([str(RUN)], "name the run and the folder", 2),
-        ([str(RUN), "new", "--checkpoint", "5"], "has no checkpoint `5`: there are those of steps 4, 6", 1),
-        ([str(RUN), "new"], "has no checkpoint `best` whose weights were evaluated", 1),
+        ([str(RUN), "new", "--checkpoint", "5"], "has no checkpoint `5`: it is best, last or a step: 4, 6", 1),
         ([str(RUN), "model", "--checkpoint", "4"], "model is there already", 1),
         (["nowhere", "new"], "there is no run in nowhere", 1),
     ],
@@ -460,6 +461,102 @@ def test_what_cannot_be_exported_is_said(
     assert main(["export", *words]) == code
     assert said in capsys.readouterr().err
     assert not Path("new").exists()
+
+
+def test_of_another_model_nothing_is_exported(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(stopped / "model", seed=5)
+    assert main(["export", str(RUN), "new", "--checkpoint", "4"]) == 1
+    assert "is not the one that the run was trained from" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_a_run_without_checkpoints_has_none_to_export(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("--checkpoint.every-steps", "0", "--training.epochs", "1") == 0
+    capsys.readouterr()
+    assert main(["export", str(RUN), "new"]) == 1
+    assert f"has no checkpoint; the trained model is in {RUN}/model" in capsys.readouterr().err
+    # Nor does it begin anew what came to its end.
+    before = contents()
+    assert main([*RESUME, "--training.epochs", "2", "--allow", "training.epochs"]) == 1
+    assert "has no checkpoint of that step to go on from: start another run" in capsys.readouterr().err
+    assert contents() == before
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_going_on_in_the_other_arithmetic_keeps_what_was_learned(
+    here: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are dithered in bfloat16, and in float32 they are not."""
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, 12, patch)
+        assert start(precision=precision) == 130
+    before = load_file(RUN / "model" / "model.safetensors")
+    (other,) = set(PRECISIONS) - {precision}
+    flags = ["--model.precision", other, "--training.learning-rate", "1e-12"]
+    assert main([*RESUME, *flags, "--allow", "model.precision", "training.learning_rate", "reference"]) == 0
+    after, base = load_file(RUN / "model" / "model.safetensors"), load_file(Path("model/model.safetensors"))
+    moved = sum(float((after[name] - before[name]).square().sum()) for name in before) ** 0.5
+    learned = sum(float((before[name] - base[name]).square().sum()) for name in before) ** 0.5
+    assert moved < 1e-3 * learned
+
+
+def test_what_is_of_the_earlier_model_goes_when_training_goes_on(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (RUN / "comparison.md").write_text("of the model of step 6")
+    assert (RUN / "evaluation.json").is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr("tiltlm.pipeline.optimize.MetricsLog", failing(MetricsLog))
+        with pytest.raises(RuntimeError, match="broken off"):
+            main(RESUME)
+    assert not (RUN / "comparison.md").exists() and not (RUN / "evaluation.json").exists()
+    assert (RUN / "model").is_dir()
+
+
+def test_killed_between_two_moves_the_model_is_still_there(
+    stopped: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]]
+) -> None:
+    (RUN / "model").rename(RUN / ".model.earlier")
+    (RUN / ".model.partial").mkdir()
+    assert main([*RESUME, "--run.seed", "5"]) == 1
+    assert (RUN / ".model.earlier").is_dir(), "a refusal changes nothing"
+    assert main(RESUME) == 0
+    assert outcome_of(stopped) == unbroken["float32"][1]
+    assert not list(RUN.glob(".model*"))
+
+
+def test_settings_are_those_of_the_checkpoint_not_of_a_file_that_was_edited(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = RUN / "config.json"
+    path.write_text(path.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.05'))
+    assert main(RESUME) == 1
+    assert "training.learning_rate: 0.001 then, 0.05 now" in capsys.readouterr().err
+
+
+def test_what_was_allowed_and_then_refused_for_another_reason_is_not_kept(
+    stopped: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]]
+) -> None:
+    kept = (stopped / "pairs.jsonl").read_text()
+    (stopped / "pairs.jsonl").write_text(kept.replace(" yes", " Yes"))
+    before = contents()
+    assert main([*RESUME, "--training.learning-rate", "5e-3", "--allow", "training.learning_rate"]) == 1
+    assert contents() == before
+    (stopped / "pairs.jsonl").write_text(kept)
+    assert main(RESUME) == 0
+    assert outcome_of(stopped) == unbroken["float32"][1]
+
+
+def test_fewer_steps_than_were_taken_are_refused(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--training.epochs", "1", "--training.batch-pairs", "60", "--training.warmup-steps", "0"]
+    names = ["training.epochs", "training.batch_pairs", "training.warmup_steps"]
+    assert main([*RESUME, *flags, "--allow", *names]) == 1
+    assert "has taken 6 steps, and is to have 2" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_told_from_its_run(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(RUN / "checkpoints" / "step-00000006")]) == 1
+    assert f"lies in a run: give the run, {RUN}." in capsys.readouterr().err
 
 
 def test_from_python_with_rows_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,7 +582,7 @@ def test_from_python_with_rows_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
         return real(self)
 
     def stop_it(row: object) -> None:
-        requests[-1].requested = True
+        requests[-1].requested = isinstance(row, tiltlm.TrainRow)
 
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__enter__", enter)

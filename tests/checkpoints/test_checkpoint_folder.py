@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltlm.checkpoints import state_files
+from tiltlm.checkpoints import checkpoint_folder, state_files
 from tiltlm.checkpoints.checkpoint_folder import (
     RECORD,
     Circumstances,
@@ -28,9 +29,12 @@ from tiltlm.checkpoints.checkpoint_folder import (
     write_checkpoint,
 )
 from tiltlm.checkpoints.state_files import FILES, read_state
+from tiltlm.errors import RunError
+from tiltlm.runs.checkpoint_record import StoredFile
 from tiltlm.runs.rows import EvalRow
 from tiltlm.training.state import Progress, TrainerState
 
+METRICS = StoredFile(bytes=123, xxh3_128="0" * 32)
 HELD_OUT = EvalRow(step=5, epoch=0.5, loss=0.6, accuracy=0.75, examples=4, accuracy_interval=(0.3, 0.95), seconds=1.0)
 
 
@@ -40,14 +44,17 @@ def a_state(step: int = 5) -> TrainerState:
 
 
 def written(folder: Path, step: int = 5) -> Path:
-    return write_checkpoint(folder, a_state(step), Circumstances(123, HELD_OUT, {"model": "40 weights, abc"}))
+    return write_checkpoint(
+        folder, a_state(step), Circumstances(METRICS, HELD_OUT, {"run.seed": "0"}, {"model": "40 weights, abc"})
+    )
 
 
 def test_what_it_says_of_itself(tmp_path: Path) -> None:
     path = written(tmp_path / "checkpoints")
     assert path == tmp_path / "checkpoints" / "step-00000005"
     record = verified(path)
-    assert (record.step, record.metrics_bytes, record.held_out) == (5, 123, HELD_OUT)
+    assert (record.step, record.metrics, record.held_out) == (5, METRICS, HELD_OUT)
+    assert record.settings == {"run.seed": "0"}
     assert record.identity == {"model": "40 weights, abc"}
     assert set(record.files) == set(FILES)
     assert torch.equal(read_state(path).model["w"], a_state().model["w"])
@@ -92,7 +99,7 @@ def test_a_file_that_was_cut_short_is_noticed(tmp_path: Path, name: str, left: i
 def test_a_file_that_is_gone_is_noticed(tmp_path: Path, name: str) -> None:
     path = written(tmp_path)
     (path / name).unlink()
-    with pytest.raises(DamagedError, match=f"{name} cannot be read: No such file"):
+    with pytest.raises(DamagedError, match=f"{name} is missing"):
         verified(path)
 
 
@@ -107,20 +114,20 @@ def test_a_record_that_is_none_is_noticed(tmp_path: Path, content: str) -> None:
 def test_of_two_checkpoints_of_one_step_the_later_stays(tmp_path: Path) -> None:
     written(tmp_path)
     other = TrainerState({"w": torch.zeros(3)}, {}, Progress(5), {})
-    path = write_checkpoint(tmp_path, other, Circumstances(9, None, {}))
+    path = write_checkpoint(tmp_path, other, Circumstances(METRICS, None, {}, {}))
     assert checkpoints_in(tmp_path) == [path]
-    assert verified(path).metrics_bytes == 9
+    assert verified(path).held_out is None
 
 
 def test_they_are_listed_by_step_and_nothing_else_is(tmp_path: Path) -> None:
     for step in (20, 3, 123_456_789):
         written(tmp_path, step)
-    for name in (".unfinished-step-00000007", "damaged-step-00000008", "step-9", "notes", ".removed-step-00000001"):
+    for name in (".unfinished-step-00000007", "unused-step-00000008", "step-9", "notes", ".removed-step-00000001"):
         (tmp_path / name).mkdir()
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000003", "step-00000020", "step-123456789"]
     sweep(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"step-00000003", "step-00000020", "step-123456789", "damaged-step-00000008", "step-9", "notes"}
+    assert left == {"step-00000003", "step-00000020", "step-123456789", "unused-step-00000008", "step-9", "notes"}
     sweep(tmp_path / "nowhere")
     assert checkpoints_in(tmp_path / "nowhere") == []
 
@@ -129,7 +136,7 @@ def test_removed_and_set_aside(tmp_path: Path) -> None:
     first, second = written(tmp_path, 1), written(tmp_path, 2)
     remove(first)
     remove(first)
-    assert set_aside(second).name == "damaged-step-00000002"
+    assert set_aside(second).name == "unused-step-00000002"
     assert checkpoints_in(tmp_path) == []
 
 
@@ -189,3 +196,36 @@ def test_it_has_no_name_before_all_of_it_is_on_the_disk(tmp_path: Path, monkeypa
 def test_tensors_are_written_by_the_library(tmp_path: Path) -> None:
     assert vars(state_files)["save_file"] is safetensors.torch.save_file
     assert xxhash.xxh3_128(b"").hexdigest() == "99aa06d3014798d86001c324468d497f", "as its authors have it"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_disk_that_does_not_give_it_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path, real = written(tmp_path), Path.open
+
+    def fails(file: Path, *arguments: object, **named: object) -> object:
+        if file.name == FILES[0]:
+            raise OSError(number, os.strerror(number), str(file))
+        return real(file, *arguments, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        verified(path)
+
+
+def test_one_of_a_later_version_is_no_damage(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    table = json.loads((path / RECORD).read_text()) | {"schema": 99}
+    del table["checksum"]
+    (path / RECORD).write_text(json.dumps({**table, "checksum": checkpoint_folder._checksum_of(table)}))
+    with pytest.raises(RunError, match="a later version of tiltlm wrote it"):
+        verified(path)
+
+
+def test_a_part_of_a_file_has_a_checksum_of_its_own(tmp_path: Path) -> None:
+    file, part = tmp_path / "a", tmp_path / "b"
+    file.write_bytes(b"12345678")
+    part.write_bytes(b"12345")
+    assert checkpoint_folder.described(file, 5) == checkpoint_folder.described(part)
+    assert checkpoint_folder.described(file, 9) == checkpoint_folder.described(file)

@@ -40,7 +40,7 @@ def run(folder: Path, config: CheckpointConfig, said: list[str] | None = None) -
     """A training to its end with checkpoints in the folder."""
     maker = made(folder)
     checkpoints = Checkpoints(
-        folder / "checkpoints", config, folder / "metrics.jsonl", {"model": "x"}, (said or []).append
+        folder / "checkpoints", config, folder / "metrics.jsonl", {}, {"model": "x"}, (said or []).append
     )
     with StopRequest() as stop, checkpoints, MetricsLog(folder / "metrics.jsonl") as log:
         told = Observers((log, checkpoints.observe))
@@ -82,7 +82,7 @@ def test_which_are_there_at_the_end(tmp_path: Path, config: CheckpointConfig, wa
 
 def test_a_short_run_that_is_stopped_leaves_one_all_the_same(tmp_path: Path) -> None:
     maker = made(tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(), tmp_path / "metrics.jsonl", {}, print)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(), tmp_path / "metrics.jsonl", {}, {}, print)
     with StopRequest() as stop, checkpoints, MetricsLog(tmp_path / "metrics.jsonl") as log:
         kept = Kept(log)
 
@@ -102,7 +102,7 @@ def test_minutes_are_counted_from_the_last_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     maker = made(tmp_path)
     config = CheckpointConfig(every_steps=7, every_minutes=3, keep=99, best="none")
-    checkpoints = Checkpoints(tmp_path / "checkpoints", config, tmp_path / "metrics.jsonl", {}, print)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", config, tmp_path / "metrics.jsonl", {}, {}, print)
 
     def after(trainer: Trainer) -> None:
         clock[0] += 60
@@ -155,7 +155,7 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path, monkeypatch: p
     for path in checkpoints_in(tmp_path / "checkpoints"):
         state = read_state(path)
         assert torch.equal(flat(state.model), wanted[state.progress.step])
-        lines = (tmp_path / "metrics.jsonl").read_bytes()[: verified(path).metrics_bytes].splitlines()
+        lines = (tmp_path / "metrics.jsonl").read_bytes()[: verified(path).metrics.bytes].splitlines()
         trained = [line for line in lines if b'"kind": "train"' in line]
         assert len(trained) == state.progress.step
 
@@ -172,7 +172,7 @@ def test_training_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("tiltlm.checkpoints.keeper.write_checkpoint", waits)
     maker = made(tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", by_steps(4), tmp_path / "metrics.jsonl", {}, print)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", by_steps(4), tmp_path / "metrics.jsonl", {}, {}, print)
 
     def after(trainer: Trainer) -> None:
         if trainer.progress.step == 7:
@@ -186,43 +186,79 @@ def test_training_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest
     assert steps(tmp_path) == [8, 12]
 
 
-def test_one_that_fails_is_said_and_the_next_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("no room")])
+def test_one_that_fails_is_said_and_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     real = write_checkpoint
 
     def fails(folder: Path, state: TrainerState, circumstances: Circumstances) -> Path:
         if state.progress.step in (4, 12):
-            raise OSError(28, "No space left on device")
+            raise error
         return real(folder, state, circumstances)
 
     monkeypatch.setattr("tiltlm.checkpoints.keeper.write_checkpoint", fails)
     said: list[str] = [""]
-    maker, _ = run(tmp_path, by_steps(4), said)
+    maker, checkpoints = run(tmp_path, by_steps(4), said)
     assert maker.progress.step == 12
     assert steps(tmp_path) == [8]
-    assert [line.partition(",")[0].strip() for line in said[1:]] == [
-        "the checkpoint of step 4 could not be written",
-        "the checkpoint of step 12 could not be written",
-    ]
-    assert "No space left on device" in said[1]
+    assert len(said) == 4 and all("a checkpoint could not be written" in line for line in said[1:])
+    assert "Training goes on" in said[1] and "Training goes on" not in said[3]
+    assert "of steps 8" in (checkpoints.in_words() or "")
+
+
+def test_one_that_failed_is_tried_again_when_training_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [0]
+
+    def fails_once(folder: Path, state: TrainerState, circumstances: Circumstances) -> Path:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise OSError(28, "No space left on device")
+        return write_checkpoint(folder, state, circumstances)
+
+    monkeypatch.setattr("tiltlm.checkpoints.keeper.write_checkpoint", fails_once)
+    _, checkpoints = run(tmp_path, by_steps(12))
+    assert steps(tmp_path) == [12]
+    assert checkpoints.was_due
+
+
+def test_a_copy_that_finds_no_room_costs_that_checkpoint_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = TrainerState.copy
+
+    def copy(self: TrainerState) -> TrainerState:
+        if self.progress.step == 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return real(self)
+
+    monkeypatch.setattr(TrainerState, "copy", copy)
+    said: list[str] = [""]
+    maker, _ = run(tmp_path, by_steps(4, keep=9), said)
+    assert (maker.progress.step, steps(tmp_path)) == (12, [8, 12])
+    assert "can't allocate memory" in said[1]
 
 
 def test_the_last_whole_one_is_found(tmp_path: Path) -> None:
     run(tmp_path, by_steps(4, keep=9))
     folder, metrics = tmp_path / "checkpoints", tmp_path / "metrics.jsonl"
-    (folder / ".unfinished-step-00000099").mkdir()
+    before = sorted(path.name for path in folder.iterdir())
     found = last_whole(folder, metrics)
-    assert found is not None and (found.record.step, found.damaged) == (12, {})
+    assert found is not None and (found.record.step, found.unused) == (12, {})
     (folder / "step-00000012" / "weights.safetensors").write_bytes(b"")
     found = last_whole(folder, metrics)
     assert found is not None and found.record.step == 8
-    assert "weights.safetensors has 0 bytes, and was written with" in found.damaged["step-00000012"]
-    assert {path.name for path in folder.iterdir()} == {"step-00000004", "step-00000008", "damaged-step-00000012"}
-    # Rows that a checkpoint knows and the file has lost: it cannot be gone on from.
-    metrics.write_bytes(metrics.read_bytes()[: verified(folder / "step-00000004").metrics_bytes])
+    assert "damaged: weights.safetensors has 0 bytes, and was written with" in found.unused["step-00000012"]
+    # Rows that a checkpoint knows and the file has lost, or others in their place: it cannot be gone on from.
+    content = metrics.read_bytes()
+    metrics.write_bytes(content[: verified(folder / "step-00000004").metrics.bytes])
     found = last_whole(folder, metrics)
     assert found is not None and found.record.step == 4
-    assert "metrics.jsonl is shorter than it was" in found.damaged["step-00000008"]
+    assert "does not begin with the rows that it had then" in found.unused["step-00000008"]
+    assert sorted(path.name for path in folder.iterdir()) == before, "looking changes nothing"
+    for changed in (content.replace(b'"step": 1,', b'"step": 1 ,', 1), content[1:], b""):
+        metrics.write_bytes(changed)
+        with pytest.raises(RunError, match=r"no checkpoint in .* can be gone on from .*step-00000004.*tiltlm export"):
+            last_whole(folder, metrics)
     metrics.unlink()
-    with pytest.raises(RunError, match=r"no checkpoint in .* is as it was written .*step-00000004.*remove that folder"):
+    with pytest.raises(RunError, match="does not begin with the rows"):
         last_whole(folder, metrics)
     assert last_whole(tmp_path / "nowhere", metrics) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import xxhash
 
 from tiltlm.checkpoints.state_files import FILES, write_state
+from tiltlm.errors import RunError
 from tiltlm.runs.checkpoint_record import CheckpointRecord, StoredFile
 from tiltlm.runs.rows import EvalRow
 from tiltlm.runs.schema import MalformedError, NewerSchemaError, from_json, versioned
@@ -23,8 +23,9 @@ from tiltlm.training.state import TrainerState
 
 RECORD = "checkpoint.json"
 _CHECKSUM = "checksum"
+_CHUNK = 1 << 24
 _NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED, _REMOVED, _DAMAGED = ".unfinished-", ".removed-", "damaged-"
+_UNFINISHED, _REMOVED, _UNUSED = ".unfinished-", ".removed-", "unused-"
 
 
 class DamagedError(Exception):
@@ -35,14 +36,15 @@ class DamagedError(Exception):
 class Circumstances:
     """What a checkpoint records beside the state: see `CheckpointRecord`."""
 
-    metrics_bytes: int
+    metrics: StoredFile
     held_out: EvalRow | None
+    settings: Mapping[str, str]
     identity: Mapping[str, str]
 
 
 def write_checkpoint(folder: Path, state: TrainerState, circumstances: Circumstances) -> Path:
-    """Writes a checkpoint into a run's folder of checkpoints: aside, to the disk, read back for its checksums, then
-    named in one move.
+    """Writes a checkpoint into a run's folder of checkpoints: aside, read back for its checksums, synced to the disk,
+    then named in one move.
 
     Raises:
         OSError, SafetensorError: it cannot be written; nothing of it is left, and no other checkpoint has changed.
@@ -56,10 +58,11 @@ def write_checkpoint(folder: Path, state: TrainerState, circumstances: Circumsta
         write_state(state, aside)
         record = CheckpointRecord(
             step=state.progress.step,
-            metrics_bytes=circumstances.metrics_bytes,
+            metrics=circumstances.metrics,
             held_out=circumstances.held_out,
+            settings=dict(circumstances.settings),
             identity=dict(circumstances.identity),
-            files={file: _described(aside / file) for file in FILES},
+            files={file: described(aside / file) for file in FILES},
         )
         table = versioned(dataclasses.asdict(record))
         (aside / RECORD).write_text(json.dumps({**table, _CHECKSUM: _checksum_of(table)}, indent=1), encoding="utf-8")
@@ -76,6 +79,8 @@ def read_record(checkpoint: Path) -> CheckpointRecord:
 
     Raises:
         DamagedError: it says nothing that can be read, or something else than was written.
+        RunError: a later version wrote it.
+        OSError: the disk gives it not, which says nothing of it.
     """
     try:
         text = (checkpoint / RECORD).read_bytes()
@@ -83,9 +88,11 @@ def read_record(checkpoint: Path) -> CheckpointRecord:
         if not isinstance(table, dict) or table.pop(_CHECKSUM, None) != _checksum_of(table):
             raise DamagedError(f"{RECORD} has changed since it was written")
         return from_json(CheckpointRecord, text)
-    except OSError as error:
-        raise DamagedError(f"{RECORD} cannot be read: {error.strerror or error}") from error
-    except (ValueError, MalformedError, NewerSchemaError) as error:
+    except FileNotFoundError as error:
+        raise DamagedError(f"{RECORD} is missing") from error
+    except NewerSchemaError as error:
+        raise RunError(f"{checkpoint / RECORD}: {error}.") from error
+    except (ValueError, MalformedError) as error:
         raise DamagedError(f"{RECORD}: {error}") from error
 
 
@@ -94,13 +101,14 @@ def verified(checkpoint: Path) -> CheckpointRecord:
 
     Raises:
         DamagedError: it is not.
+        RunError, OSError: as `read_record`.
     """
     record = read_record(checkpoint)
     for name, stored in record.files.items():
         try:
-            found = _described(checkpoint / name)
-        except OSError as error:
-            raise DamagedError(f"{name} cannot be read: {error.strerror or error}") from error
+            found = described(checkpoint / name)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{name} is missing") from error
         if found.bytes != stored.bytes:
             raise DamagedError(f"{name} has {found.bytes} bytes, and was written with {stored.bytes}")
         if found != stored:
@@ -118,7 +126,9 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def remove(checkpoint: Path) -> None:
     """Removes a checkpoint; killed on the way, it leaves no folder that looks like one."""
-    if checkpoint.exists():
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    elif checkpoint.exists():
         gone = checkpoint.with_name(f"{_REMOVED}{checkpoint.name}")
         shutil.rmtree(gone, ignore_errors=True)
         checkpoint.rename(gone)
@@ -126,8 +136,8 @@ def remove(checkpoint: Path) -> None:
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Gives a damaged checkpoint a name that is no checkpoint's, for a person to look at or remove."""
-    place = checkpoint.with_name(f"{_DAMAGED}{checkpoint.name}")
+    """Gives a checkpoint that is not gone on from a name that is none's, for a person to look at or remove."""
+    place = checkpoint.with_name(f"{_UNUSED}{checkpoint.name}")
     shutil.rmtree(place, ignore_errors=True)
     checkpoint.rename(place)
     return place
@@ -140,10 +150,15 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _described(file: Path) -> StoredFile:
+def described(file: Path, limit: int | None = None) -> StoredFile:
+    """A file, or its first `limit` bytes: how many there are, and their checksum."""
+    digest, left = xxhash.xxh3_128(), limit if limit is not None else file.stat().st_size
+    size = left
     with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()
-    return StoredFile(bytes=file.stat().st_size, xxh3_128=digest)
+        while left and (chunk := opened.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return StoredFile(bytes=size - left, xxh3_128=digest.hexdigest())
 
 
 def _checksum_of(table: Mapping[str, Any]) -> str:

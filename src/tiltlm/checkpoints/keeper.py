@@ -16,10 +16,9 @@ from tiltlm.checkpoints.checkpoint_folder import (
     Circumstances,
     DamagedError,
     checkpoints_in,
+    described,
     read_record,
     remove,
-    set_aside,
-    sweep,
     verified,
     write_checkpoint,
 )
@@ -27,6 +26,7 @@ from tiltlm.config import CheckpointConfig
 from tiltlm.errors import RunError
 from tiltlm.runs.checkpoint_record import CheckpointRecord
 from tiltlm.runs.rows import EvalRow
+from tiltlm.storage.library_errors import is_out_of_memory
 from tiltlm.storage.space import folder_bytes, in_words
 from tiltlm.storage.whole_files import sync
 from tiltlm.training.loop import Trainer
@@ -38,40 +38,37 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """The checkpoint to go on from, and what is wrong with later ones, by their names."""
+    """The checkpoint to go on from, and why later ones are not used, by their names."""
 
     path: Path
     record: CheckpointRecord
-    damaged: dict[str, str]
+    unused: dict[str, str]
 
 
 def last_whole(folder: Path, metrics: Path) -> Found | None:
-    """The last checkpoint that is as it was written; damaged ones after it get a name that is no checkpoint's.
+    """The last checkpoint that is as it was written and whose rows are those of the metrics. Nothing is changed.
 
     None where there is no checkpoint, so that a run begins at its beginning.
 
     Raises:
-        RunError: there are some, and all are damaged.
+        RunError: there are some, and none can be gone on from; or a later version wrote one.
+        OSError: one cannot be read.
     """
-    sweep(folder)
-    damaged: dict[str, str] = {}
-    whole = metrics.stat().st_size if metrics.is_file() else 0
+    unused: dict[str, str] = {}
     for path in reversed(checkpoints_in(folder)):
         try:
             record = verified(path)
-            if record.metrics_bytes > whole:
-                raise DamagedError(f"{metrics.name} is shorter than it was: {whole} of {record.metrics_bytes} bytes")
         except DamagedError as error:
-            damaged[path.name] = str(error)
+            unused[path.name] = f"it is damaged: {error}"
             continue
-        for name in damaged:
-            set_aside(folder / name)
-        return Found(path, record, damaged)
-    if damaged:
-        listed = "; ".join(f"{name}: {why}" for name, why in damaged.items())
+        if metrics.is_file() and described(metrics, record.metrics.bytes) == record.metrics:
+            return Found(path, record, unused)
+        unused[path.name] = f"{metrics.name} does not begin with the rows that it had then"
+    if unused:
+        listed = "; ".join(f"{name}: {why}" for name, why in unused.items())
         raise RunError(
-            f"no checkpoint in {folder} is as it was written ({listed}). To begin the run at its beginning, remove "
-            "that folder and resume again."
+            f"no checkpoint in {folder} can be gone on from ({listed}). Put back what was there; or, to begin the run "
+            "at its beginning, move that folder away and resume again. tiltlm export makes a model of a whole one."
         )
     return None
 
@@ -87,16 +84,17 @@ class Checkpoints:
     Args:
         folder: of the run's checkpoints.
         metrics: the file of the run's rows.
-        identity: see `CheckpointRecord`.
+        settings, identity: see `CheckpointRecord`.
         say: is told of a checkpoint that could not be written.
     """
 
     folder: Path
     config: CheckpointConfig
     metrics: Path
+    settings: Mapping[str, str]
     identity: Mapping[str, str]
     say: Say
-    taken: int = field(default=0, init=False)
+    was_due: bool = field(default=False, init=False)
     _held_out: EvalRow | None = field(default=None, init=False)
     _last_step: int = field(default=0, init=False)
     _last_time: float = field(default_factory=lambda: time.monotonic(), init=False)
@@ -105,7 +103,7 @@ class Checkpoints:
 
     def went_on_from(self, found: Found) -> None:
         """Counts on from a checkpoint that training went on from."""
-        self._last_step, self._held_out, self.taken = found.record.step, found.record.held_out, 1
+        self._last_step, self._held_out, self.was_due = found.record.step, found.record.held_out, True
 
     def observe(self, row: Row) -> None:
         """Remembers the last evaluation."""
@@ -114,9 +112,20 @@ class Checkpoints:
 
     def after_step(self, trainer: Trainer) -> None:
         """Takes a checkpoint if one is due."""
-        if self._due(trainer.progress.step):
-            self.wait()
-            self._take(trainer.state().copy(), aside=True)
+        if not self._due(trainer.progress.step):
+            return
+        self.wait()
+        self.was_due, self._last_time = True, time.monotonic()
+        try:
+            state = trainer.state().copy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._failure = error
+            return
+        write = self._writing(state)
+        self._writer = threading.Thread(target=write, name="checkpoint")
+        self._writer.start()
 
     def ended(self, trainer: Trainer, completed: bool) -> None:
         """Takes one of a trainer that has stopped, on the disk when this returns.
@@ -125,12 +134,26 @@ class Checkpoints:
         do then takes little.
         """
         self.wait()
-        if self.config.on and trainer.progress.step > self._last_step and (self.taken or not completed):
-            self._take(trainer.state(), aside=False)
+        if self.config.on and trainer.progress.step > self._last_step and (self.was_due or not completed):
+            self._writing(trainer.state())()
+            self.wait(goes_on=False)
 
-    def in_words(self) -> str:
-        """Which ones there are, where, and how large."""
+    def wait(self, goes_on: bool = True) -> None:
+        """Returns once nothing is being written. goes_on: whether training does."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            after = "Training goes on, and the next is tried when it is due." if goes_on else ""
+            reason = str(self._failure) or type(self._failure).__name__
+            self.say(f"  a checkpoint could not be written: {reason}. {after}".rstrip())
+            self._failure = None
+
+    def in_words(self) -> str | None:
+        """Which ones there are, where, and how large; None where there are none."""
         paths = checkpoints_in(self.folder)
+        if not paths:
+            return None
         steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in paths)
         found = best(paths, self.config.best)
         named = f", the best of them {int(found.name.removeprefix('step-'))}" if found is not None else ""
@@ -144,42 +167,26 @@ class Checkpoints:
     ) -> None:
         self.wait()
 
-    def wait(self) -> None:
-        """Returns once nothing is being written."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._failure is not None:
-            self.say(
-                f"  the checkpoint of step {self._last_step} could not be written, and training goes on: "
-                f"{self._failure}. Earlier ones are whole; the next is tried when it is due."
-            )
-            self._failure = None
-
     def _due(self, step: int) -> bool:
         steps, minutes = self.config.every_steps, self.config.every_minutes
         return bool(steps and step % steps == 0) or bool(minutes and time.monotonic() - self._last_time >= 60 * minutes)
 
-    def _take(self, state: TrainerState, aside: bool) -> None:
+    def _writing(self, state: TrainerState) -> Callable[[], None]:
+        """What writes a state with all that it is of as of this moment, and keeps why if it cannot."""
         step = state.progress.step
         held_out = self._held_out if self._held_out is not None and self._held_out.step == step else None
-        circumstances = Circumstances(self.metrics.stat().st_size, held_out, self.identity)
-        self._last_step, self._last_time, self.taken = step, time.monotonic(), self.taken + 1
+        circumstances = Circumstances(described(self.metrics), held_out, self.settings, self.identity)
 
         def write() -> None:
             try:
                 sync(self.metrics)
                 write_checkpoint(self.folder, state, circumstances)
+                self._last_step = step
                 self._forget_old()
-            except (OSError, SafetensorError) as error:
+            except (OSError, SafetensorError, MemoryError) as error:
                 self._failure = error
 
-        if aside:
-            self._writer = threading.Thread(target=write, name="checkpoint")
-            self._writer.start()
-        else:
-            write()
-            self.wait()
+        return write
 
     def _forget_old(self) -> None:
         paths = checkpoints_in(self.folder)

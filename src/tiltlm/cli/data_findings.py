@@ -12,6 +12,8 @@ LISTED_ROWS = 3
 """Rows of a finding that are shown; those that the report file holds are 10,000 at most."""
 _DETAIL = 160
 _SCRIPTS = 6
+_WHICH = {"length bias": " (the pairs that differ most)"}
+"""What the listed rows of a finding are, where they are not all that it counts."""
 _BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
@@ -62,7 +64,7 @@ def show_rows(quality: Quality, reporter: ConsoleReporter) -> None:
     """The first rows of each finding, with what was seen there."""
     for finding in quality.findings:
         if finding.count and finding.rows:
-            reporter.say(f"{finding.topic}:")
+            reporter.say(f"{finding.topic}{_WHICH.get(finding.topic, '')}:")
             for row in finding.rows[:LISTED_ROWS]:
                 detail = row.detail or ""
                 short = detail if len(detail) <= _DETAIL else detail[:_DETAIL] + "..."

@@ -55,6 +55,10 @@ def _show(report: DataReport, noun: str, reporter: ConsoleReporter) -> None:
     for source in report.sources:
         reporter.say(f"{source.name} ({source.role}): {source.rows} rows, {source.pairs} {noun}s")
         reporter.say(f"  read as `{source.format}`: {source.format_why}")
+    rows, dropped = sum(source.rows for source in report.sources), report.dropped
+    reasons = "".join(f"; {count} {reason}" for reason, count in dropped.by_reason.items())
+    if dropped.count >= _MANY * rows:
+        reporter.say(f"look at: dropped: {dropped.count}, of {rows} rows{reasons}")
     if report.quality is not None:
         show_words(report.quality, reporter)
     table = Table("", "training", "held out")
@@ -65,8 +69,7 @@ def _show(report: DataReport, noun: str, reporter: ConsoleReporter) -> None:
     if report.quality is not None:
         show_parts(report.quality, reporter)
         show_rows(report.quality, reporter)
-    dropped = report.dropped
-    reporter.say(f"dropped: {dropped.count}" + "".join(f"; {n} {reason}" for reason, n in dropped.by_reason.items()))
+    reporter.say(f"dropped: {dropped.count}{reasons}")
     for drop in dropped.list[:LISTED]:
         reporter.say(f"  {drop.id}: {drop.reason}: {drop.detail}")
     if dropped.count > LISTED:
@@ -115,6 +118,8 @@ def _number(split: Split) -> str:
     return f"{split.pairs:,}"
 
 
+_MANY = 0.05
+"""Share of the rows that are dropped from which on that is said first."""
 _ROWS: dict[str, Callable[[Split], str]] = {
     "different prompts": lambda split: f"{split.prompts:,}",
     "prompt tokens (mean / median / max)": lambda split: _lengths(split.prompt_tokens),

@@ -47,6 +47,8 @@ def settings_to_resume(run: Path) -> Config:
     """
     if not run.is_dir():
         raise RunError(f"there is no run in {run} to go on with: give the folder of one, such as runs/NAME.")
+    if is_run(run.parent.parent):  # a checkpoint
+        raise RunError(f"{run} lies in a run: give the run, {run.parent.parent}.")
     settings = None if is_foreign(run) else settings_of_run(run / "config.json")
     if settings is None:
         why = "it ended before its work began" if is_run(run) else "it is no run"
@@ -57,8 +59,8 @@ def settings_to_resume(run: Path) -> Config:
 
 def in_place_of(run: Path, settings: Config) -> Config:
     """The settings with the name and the place that a run has, whatever it was called when it began."""
-    where = run.absolute()
+    where = run if run.name not in ("", "..") else run.resolve()
     return dataclasses.replace(
         settings,
-        run=dataclasses.replace(settings.run, name=where.name, directory=str(run.parent), overwrite=False),
+        run=dataclasses.replace(settings.run, name=where.name, directory=str(where.parent), overwrite=False),
     )

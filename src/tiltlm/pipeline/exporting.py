@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tiltlm.checkpoints.checkpoint_folder import DamagedError, checkpoints_in, verified
-from tiltlm.checkpoints.identity import ARITHMETIC
+from tiltlm.checkpoints.identity import ARITHMETIC, WEIGHTS, of_policy
 from tiltlm.checkpoints.keeper import best
 from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import config_from_dict
@@ -41,7 +41,7 @@ def export(run: Path, which: str, place: Path, reporter: Reporter) -> None:
         raise RunError(f"{place} is there already: name a folder that is not.")
     files = read_run(run)
     config = config_from_dict(files.settings)
-    checkpoint = _chosen(RunFolder(run).checkpoints, which, config.checkpoint.best)
+    checkpoint = _chosen(RunFolder(run), which, config.checkpoint.best)
     try:
         record = verified(checkpoint)
     except DamagedError as error:
@@ -50,6 +50,12 @@ def export(run: Path, which: str, place: Path, reporter: Reporter) -> None:
     # What training added to the weights depends on the arithmetic of then, whatever this machine would choose.
     setup = dataclasses.replace(set_up(config), precision=DTYPES[record.identity[ARITHMETIC]])
     policy = Scorer(load_model(setup.source, setup.device))
+    found = of_policy(policy, record.identity[ARITHMETIC])[WEIGHTS]
+    if found != record.identity[WEIGHTS]:
+        raise RunError(
+            f"the model {config.model.path} is not the one that the run was trained from "
+            f"({record.identity[WEIGHTS]} then, {found} now): put that one back."
+        )
     weights = read_state(checkpoint).model
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
@@ -60,12 +66,19 @@ def export(run: Path, which: str, place: Path, reporter: Reporter) -> None:
         keep_model(setup, policy, None, place, stop, reporter)
 
 
-def _chosen(folder: Path, which: str, by: str) -> Path:
-    paths = checkpoints_in(folder)
+def _chosen(run: RunFolder, which: str, by: str) -> Path:
+    paths = checkpoints_in(run.checkpoints)
     by_step = {str(int(path.name.removeprefix("step-"))): path for path in paths}
-    chosen = {BEST: best(paths, by), LAST: paths[-1] if paths else None, **by_step}.get(which)
+    if not paths:
+        model = f"; the trained model is in {run.model}" if run.model.is_dir() else ""
+        raise RunError(f"the run in {run.path} has no checkpoint{model}.")
+    steps = ", ".join(by_step)
+    chosen = {BEST: best(paths, by if by != "none" else "loss"), LAST: paths[-1], **by_step}.get(which)
+    if chosen is None and which == BEST:
+        raise RunError(
+            f"the run in {run.path} has no best checkpoint, as none was taken at a step that was evaluated: take "
+            f"--checkpoint {LAST}, or one by its step: {steps}."
+        )
     if chosen is None:
-        there = f"there are those of steps {', '.join(by_step)}" if paths else "there is none"
-        why = " whose weights were evaluated" if which == BEST else ""
-        raise RunError(f"{folder} has no checkpoint `{which}`{why}: {there}.")
+        raise RunError(f"the run in {run.path} has no checkpoint `{which}`: it is {BEST}, {LAST} or a step: {steps}.")
     return chosen

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from tiltlm.checkpoints.keeper import Checkpoints
+from tiltlm.config import settings_table
+from tiltlm.data.preparation import PreparedData
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import keep_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings
 from tiltlm.pipeline.setup import Setup
 from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
@@ -46,7 +49,12 @@ def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
 
 
 def optimize(
-    work: Work, policy: Scorer, data: ReferencedData, observers: tuple[Observer, ...], identity: Mapping[str, str]
+    work: Work,
+    policy: Scorer,
+    prepared: PreparedData,
+    data: ReferencedData,
+    observers: tuple[Observer, ...],
+    identity: Mapping[str, str],
 ) -> Trained:
     """Trains the policy in place and saves it into the run's folder.
 
@@ -58,16 +66,23 @@ def optimize(
     if setup.config.training.activation_checkpointing:
         checkpoint_activations(policy.model)
     trainer = _checked_trainer(work, policy, data)
-    checkpoints = Checkpoints(folder.checkpoints, setup.config.checkpoint, folder.metrics, identity, reporter.say)
+    settings = effective_settings(setup.config)
+    checkpoints = Checkpoints(
+        folder.checkpoints, setup.config.checkpoint, folder.metrics, settings, identity, reporter.say
+    )
     if work.before is not None:
         work.before.restore(trainer, checkpoints, reporter)
         work.record.went_on(work.before.resumption())
+        if work.before.differences:
+            folder.write_json("config.json", settings_table(setup.config))
+            folder.write_json(DATA_REPORT, prepared.report)
     progress = trainer.progress
     try:
         completed = _train(work, trainer, checkpoints, observers)
     except BaseException as error:
         if isinstance(error, NonFiniteError):
-            checkpoints.ended(trainer, False)  # from where another learning rate may go on
+            with work.stop.held():
+                checkpoints.ended(trainer, False)  # from where another learning rate may go on
         if progress.step:
             keep_model(setup, policy, None, folder.model, work.stop, reporter)
         raise
@@ -112,9 +127,10 @@ def _train(work: Work, trainer: Trainer, checkpoints: Checkpoints, observers: tu
     ):
         told = Observers((log, checkpoints.observe, show), observers)
         completed = trainer.train(work.stop, told, _starts_at_reference(work.setup), checkpoints.after_step)
-        checkpoints.ended(trainer, completed)
-    if checkpoints.taken:
-        reporter.say(f"  {checkpoints.in_words()}")
+        with work.stop.held():
+            checkpoints.ended(trainer, completed)
+    if words := checkpoints.in_words():
+        reporter.say(f"  {words}")
     return completed
 
 

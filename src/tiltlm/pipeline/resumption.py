@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 from tiltlm.checkpoints import identity
+from tiltlm.checkpoints.checkpoint_folder import set_aside, sweep
 from tiltlm.checkpoints.keeper import Checkpoints, Found, last_whole
 from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import Config, config_from_dict, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.errors import RunError
+from tiltlm.model.dither import add_dither, remove_dither
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import RunFolder, is_run
 from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Outcome, Resumption
 from tiltlm.runs.run_files import RunFiles, read_run
-from tiltlm.storage.whole_files import sync
+from tiltlm.storage.whole_files import EARLIER, sync
 from tiltlm.text.masking import masked_values
 from tiltlm.training.loop import Trainer
 
@@ -36,6 +39,8 @@ DATA_REPORT = "data_report.json"
 """The last file that is written before the work."""
 _WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "checkpoint.")
 """Settings that do not change what a run comes to."""
+OF_THE_MODEL = ("evaluation.json", "comparison.json", "comparison.md")
+"""What is recorded of a trained model beside its folder."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,9 +58,14 @@ class ReopenedRun:
         return self.files.outcome
 
     @property
+    def came_to_its_end(self) -> bool:
+        """Whether the run was completed as it was set."""
+        return self.earlier is not None and self.earlier.status == "completed" and self.folder.model.is_dir()
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return self.earlier is not None and self.earlier.status == "completed" and not self.differences
+        return self.came_to_its_end and not self.differences
 
     def require_same(self, now: Mapping[str, str]) -> None:
         """Compares what the checkpoint is of with what there is.
@@ -68,15 +78,23 @@ class ReopenedRun:
             self._require({name: (was.get(name, "none"), now[name]) for name in now}, ALLOWED_BY)
 
     def require_same_settings(self, config: Config) -> None:
-        """Compares the run's settings with those it is to go on with.
+        """Compares the settings of the checkpoint, or of the run where it has none, with those it is to go on with.
 
         Raises:
-            RunError: one that has an effect is another, and was not allowed to be.
+            RunError: one is another, and was not allowed to be; or the run came to its end with other settings, and has
+                no checkpoint of its end.
         """
-        was, now = (_flat(settings) for settings in (config_from_dict(self.files.settings), config))
+        record = self.found.record if self.found is not None else None
+        was = effective_settings(config_from_dict(self.files.settings)) if record is None else record.settings
+        now = effective_settings(config)
         values = {name: (was.get(name, "none"), now.get(name, "none")) for name in {**was, **now}}
-        counted = {name: pair for name, pair in values.items() if not name.startswith(_WITHOUT_EFFECT)}
-        self._require(counted, {name: name for name in counted})
+        self._require(values, {name: name for name in values})
+        last = len(self.files.metrics.train)
+        if self.differences and self.came_to_its_end and (record is None or record.step != last):
+            raise RunError(
+                f"the run in {self.folder.path} came to its end at step {last}, and has no checkpoint of that step to "
+                f"go on from: start another run from its model (--model.path {self.folder.model})."
+            )
 
     def note_environment(self, now: Environment, reporter: Reporter) -> None:
         """Says what of the machine and the packages is another: results are then equal within rounding only."""
@@ -94,34 +112,62 @@ class ReopenedRun:
             )
 
     def restore(self, trainer: Trainer, checkpoints: Checkpoints, reporter: Reporter) -> None:
-        """Puts trainer and metrics back to the checkpoint, or to the beginning where there is none."""
-        metrics = self.folder.metrics
-        if self.found is None:
+        """Puts trainer and metrics back to the checkpoint, or to the beginning where there is none.
+
+        What the run left when it ended before is from here on of another model than it comes to, and removed; its model
+        stays until there is the new one.
+
+        Raises:
+            RunError: the checkpoint is of a later step than the run has.
+        """
+        metrics, found = self.folder.metrics, self.found
+        if found is not None and found.record.step > trainer.steps:
+            raise RunError(
+                f"the run in {self.folder.path} has taken {found.record.step} steps, and is to have {trainer.steps}: "
+                "train for longer, or tiltlm export a checkpoint."
+            )
+        sweep(self.folder.checkpoints)
+        for name in OF_THE_MODEL:
+            (self.folder.path / name).unlink(missing_ok=True)
+        if found is None:
             metrics.unlink(missing_ok=True)
             reporter.say("  there is no checkpoint: training begins at its beginning")
             return
-        for name, why in self.found.damaged.items():
-            reporter.say(f"  the checkpoint {name} is damaged ({why}): it is called damaged-{name} from here on")
-        trainer.restore(read_state(self.found.path))
-        os.truncate(metrics, self.found.record.metrics_bytes)
+        for name, why in found.unused.items():
+            set_aside(self.folder.checkpoints / name)
+            reporter.say(f"  the checkpoint {name} is not used, as {why}: it is called unused-{name} from here on")
+        trainer.restore(read_state(found.path))
+        self._in_the_arithmetic_of(trainer, found.record.identity[identity.ARITHMETIC])
+        os.truncate(metrics, found.record.metrics.bytes)
         sync(metrics)
-        checkpoints.went_on_from(self.found)
-        reporter.say(f"  goes on after step {trainer.progress.step}, from {self.found.path}")
+        checkpoints.went_on_from(found)
+        reporter.say(f"  goes on after step {trainer.progress.step}, from {found.path}")
+
+    @staticmethod
+    def _in_the_arithmetic_of(trainer: Trainer, before: str) -> None:
+        """Training in bfloat16 dithers the weights, in float32 it does not: a state becomes one of the other kind."""
+        dithered, dithers = before != "float32", trainer.precision is not torch.float32
+        if dithered and not dithers:
+            remove_dither(trainer.scorer.model)
+        if dithers and not dithered:
+            add_dither(trainer.scorer.model)
 
     def resumption(self) -> Resumption:
         """What the run's record says of this."""
-        step, damaged = (self.found.record.step, tuple(self.found.damaged)) if self.found is not None else (0, ())
-        return Resumption(step=step, damaged=damaged, differences=tuple(self.differences))
+        step, unused = (self.found.record.step, tuple(self.found.unused)) if self.found is not None else (0, ())
+        return Resumption(step=step, unused=unused, differences=tuple(self.differences))
 
     def _require(self, values: Mapping[str, tuple[str, str]], allowed_by: Mapping[str, str]) -> None:
-        others = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
-        listed = [f"{name}: {was} then, {now} now" for name, (was, now) in others.items()]
-        refused = list(dict.fromkeys(allowed_by[name] for name in others if allowed_by[name] not in self.allowed))
+        others = {name: f"{name}: {was} then, {now} now" for name, (was, now) in values.items() if was != now}
+        refused = {name: allowed_by[name] for name in others if allowed_by[name] not in self.allowed}
         if refused:
+            why = " (the cache was cleared, or another run filled it)" if set(refused) == {identity.REFERENCE} else ""
             raise RunError(
-                f"the run in {self.folder.path} would not go on as it began ({'; '.join(listed)}). Give it what it "
-                f"had, or allow by name what may be another: --allow {' '.join(refused)}."
+                f"the run in {self.folder.path} would not go on as it began "
+                f"({'; '.join(others[name] for name in refused)}){why}. Give it what it had, or allow by name what may "
+                f"be another: --allow {' '.join(dict.fromkeys(refused.values()))}."
             )
+        listed = list(others.values())
         self.differences += [difference for difference in listed if difference not in self.differences]
 
 
@@ -137,7 +183,7 @@ def _require_no_links(folder: RunFolder) -> None:
 
 @contextmanager
 def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
-    """A run's folder, to go on in, with its last whole checkpoint; remains of a killed process are removed.
+    """A run's folder, to go on in, with its last whole checkpoint. Nothing is changed before it is known to go on.
 
     Raises:
         RunError: there is no run, it holds links, another process works on it, its settings are others, or all
@@ -150,22 +196,23 @@ def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
             "with the command that started it."
         )
     _require_no_links(folder)
-    files = read_run(folder.path)
     with locked(folder.path):
+        files = read_run(folder.path)
         found = last_whole(folder.checkpoints, folder.metrics)
         run = ReopenedRun(folder, files, found, resume.allowed)
         run.require_same_settings(config)
-        if not run.complete:
-            for remains in folder.path.glob(".model.*"):
-                shutil.rmtree(remains, ignore_errors=True)
+        earlier = folder.model.with_name(EARLIER.format(folder.model.name))
+        if earlier.is_dir() and not folder.model.exists():
+            earlier.rename(folder.model)  # killed between the two moves that replace it
         yield run
 
 
-def _flat(config: Config) -> dict[str, str]:
-    """Every setting as text, by `section.option`, without secrets: those of a record are masked."""
+def effective_settings(config: Config) -> dict[str, str]:
+    """Every setting that decides what a run comes to, as text, by `section.option`; secrets are masked."""
     table = settings_table(config)
-    return {
+    flat = {
         f"{section}.{option}": str(masked_values(value))
         for section, options in table.items()
         for option, value in options.items()
     }
+    return {name: value for name, value in flat.items() if not name.startswith(_WITHOUT_EFFECT)}

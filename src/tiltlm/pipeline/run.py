@@ -22,7 +22,7 @@ from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
+from tiltlm.pipeline.resumption import DATA_REPORT, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
 from tiltlm.pipeline.short_of_memory import memory_explained
@@ -85,9 +85,14 @@ def train(
             require_safe_weights(setup.source)
             require_sound_models(setup)
             data = prepare(setup, reporter, given)
-        folder = _begun(setup, data, command) if before is None else _gone_on(setup, data, command, before, reporter)
         if before is None:
+            folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
             held.enter_context(locked(folder.path))
+            _begin(folder, setup, data, command)
+        else:
+            folder = before.folder
+            before.require_same(of_examples(data.train, data.eval))
+            before.note_environment(_environment(setup, command), reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         try:
             with memory_explained(config, record.current_stage):
@@ -105,26 +110,11 @@ def train(
         return Run(folder.path, summary)
 
 
-def _begun(setup: Setup, data: PreparedData, command: Sequence[str]) -> RunFolder:
-    """The run's folder with what is known before the work."""
-    config = setup.config
-    folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-    folder.write_json("config.json", settings_table(config))
+def _begin(folder: RunFolder, setup: Setup, data: PreparedData, command: Sequence[str]) -> None:
+    """Writes what is known before the work."""
+    folder.write_json("config.json", settings_table(setup.config))
     folder.write_json("environment.json", _environment(setup, command))
     folder.write_json(DATA_REPORT, data.report)
-    return folder
-
-
-def _gone_on(
-    setup: Setup, data: PreparedData, command: Sequence[str], before: ReopenedRun, reporter: Reporter
-) -> RunFolder:
-    """The folder of a run that goes on, once its data are known to be what they were."""
-    before.require_same(of_examples(data.train, data.eval))
-    before.note_environment(_environment(setup, command), reporter)
-    if before.differences:
-        before.folder.write_json("config.json", settings_table(setup.config))
-        before.folder.write_json(DATA_REPORT, data.report)
-    return before.folder
 
 
 def _environment(setup: Setup, command: Sequence[str]) -> Environment:
@@ -136,7 +126,7 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
     setup, folder, record, reporter = work.setup, work.folder, work.record, work.reporter
     policy, referenced, identity = _referenced(work, data)
     with record.stage("training", "3/6 Training"):
-        trained = optimize(work, policy, referenced, observers, identity)
+        trained = optimize(work, policy, data, referenced, observers, identity)
     del policy  # its place is taken by the saved model
     if not folder.model.is_dir():
         reporter.say("  no step was taken, so there is no model to save")
@@ -191,5 +181,7 @@ def _conclude(folder: RunFolder, summary: Summary, reporter: Reporter) -> None:
         reporter.say(sentence)
     if folder.model.is_dir():
         reporter.say(f"The trained model is in {folder.model}, the report in {folder.path / 'report.html'}.")
+    if not summary.completed:
+        reporter.say(f"To go on: tiltlm train --resume {folder.path}")
     if summary.completed:
         reporter.say(f'Ask both models yourself: tiltlm compare {folder.path} --prompt "..."')

@@ -20,14 +20,16 @@ class CheckpointRecord:
     """`checkpoint.json`.
 
     step: optimizer steps taken.
-    metrics_bytes: how much of `metrics.jsonl` there was: the rows up to this step.
+    metrics: what of `metrics.jsonl` there was, the rows up to this step.
+    settings: those that decide what a run comes to, as text by `section.option`.
     held_out: the evaluation of these very weights; None where there was none at this step.
     identity: digests of what the state is of, by name: examples, reference values, weights before training, arithmetic.
     files: those of the checkpoint by name, but this one.
     """
 
     step: int
-    metrics_bytes: int
+    metrics: StoredFile
     held_out: EvalRow | None
+    settings: dict[str, str]
     identity: dict[str, str]
     files: dict[str, StoredFile]

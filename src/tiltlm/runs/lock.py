@@ -26,8 +26,7 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(
-            f"another process is at work on the run in {run}: wait until it has ended, or give this run another name "
-            "(--run.name)."
+            f"another process is at work on the run in {run}: wait until it has ended, or leave that run to it."
         ) from error
     try:
         yield

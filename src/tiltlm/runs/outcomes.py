@@ -27,12 +27,12 @@ class Check:
 class Resumption:
     """That a run which had ended, or was killed, went on.
 
-    step: optimizer steps taken before. damaged: checkpoints after that step that were not as they were written.
+    step: optimizer steps taken before. unused: checkpoints of later steps that could not be gone on from.
     differences: what was allowed to be another than before, and what is another without changing more than rounding.
     """
 
     step: int
-    damaged: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from tiltlm.errors import RunError
 
+EARLIER = ".{}.earlier"
+"""What a folder is called while another takes its place."""
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -54,7 +57,7 @@ def put_in_place(made: Path, place: Path) -> None:
         OSError: it cannot be written or moved.
     """
     _to_disk(made)
-    earlier = place.with_name(f".{place.name}.earlier")
+    earlier = place.with_name(EARLIER.format(place.name))
     if place.is_dir():
         _remove(earlier)
         place.rename(earlier)

@@ -116,7 +116,9 @@ def _advice(columns: Sequence[TokenColumns], figures: Sequence[Truncation], conf
     also = f" and data.max_prompt_length ({limit}) raised or unset" if limit is not None and prompts else ""
     few = f", with {most} at most {_FEW_CUT:.0%}" if config.max_length < most < lengths[-1] else ""
     needed = max(int(lengths[-1]), config.max_length)
-    ways.append(f"With data.max_length {needed}{also} (it is {config.max_length}) none would be cut{few}.")
+    ways.append(
+        f"With data.max_length {needed}{also} (it is {config.max_length}) none of those that are used would be cut{few}."
+    )
     return " ".join(ways)
 
 
