@@ -13,6 +13,7 @@ import pytest
 import tiny_templates
 from rich.console import Console
 from tiny_models import SHAREABLE
+from tiny_runs import write_model
 from tiny_tokenizers import EOS, byte_level
 
 from tiltlm.cli.console import ConsoleReporter, SafeConsole
@@ -206,9 +207,9 @@ def examined(model: Path, rows: Sequence[object]) -> Quality:
     return found
 
 
-def test_what_should_be_looked_at_is_said_before_training(model: Path) -> None:
-    byte_level().save_pretrained(model)
-    path = model / "pairs.jsonl"
+def test_what_should_be_looked_at_is_said_before_training(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in [row("Q:"), row("Q:"), row("R:"), row("S:", " \0")]))
     out = io.StringIO()
     config = Config(

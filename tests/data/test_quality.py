@@ -260,7 +260,7 @@ def test_many_cut_prompts_are_looked_at_with_the_length_that_would_do() -> None:
     assert cut.look and cut.sentence.startswith(f"20 of 40 prompts (50%) lose {sum(lost)} tokens, ")
     assert cut.advice is not None
     assert cut.advice.endswith(
-        "With data.max_length 44 (it is 24) none of those that are used would be cut, with 42 at most 5%."
+        "With data.max_length 44 (it is 24) none of those used would be cut, with 42 at most 5%."
     )
     assert cut.rows[0] == FoundRow(("row 40",), "prompt lost 20 of 42 tokens") and len(cut.rows) == 20
     for enough, many in ((44, 0), (42, 2)):

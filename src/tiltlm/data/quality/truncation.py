@@ -117,7 +117,7 @@ def _advice(columns: Sequence[TokenColumns], figures: Sequence[Truncation], conf
     few = f", with {most} at most {_FEW_CUT:.0%}" if config.max_length < most < lengths[-1] else ""
     needed = max(int(lengths[-1]), config.max_length)
     ways.append(
-        f"With data.max_length {needed}{also} (it is {config.max_length}) none of those that are used would be cut{few}."
+        f"With data.max_length {needed}{also} (it is {config.max_length}) none of those used would be cut{few}."
     )
     return " ".join(ways)
 
