@@ -107,7 +107,7 @@ TOGETHER: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "an unknown column": (["--data.columns", "prmpt=x"], ("data.columns", "Did you mean `prompt`?")),
     "an impossible name": (["--run.name", "a/b"], ("run.name must be a folder name",)),
     "an empty place": (["--model.path", " "], ("model.path is empty",)),
-    "more samples than anyone reads": (["--comparison.samples", "1001"], ("comparison.samples must be", "1000")),
+    "more samples than anyone reads": (["--comparison.samples", "10001"], ("comparison.samples must be", "10000")),
     "a seed that torch does not take": ([f"--run.seed={2**63}"], ("run.seed must be", str(2**63))),
 }
 

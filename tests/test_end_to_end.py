@@ -68,6 +68,7 @@ def embedded_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def test_the_demo_in_small(embedded_run: Path) -> None:
     files = {path.name for path in embedded_run.iterdir()}
     assert files == {
+        ".lock",
         ".tiltlm-run",
         "config.json",
         "environment.json",

@@ -18,7 +18,7 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tiltlm.cli import main
-from tiltlm.pipeline import optimize
+from tiltlm.pipeline import keeping
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import read_run
 from tiltlm.training import losses
@@ -154,13 +154,13 @@ def test_an_interruption_of_the_saving_loses_no_model(
     function: str, saved_as: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal, once the last step is done: what is saved are the weights without what was added for bfloat16."""
-    real: Callable[..., object] = getattr(optimize, function)
+    real: Callable[..., object] = getattr(keeping, function)
 
     def signalled(*arguments: object, **named: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(optimize, function, signalled)
+    monkeypatch.setattr(keeping, function, signalled)
     options = ["--model.precision", "bfloat16", "--training.learning-rate", "1e-30", "--model.save-dtype", saved_as]
     assert main(["train", *OPTIONS, *options]) == 130
     assert (summary().status, summary().steps) == ("interrupted", 5)

@@ -330,7 +330,7 @@ def test_a_loaded_model_that_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", disk_with(4 * 10**9))
-    require_fit(10**8, Config(), tmp_path, ConsoleReporter())
+    require_fit(10**7, Config(), tmp_path, ConsoleReporter())
     none = Config(checkpoint=CheckpointConfig(every_minutes=0))
     require_fit(10**9, none, tmp_path, ConsoleReporter())
     assert capsys.readouterr().out == ""

@@ -106,11 +106,6 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def spoiled_pickle(folder: Path) -> None:
-    with_value(float("nan"))(folder)
-    pickle_weights(folder)
-
-
 def spoiled_shard(folder: Path) -> None:
     with_value(float("nan"))(folder)
     shard_weights(folder)
@@ -158,7 +153,7 @@ BAD: dict[str, tuple[Change, tuple[str, ...]]] = {
     "NaN in bfloat16": (with_value(NAN, "embed", torch.bfloat16), ("embed_tokens.weight", "NaN or infinite")),
     "minus infinity in float16": (with_value(-INF, "embed", torch.float16), ("embed_tokens.weight", "NaN or infinite")),
     "NaN in a shard": (spoiled_shard, ("layers.1", "NaN or infinite")),
-    "NaN in a pickle": (spoiled_pickle, ("layers.1", "NaN or infinite")),
+    "a pickle": (pickle_weights, ("pytorch_model.bin alone, which is a pickle", "model.safetensors")),
     "whole numbers without a word": (as_type(torch.int8), ("are quantised", "int8")),
     "eight bits without a word": (as_type(torch.float8_e4m3fn), ("are quantised", "float8_e4m3fn")),
     "quantised": (
@@ -297,7 +292,6 @@ GOOD: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda folder: change_json(folder, "generation_config.json", eos_token_id=[1, 9999]),
         (),
     ),
-    "pickled": (pickle_weights, ()),
     "several files": (shard_weights, ()),
     "float64": (as_type(torch.float64), ()),
     "buffers of an older version": (

@@ -220,7 +220,7 @@ class ComparisonConfig:
     """How many held-out prompts are answered. 0: none, unless given in extra_prompts."""
     extra_prompts: Annotated[tuple[str, ...], Strict(False)] = ()
     """Prompts answered besides, shown but left out of the figures."""
-    samples: Annotated[int, Field(ge=0, le=1000)] = 2
+    samples: Annotated[int, Field(ge=0, le=10_000)] = 2
     """Sampled answers per prompt, besides the greedy one. The figures are taken over these."""
     max_new_tokens: PositiveInt = 128
     """Longest answer in tokens."""
