@@ -1,11 +1,9 @@
-"""What checkpoints cost the steps, and how long they take to reach the disk.
+"""What a checkpoint costs: the copy that the steps wait for, and the writing, which they do not wait for.
 
     python benchmarks/checkpoint_costs.py --output benchmarks/results/checkpoint-costs/smollm2.json
 
-Trains SmolLM2-135M on the demo's pairs in rounds, one without checkpoints and one with, and looks at the time from the
-end of one step to the end of the next: after which a checkpoint was taken, so that its copy and the beginning of its
-writing fall into it; the one after that, in which it may still be written; and others. The copy and the writing are
-timed by themselves as well.
+Of SmolLM2-135M with AdamW's moments, as after a step of training. Written is to the disk: synced, read back for its
+checksums, named.
 """
 
 from __future__ import annotations
@@ -13,150 +11,91 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
+import torch
 import tyro
 
-import tiltlm
 from machine import Circumstances, circumstances, write_record
-from tiltlm import demo
-from tiltlm.checkpoints import keeper
 from tiltlm.checkpoints.checkpoint_folder import Circumstances as Recorded
-from tiltlm.checkpoints.checkpoint_folder import write_checkpoint
-from tiltlm.config import CheckpointConfig, Config, load_config
-from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.runs.rows import TrainRow
-from tiltlm.training.observers import Row
-from tiltlm.training.state import TrainerState
+from tiltlm.checkpoints.checkpoint_folder import verified, write_checkpoint
+from tiltlm.config import HubConfig, TrainingConfig
+from tiltlm.model.finding import EMBEDDED, find_model
+from tiltlm.model.scorer import Scorer
+from tiltlm.model.weights import load_model
+from tiltlm.runs.checkpoint_record import StoredFile
+from tiltlm.training.optimization import OPTIMIZERS
+from tiltlm.training.state import Progress, TrainerState, random_states
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """How much to measure."""
+    """How often to measure."""
 
     output: Path | None = None
     """Where the record goes, as JSON. Unset: it is printed."""
-    rounds: int = 3
-    """Pairs of runs, one without checkpoints and one with."""
-    steps: int = 12
-    """Steps of each run, all of the same number of pairs."""
-    every: int = 4
-    """A checkpoint every so many steps."""
+    times: int = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Seconds, medians. `interval_*` are from one step's end to the next, whatever lies between.
+    """Seconds, medians and all of them.
 
-    interval_without: in runs without checkpoints. interval_taken: after a step that a checkpoint was taken after, its
-    copy included. interval_writing: the one after that. interval_between: others of these runs.
-    copy: of the state's copy. written: from the copy to its name on the disk. gigabytes: of a checkpoint.
+    copy: of the state, which a step waits for. written: of the copy, in a thread of its own. verified: reading it whole
+    and comparing checksums, once when a run goes on. gigabytes: of a checkpoint.
     """
 
     circumstances: Circumstances
     arguments: Arguments
-    interval_without: float
-    interval_taken: float
-    interval_writing: float
-    interval_between: float
     copy: float
     written: float
+    verified: float
     gigabytes: float
-    peak_memory_gib: float | None
-    all_intervals: dict[str, list[float]] = field(default_factory=dict)
+    copies: list[float]
+    writings: list[float]
 
 
-@dataclass(slots=True)
-class Watch:
-    """Times of the ends of steps, of copies and of writings."""
-
-    ends: list[float] = field(default_factory=list)
-    copies: list[float] = field(default_factory=list)
-    writings: list[float] = field(default_factory=list)
-    bytes: int = 0
-
-    def row(self, row: Row) -> None:
-        if isinstance(row, TrainRow):
-            self.ends.append(time.perf_counter())
-
-    def copy(self, state: TrainerState) -> TrainerState:
-        start = time.perf_counter()
-        copied = _COPY(state)
-        self.copies.append(time.perf_counter() - start)
-        return copied
-
-    def write(self, folder: Path, state: TrainerState, recorded: Recorded) -> Path:
-        start = time.perf_counter()
-        path = write_checkpoint(folder, state, recorded)
-        self.writings.append(time.perf_counter() - start)
-        self.bytes = sum(file.stat().st_size for file in path.iterdir())
-        return path
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
-_COPY = TrainerState.copy
-
-
-def run(arguments: Arguments, folder: Path, every: int) -> Watch:
-    """One training; every: steps between checkpoints, 0 for none."""
-    watch, config = Watch(), settings(arguments, folder, every)
-    with (
-        patch.object(TrainerState, "copy", lambda state: watch.copy(state)),
-        patch.object(keeper, "write_checkpoint", watch.write),
-    ):
-        tiltlm.train(config, observers=[watch.row])
-    return watch
-
-
-def settings(arguments: Arguments, folder: Path, every: int) -> Config:
-    config = load_config(demo.CONFIG)
-    return replace(
-        config,
-        run=replace(config.run, directory=str(folder), name=f"every-{every}", overwrite=True),
-        training=replace(config.training, epochs=1, max_steps=arguments.steps, eval_every=0),
-        checkpoint=CheckpointConfig(every_steps=every, every_minutes=0, keep=1, best="none"),
-        comparison=replace(config.comparison, prompts=0, extra_prompts=(), reward="none"),
-    )
+def state_after_a_step() -> TrainerState:
+    """Weights and moments; of gradients that are zero, which take as much room as others."""
+    scorer = Scorer(load_model(find_model(EMBEDDED, HubConfig()), torch.device("cpu")))
+    optimizer = OPTIMIZERS["adamw"](scorer.parameters(), TrainingConfig())
+    for parameter in scorer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    model = {name: parameter.detach() for name, parameter in scorer.model.named_parameters()}
+    return TrainerState(model, optimizer.state_dict(), Progress(1, 16, 4096, 1.0), random_states())
 
 
 def main(arguments: Arguments) -> None:
-    before = circumstances("auto")
-    without: list[float] = []
-    taken: list[float] = []
-    writing: list[float] = []
-    between: list[float] = []
-    copies: list[float] = []
-    writings: list[float] = []
-    size = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(arguments.rounds):
-            plain = run(arguments, Path(folder), 0)
-            without += [late - early for early, late in zip(plain.ends[1:], plain.ends[2:], strict=False)]
-            watched = run(arguments, Path(folder), arguments.every)
-            for step, (early, late) in enumerate(zip(watched.ends[1:], watched.ends[2:], strict=False), start=2):
-                # The copy after step n lies between its end and that of the next.
-                kind = taken if step % arguments.every == 0 else writing if step % arguments.every == 1 else between
-                kind.append(late - early)
-            copies += watched.copies
-            writings += watched.writings
-            size = watched.bytes
+    before, state = circumstances("float32"), state_after_a_step()
+    copies = [timed(state.copy) for _ in range(arguments.times)]
+    recorded = Recorded(StoredFile(bytes=0, xxh3_128=""), None, {}, {})
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        writings = [timed(lambda: write_checkpoint(Path(folder), state, recorded)) for _ in range(arguments.times)]
+        (checkpoint,) = Path(folder).iterdir()
+        looked = timed(lambda: verified(checkpoint))
+        size = sum(file.stat().st_size for file in checkpoint.iterdir())
     record = Record(
         circumstances=before,
-        arguments=arguments,
-        interval_without=statistics.median(without),
-        interval_taken=statistics.median(taken),
-        interval_writing=statistics.median(writing),
-        interval_between=statistics.median(between),
+        arguments=replace(arguments, output=None),
         copy=statistics.median(copies),
         written=statistics.median(writings),
+        verified=looked,
         gigabytes=size / 1e9,
-        peak_memory_gib=peak_memory_gib(),
-        all_intervals={"without": without, "taken": taken, "writing": writing, "between": between},
+        copies=copies,
+        writings=writings,
     )
     if arguments.output is not None:
         write_record(record, arguments.output)
-    print(replace(record, all_intervals={}))
+    print(record)
 
 
 if __name__ == "__main__":
