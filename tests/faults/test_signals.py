@@ -53,6 +53,14 @@ def signalling(module: Any, name: str, numbers: list[int], patch: pytest.MonkeyP
     patch.setattr(module, name, called)
 
 
+@pytest.fixture(autouse=True)
+def a_hangup_is_not_ignored() -> Iterator[None]:
+    """Also where the tests run under `nohup`, whose processes, and theirs, ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("module", "name", "stage"), STAGES, ids=[name for _, name, _ in STAGES])
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]], ids=["once", "twice"])
 def test_a_signal_at_any_stage(
