@@ -1,14 +1,14 @@
 """What an objective is: settings of its own, what it needs, and a pure function from log-probabilities to losses.
 
-Shape suffixes: N scored sequences, U units (pairs or completions), P pairs, T scored tokens. Importing an objective
-imports no torch, so that settings can be read and explained without it.
+Shape suffixes: N scored sequences, U units (pairs, completions, lists or demonstrations), P pairs, T scored tokens.
+Importing an objective imports no torch, so that settings can be read and explained without it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 """Labels of sequences: a preferred or desirable answer, the other, and an answer to another prompt (see `Needs`)."""
 
-Unit = Literal["pair", "completion"]
+Unit = Literal["pair", "completion", "list", "demonstration"]
+Scores = Literal["none", "order", "value"]
 
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """How the settings of every objective are declared: `@dataclass(frozen=True, config=SETTINGS)` of pydantic, ranges as
@@ -30,10 +31,16 @@ SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attr
 class Needs:
     """What a run must provide for an objective, and thereby what it does.
 
-    unit: what has one loss: a pair (an example's chosen and rejected answer), or every labelled completion.
+    unit: what has one loss: a pair (an example's chosen and rejected answer), every labelled completion, a list (all
+        answers of an example, two or more, with scores that order them), or a demonstration (one answer to imitate;
+        of preferences, the chosen one).
     reference: log-probabilities of the reference; where no objective needs them that stage does not run.
     counts: how many tokens each sum has. A run always knows it; who gives log-probabilities by hand is asked for it.
     tokens: log-probabilities token by token, not only their sums.
+    squares: of each token's distribution under the policy, the logarithm of its sum of squares, without gradient.
+    scores: a score of each answer, of which only the order counts, or the value too.
+    live: the reference as a model at work, not its cached values: for what those do not say, such as how far the
+        distributions of each token are apart, or for a reference that moves.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
     mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
     """
@@ -42,6 +49,9 @@ class Needs:
     reference: bool = True
     counts: bool = False
     tokens: bool = False
+    squares: bool = False
+    scores: Scores = "none"
+    live: bool = False
     coupled: bool = False
     mismatched: bool = False
 
@@ -58,6 +68,13 @@ class Scored:
         second, a reference).
     sequence_T, offset_T: int64, of each scored token the number of its sequence and its place in the completion; None
         where token_logps_T is.
+    log_squares_T: log of the sum over the vocabulary of pi(v)^2 where each token stands, detached; None unless needed.
+    reference_kl_T: KL(pi_ref || pi) of the distributions where each token stands, with gradient; None unless needed.
+    example_N: int64, of each sequence the number of its example among those here, in ascending order; None unless the
+        unit is a list.
+    scores_N: float, each answer's score, higher is better; None unless needed.
+    tokens_per_unit: scored tokens of labelled sequences divided by units, in the whole global batch.
+    running: the values of the statistics that the objective keeps from step to step (see `Running`).
     """
 
     logps_N: Tensor
@@ -68,6 +85,12 @@ class Scored:
     reference_token_logps_T: Tensor | None = None
     sequence_T: Tensor | None = None
     offset_T: Tensor | None = None
+    log_squares_T: Tensor | None = None
+    reference_kl_T: Tensor | None = None
+    example_N: Tensor | None = None
+    scores_N: Tensor | None = None
+    tokens_per_unit: float | None = None
+    running: Mapping[str, Tensor] = field(default_factory=dict)
 
     def log_ratios(self) -> Tensor:
         """log pi(y|x) - log pi_ref(y|x) of each sequence, in nats, shape (N,)."""
@@ -101,6 +124,22 @@ class LossOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """Statistics that an objective keeps from step to step, such as a moving mean of rewards.
+
+    They move once an optimizer step, on all of its batch and before its loss, belong to the trainer's state, and stand
+    still in evaluation. An objective that has some is coupled.
+
+    start: their values before the first step, by name, given the settings.
+    moved: their values after a batch, given the batch (whose `running` holds those before it) and the settings;
+        scalars, detached.
+    """
+
+    start: Callable[[Any], Mapping[str, float]]
+    moved: Callable[[Scored, Any], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
 class Objective:
     """An objective of the field, under the field's name. A value of this type in a module of this package declares it.
 
@@ -108,6 +147,7 @@ class Objective:
     settings: a frozen dataclass (see SETTINGS) with a default, a range and a help text for every field.
     what: one sentence on what it does and when to use it.
     aliases: what other trainers call it, for the error that names the nearest objective; not accepted as a name.
+    running: statistics that it keeps from step to step; None where it keeps none.
     """
 
     name: str
@@ -116,6 +156,7 @@ class Objective:
     needs: Needs
     what: str
     aliases: tuple[str, ...] = ()
+    running: Running | None = None
 
     @property
     def source(self) -> str | None:
