@@ -20,6 +20,7 @@ import tiltlm
 from tiltlm.config import ComparisonConfig, Config, LossConfig, ModelConfig, RunConfig, TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.errors import ConfigError, DataError, ModelError, RunError
+from tiltlm.model.loading import choose_device
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.observers import Row
@@ -196,6 +197,7 @@ def test_a_dataset_is_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFas
 
 def test_scores_are_those_of_one_sequence_at_a_time(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
     model, tokenizer = loaded
+    torch.nn.Module.to(model, choose_device("auto"))
     prompts, completions = ["Is 1 a number?", "Is 2 a number?"], [" Yes, it is.", " no"]
     model.train()
     scored = tiltlm.score(model, prompts, completions, tokenizer=tokenizer)
@@ -216,6 +218,7 @@ def test_weights_of_a_narrow_type_score_as_training_scores_them(
     loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast],
 ) -> None:
     model, tokenizer = loaded
+    torch.nn.Module.to(model, choose_device("auto"))
     model.bfloat16()
     model.save_pretrained("narrow")
     tokenizer.save_pretrained("narrow")

@@ -63,6 +63,23 @@ def test_these_are_recognised_and_run_unshared(name: str) -> None:
         scorer(packed(family()))
 
 
+def test_a_soft_cap_on_attention_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.17 gives Gemma 2 an attention that knows no soft cap, and says nothing of it."""
+    config = UNSHAREABLE["gemma2, soft-capped attention"][0]()
+    config.attn_logit_softcapping = 0.5
+    config._attn_implementation = "eager"
+    exact = build(config)
+    for kind in (type(exact), type(exact.base_model)):
+        monkeypatch.setattr(kind, "_supports_sdpa", True)
+    config._attn_implementation = "sdpa"
+    model = build(config)
+    assert model.config._attn_implementation == "sdpa"
+    scorer = Scorer(model)
+    batch = packed(family(), trees=False)
+    found = sequence_logps(scorer(batch), batch)
+    torch.testing.assert_close(found, one_at_a_time(exact, family()), rtol=1e-5, atol=1e-5)
+
+
 def test_row_layout_changes_nothing() -> None:
     """Alone, all in one call, in another order, and without sharing: the same numbers."""
     model = build(SHAREABLE["llama"]())

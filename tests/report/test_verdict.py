@@ -231,6 +231,8 @@ def test_a_run_that_went_on_says_so() -> None:
         "note",
         "The run was stopped and went on, after step 6, 20, as if it had not been stopped.",
     )
+    finding = found("Going on", resumed=[{"step": 6, "repeatable": False}])
+    assert finding.sentence.endswith("as if it had not been stopped, but for rounding (training.deterministic).")
     other = "training.learning_rate: 1e-06 then, 2e-06 now"
     finding = found("Going on", resumed=[{"step": 6, "differences": [other]}, {"step": 9, "differences": [other]}])
     assert finding.status == "caution"

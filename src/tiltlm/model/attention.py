@@ -39,6 +39,17 @@ def mask_for(model: PreTrainedModel, batch: MicroBatch) -> Mask:
     return sees(batch, None if kinds else window)
 
 
+def choose_exact_attention(model: PreTrainedModel) -> None:
+    """Takes from a model an attention that would leave out part of what its configuration says.
+
+    Scaled dot-product attention has no soft cap on its scores, and transformers 5.17 gives Gemma 2 that attention all
+    the same, and no word: its log-probabilities are then not the model's.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
+
+
 def why_not_shareable(model: PreTrainedModel) -> str | None:
     """Why this model must be run one sequence a row, or None where rows may hold trees.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tiltlm.errors import ModelError
-from tiltlm.model.attention import mask_for, why_not_shareable
+from tiltlm.model.attention import choose_exact_attention, mask_for, why_not_shareable
 from tiltlm.model.head import LogitTransform, token_logps
 from tiltlm.plan.batches import MicroBatch
 
@@ -31,6 +31,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        choose_exact_attention(model)
         self.unshared_because = why_not_shareable(model)
         self.transform = LogitTransform.of(model)
         head = model.get_output_embeddings()

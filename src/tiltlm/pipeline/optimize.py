@@ -72,7 +72,8 @@ def optimize(
     )
     if work.before is not None:
         work.before.restore(trainer, checkpoints, reporter)
-        work.record.went_on(work.before.resumption())
+        repeatable = setup.device.type == "cpu" or setup.config.training.deterministic
+        work.record.went_on(work.before.resumption(repeatable))
         if work.before.differences:
             folder.write_json("config.json", settings_table(setup.config))
             folder.write_json(DATA_REPORT, prepared.report)

@@ -152,10 +152,13 @@ class ReopenedRun:
         if dithers and not dithered:
             add_dither(trainer.scorer.model)
 
-    def resumption(self) -> Resumption:
-        """What the run's record says of this."""
+    def resumption(self, repeatable: bool) -> Resumption:
+        """What the run's record says of this.
+
+        repeatable: whether the device's kernels give the same bits each time.
+        """
         step, unused = (self.found.record.step, tuple(self.found.unused)) if self.found is not None else (0, ())
-        return Resumption(step=step, unused=unused, differences=tuple(self.differences))
+        return Resumption(step=step, unused=unused, differences=tuple(self.differences), repeatable=repeatable)
 
     def _require(self, values: Mapping[str, tuple[str, str]], allowed_by: Mapping[str, str]) -> None:
         others = {name: f"{name}: {was} then, {now} now" for name, (was, now) in values.items() if was != now}

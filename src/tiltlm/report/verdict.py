@@ -101,7 +101,8 @@ def _resumption(summary: Summary) -> list[Finding]:
     sentence = f"The run was stopped and went on, after step {steps}"
     if others:
         return [Finding("Going on", "caution", f"{sentence}, with something else than before: {'; '.join(others)}.")]
-    return [Finding("Going on", "note", f"{sentence}, as if it had not been stopped.")]
+    but = "" if all(one.repeatable for one in summary.resumed) else ", but for rounding (training.deterministic)"
+    return [Finding("Going on", "note", f"{sentence}, as if it had not been stopped{but}.")]
 
 
 def _failed_checks(summary: Summary) -> list[Finding]:

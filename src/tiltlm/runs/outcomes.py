@@ -29,11 +29,13 @@ class Resumption:
 
     step: optimizer steps taken before. unused: checkpoints of later steps that could not be gone on from.
     differences: what was allowed to be another than before, and what is another without changing more than rounding.
+    repeatable: whether the device's kernels give the same bits each time.
     """
 
     step: int
     unused: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

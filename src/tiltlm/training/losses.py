@@ -86,7 +86,7 @@ class BoundObjective:
         needs = self.needs
         reference = reference if needs.reference else None
         counts = columns.scored_tokens
-        tokens: dict[str, Tensor | None] = {}
+        tokens: dict[str, Any] = {}
         if needs.tokens:
             tokens = {
                 "token_logps_T": torch.from_numpy(values).to(dtype),
