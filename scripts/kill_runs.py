@@ -144,9 +144,9 @@ def finish(process: Process, folder: Path) -> None:
         raise RuntimeError(f"the run in {folder.name} ended with {process.code}: {said[-600:]}")
 
 
-def outcome_of(folder: Path) -> dict[str, Any]:
-    """All that must be equal: digests of the model's files, and records without times."""
-    run = folder / RUN
+def outcome_of(folder: Path, name: Path = RUN) -> dict[str, Any]:
+    """All that must be equal of a run in a folder: digests of the model's files, and records without times."""
+    run = folder / name
     model = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((run / "model").iterdir())

@@ -130,7 +130,7 @@ def test_settings_may_be_tables_or_a_file() -> None:
     with pytest.raises(ConfigError, match=r"training\.learning_rate"):
         tiltlm.train({"training": {"learning_rate": -1.0}}, train="pairs.jsonl", model="tiny")
     with pytest.raises(ConfigError, match="`loss` is a section"):
-        tiltlm.train({"loss": "simpo"})  # type: ignore[dict-item]
+        tiltlm.train({"loss": "simpo"})
 
 
 def test_a_loaded_model_needs_its_tokenizer(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tiltlm.api.side_effects import leaving_no_trace
 from tiltlm.config import Config, config_from_dict, load_config
-from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
+from tiltlm.config.recipes import Recipe, load_recipe, recipe_from_dict
+from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
 from tiltlm.data.conversion import GivenRows
@@ -26,9 +27,9 @@ from tiltlm.model.given import Model, name_of, own_tokenizer, with_template
 from tiltlm.model.loading import facts_of
 from tiltlm.pipeline.assess import ask_models
 from tiltlm.pipeline.prepare import Given
+from tiltlm.pipeline.recipe_run import train_recipe
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.run import Run
-from tiltlm.pipeline.run import train as run_training
 from tiltlm.pipeline.setup import set_up
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.data_account import DataReport
@@ -36,9 +37,9 @@ from tiltlm.runs.folder import free_name
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.observers import Observer
 
-Settings = Config | Mapping[str, Mapping[str, Any]] | str | Path
+Settings = Config | Mapping[str, Any] | str | Path
 """Settings as a `Config`, as nested tables like those of a TOML file, or as the path of such a file or of a run's
-`config.json`."""
+`config.json`. Tables and files for `train` may have stages."""
 
 Rows = GivenRows
 """Rows of data: a list of dicts or a `datasets.Dataset`, in any of the formats of docs/data.md."""
@@ -79,13 +80,13 @@ def train(
         run = Path(resume).expanduser() if resume is not None else None
         if run is None and allow:
             raise ConfigError("`allow` has no effect without `resume`: name the run to go on with, or leave it out.")
-        settings = settings_to_resume(run) if run is not None and config is None else _settings(config)
-        settings, given = _with_data(_with_model(settings, model, tokenizer), train, eval)
+        recipe = recipe_to_resume(run) if run is not None and config is None else _recipe(config)
+        settings, given = _with_data(_with_model(recipe.base, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:
             settings, goes_on = in_place_of(run, settings), Resume(run, frozenset(allow))
-        return run_training(
-            ready(settings),
+        return train_recipe(
+            recipe.over(settings),
             ("tiltlm.train",),
             reporter or LogReporter(),
             tuple(observers),
@@ -157,6 +158,15 @@ def compare(
     if files.comparison is None:
         raise RunError(f"the run in {folder} recorded no answers: give prompts.")
     return files.comparison
+
+
+def _recipe(config: Settings | None) -> Recipe:
+    """The settings, with the stages that they have."""
+    if isinstance(config, Mapping):
+        return recipe_from_dict(config)
+    if isinstance(config, str | Path) and Path(config).suffix != ".json":
+        return load_recipe(Path(config).expanduser())
+    return Recipe(_settings(config))
 
 
 def _settings(config: Settings | None) -> Config:

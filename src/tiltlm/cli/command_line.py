@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
 from tiltlm.config import Config, load_config, option_types
-from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
+from tiltlm.config.recipes import Recipe, Stage, load_recipe
+from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
@@ -30,12 +31,19 @@ _DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|x
 class Parsed:
     """The settings of a command line; whether the run's name was the user's choice, by a flag or a file.
 
+    stages: those that the file has; the settings hold for all of them.
     resume: the run to go on with, if one is.
     """
 
     config: Config
     name_given: bool
+    stages: tuple[Stage, ...] = ()
     resume: Resume | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings with the stages."""
+        return Recipe(self.config, self.stages)
 
 
 def parse_config(words: Sequence[str]) -> Config:
@@ -57,19 +65,21 @@ def parse(words: Sequence[str]) -> Parsed:
         check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
-        base, name_given = _read_settings(file[0])
+        recipe, name_given = _read_settings(file[0])
     elif run is not None:
-        base, name_given = settings_to_resume(run), True
+        recipe, name_given = recipe_to_resume(run), True
     else:
-        base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
-    arguments = parsed(Train, words, base)
+        recipe, name_given = Recipe(Config() if "data.train" in named else load_config(demo.CONFIG)), False
+    recipe.require_common(named)
+    arguments = parsed(Train, words, recipe.base)
     if run is None:
         if arguments.allow:
             raise ConfigError("--allow has no effect without --resume: name the run to go on with, or leave it out.")
-        return Parsed(ready(arguments.settings), name_given or "run.name" in named)
+        return Parsed(recipe.over(arguments.settings).ready().base, name_given or "run.name" in named, recipe.stages)
     if given := sorted({"run.name", "run.directory", "run.overwrite"} & named):
         raise ConfigError(f"--{given[0]} has no effect on a run that goes on, {run}: leave it out.")
-    return Parsed(ready(in_place_of(run, arguments.settings)), True, Resume(run, frozenset(arguments.allow)))
+    config = recipe.over(in_place_of(run, arguments.settings)).ready().base
+    return Parsed(config, True, recipe.stages, Resume(run, frozenset(arguments.allow)))
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:
@@ -228,7 +238,7 @@ def _run_to_resume(flags: Sequence[str]) -> Path:
     return Path(given).expanduser()
 
 
-def _read_settings(word: str) -> tuple[Config, bool]:
+def _read_settings(word: str) -> tuple[Recipe, bool]:
     """The settings in a file, and whether they name the run. Those of an earlier run do not: its name is taken."""
     path = Path(word).expanduser()
     if path.is_dir():
@@ -238,14 +248,14 @@ def _read_settings(word: str) -> tuple[Config, bool]:
     if path.suffix.lower() == ".json" and path.is_file():
         settings = settings_of_run(path)
         if settings is not None:
-            return settings, False
+            return Recipe(settings), False
     if not path.is_file() and (word == "demo" or path.suffix.lower() != ".toml"):
         looks = _DATA.search(word) or word == "demo" or "/" in word
         raise ConfigError(_looks_like_data(word) if looks else f"there is no file of settings `{word}`.")
     if _DATA.search(word) or (path.suffix.lower() != ".toml" and not _is_toml(path)):
         raise ConfigError(_looks_like_data(word))
-    config = load_config(path)
-    return config, path != demo.CONFIG and "name" in tomllib.loads(path.read_text(encoding="utf-8")).get("run", {})
+    recipe = load_recipe(path)
+    return recipe, path != demo.CONFIG and "name" in tomllib.loads(path.read_text(encoding="utf-8")).get("run", {})
 
 
 def _is_toml(path: Path) -> bool:

@@ -108,12 +108,13 @@ def _train(words: Sequence[str]) -> int:
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.pipeline.run import train
+    from tiltlm.pipeline.recipe_run import train_recipe
 
     reporter = ConsoleReporter()
     if note is not None:
         reporter.say(note)
-    run = train(config, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
+    recipe = parsed.recipe.over(config)
+    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
     return 0 if run.summary.completed else 130
 
 

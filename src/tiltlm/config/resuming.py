@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltlm.config.recipes import Recipe, recorded_recipe
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import option_names, settings_of_run
 from tiltlm.errors import ConfigError, RunError
+from tiltlm.runs.earlier_stages import RECIPE
 from tiltlm.runs.folder import is_foreign, is_run
+from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
 PARTS = ("data", "model", "reference")
 """What may be allowed to be another besides options: what is read, whatever the settings call it."""
@@ -55,6 +59,26 @@ def settings_to_resume(run: Path) -> Config:
         raise RunError(f"there is nothing to go on from in {run}: {why}. Start one with tiltlm train.")
     model = dataclasses.replace(settings.model, trust_remote_code=False)
     return in_place_of(run, dataclasses.replace(settings, model=model))
+
+
+def recipe_to_resume(run: Path) -> Recipe:
+    """The recipe that a run was made by, or, where it has no stages, its settings; as `settings_to_resume`.
+
+    Raises:
+        RunError: there is no run.
+        ConfigError: its settings cannot be read.
+    """
+    kept = run / RECIPE
+    if not is_run(run) or not kept.is_file():
+        return Recipe(settings_to_resume(run))
+    try:
+        table = json.loads(kept.read_bytes())
+        require_known(table.pop(SCHEMA_KEY, None))
+        recipe = recorded_recipe(table)
+    except (OSError, ValueError, AttributeError, NewerSchemaError, ConfigError) as error:
+        raise ConfigError(f"{kept}: {error}") from error
+    base = dataclasses.replace(recipe.base, model=dataclasses.replace(recipe.base.model, trust_remote_code=False))
+    return recipe.over(in_place_of(run, base))
 
 
 def in_place_of(run: Path, settings: Config) -> Config:

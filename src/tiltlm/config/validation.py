@@ -10,15 +10,20 @@ from tiltlm.errors import ConfigError
 
 
 def ready(config: Config) -> Config:
-    """The settings validated, and with a home written out where no shell has seen them: in a file, or from Python.
+    """The settings validated, and with a home written out.
 
     Raises:
         ConfigError: see `validate`.
     """
-    if config.run.directory.startswith("~"):
-        directory = str(Path(config.run.directory).expanduser())
-        config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
-    return validate(config)
+    return validate(with_home(config))
+
+
+def with_home(config: Config) -> Config:
+    """The settings with a home written out where no shell has seen them: in a file, or from Python."""
+    if not config.run.directory.startswith("~"):
+        return config
+    directory = str(Path(config.run.directory).expanduser())
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
 
 
 def validate(config: Config) -> Config:

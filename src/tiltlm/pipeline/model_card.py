@@ -19,8 +19,10 @@ from tiltlm.text.visible import visible
 def model_card(run: RunFiles, summary: Summary) -> str:
     """Markdown with the hub's front matter."""
     config, environment = config_from_dict(run.settings), run.environment
-    embedded = config.model.path == EMBEDDED
-    base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
+    began = summary.earlier[0].model if summary.earlier else config.model.path
+    entering = "the model after those" if summary.earlier else "the base model"
+    embedded = began == EMBEDDED
+    base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else began
     front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
@@ -31,7 +33,8 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": (config.model.reference or "the base model") if objective.needs.reference else "none",
+        "Stages before": ", ".join(f"{stage.name} ({stage.loss}, {stage.steps} steps)" for stage in summary.earlier),
+        "Reference": (config.model.reference or entering) if objective.needs.reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
@@ -47,7 +50,7 @@ def model_card(run: RunFiles, summary: Summary) -> str:
         *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
         "",
     ]
-    lines += [f"- **{name}**: {value}" for name, value in facts.items()]
+    lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]

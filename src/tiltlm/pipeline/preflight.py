@@ -22,10 +22,12 @@ CHECKPOINT_BYTES = {"adamw": 12, "rmsprop": 8}
 """Bytes of a checkpoint for each weight: it and what the optimizer knows of it, in float32."""
 
 
-def before_work(config: Config, reporter: Reporter, goes_on: bool = False) -> None:
+def before_work(config: Config, reporter: Reporter, goes_on: bool = False, made: RunFolder | None = None) -> None:
     """Refuses a run that would destroy, overwrite or not fit; makes the embedded model if it is asked for.
 
-    goes_on: whether the run is there and goes on.
+    Args:
+        goes_on: whether the run is there and goes on.
+        made: its folder where it was made before, as a recipe makes those of its stages, which read each other's.
 
     Raises:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
@@ -36,9 +38,10 @@ def before_work(config: Config, reporter: Reporter, goes_on: bool = False) -> No
     require(PACKAGES.get(config.comparison.reward, ()), f"comparison.reward {config.comparison.reward}")
     directory = Path(config.run.directory)
     folder = directory / config.run.name
-    require_apart(folder, places_read(config))
-    if not goes_on:
-        RunFolder.require_free(directory, config.run.name, config.run.overwrite)
+    if made is None:
+        require_apart(folder, places_read(config))
+        if not goes_on:
+            RunFolder.require_free(directory, config.run.name, config.run.overwrite)
     writable_cache_folder()
     _require_cache_outside(folder)
     source = prepare_model(config, reporter)

@@ -56,6 +56,7 @@ def train(
     observers: tuple[Observer, ...] = (),
     given: Given = NOTHING,
     resume: Resume | None = None,
+    made: RunFolder | None = None,
 ) -> Run:
     """Runs the whole job and leaves its files in the run's folder.
 
@@ -67,32 +68,31 @@ def train(
         observers: are given every row of the metrics as it is made.
         given: rows in memory, in place of the data that the settings name.
         resume: a run to go on with, whose name and place the settings have.
+        made: the run's folder where it is there already, as that of a recipe's stage is, apart from what the run reads.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
-    before_work(config, reporter, goes_on=resume is not None)
+    before_work(config, reporter, resume is not None, made)
     with StopRequest() as stop, ExitStack() as held:
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
         if before is not None and before.complete:
-            reporter.say(f"The run in {before.folder.path} came to its end: nothing is left to do.")
-            summary = conclude(before.folder)
-            write_report(before.folder.path)
-            return Run(before.folder.path, summary)
+            return _ended_before(before.folder, reporter)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             setup = set_up(config)
             held.enter_context(repeatable_kernels(config.training.deterministic))
             require_safe_weights(setup.source)
             require_sound_models(setup)
             data = prepare(setup, reporter, given)
+        environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
-            folder = RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
+            folder = made or RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
             held.enter_context(locked(folder.path))
-            _begin(folder, setup, data, command)
+            _begin(folder, setup, data, environment)
         else:
             folder = before.folder
             before.require_same(of_examples(data.train, data.eval))
-            before.note_environment(_environment(setup, command), reporter)
+            before.note_environment(environment, reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         try:
             with memory_explained(config, record.current_stage):
@@ -110,15 +110,18 @@ def train(
         return Run(folder.path, summary)
 
 
-def _begin(folder: RunFolder, setup: Setup, data: PreparedData, command: Sequence[str]) -> None:
+def _ended_before(folder: RunFolder, reporter: Reporter) -> Run:
+    reporter.say(f"The run in {folder.path} came to its end: nothing is left to do.")
+    summary = conclude(folder)
+    write_report(folder.path)
+    return Run(folder.path, summary)
+
+
+def _begin(folder: RunFolder, setup: Setup, data: PreparedData, environment: Environment) -> None:
     """Writes what is known before the work."""
     folder.write_json("config.json", settings_table(setup.config))
-    folder.write_json("environment.json", _environment(setup, command))
+    folder.write_json("environment.json", environment)
     folder.write_json(DATA_REPORT, data.report)
-
-
-def _environment(setup: Setup, command: Sequence[str]) -> Environment:
-    return describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
 
 
 def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.policy import with_policy
 from tiltlm.report.questions.asking import answers
-from tiltlm.report.summary import summarise
+from tiltlm.report.summary import stage_figures, summarise
 from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, method, unit
 from tiltlm.report.wording import count, duration, number, percent, signed
+from tiltlm.runs.answers import Answers
 from tiltlm.runs.folder import RunFolder
-from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.outcomes import StageFigures, Summary
+from tiltlm.runs.rows import Metrics
 from tiltlm.runs.run_files import RunFiles, Settings, read_run
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.text.masking import masked, masked_command
@@ -55,8 +58,6 @@ def write_report(folder: Path) -> Path:
 
 def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
-    # Safe because plots.py writes no text but our own labels and numbers.
-    panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
     histograms = run.data.quality.histograms if run.data.quality is not None else None
     length_panels = [(title, Markup(svg)) for title, svg in length_svgs(histograms)] if histograms is not None else []
     page = (
@@ -76,15 +77,42 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             # Version 0.1 told of beta alone.
             loss_settings=summary.loss_settings or ({} if summary.beta is None else {"beta": summary.beta}),
             tiles=tiles(summary),
-            panels=panels,
+            panels=_panels(run.metrics),
             length_panels=length_panels,
             command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),
+            stages=stage_rows(summary),
+            earlier_panels=[_StagePanels(stage.name, _panels(stage.files.metrics)) for stage in run.earlier],
+            at_first=_at_first(run),
             listed_at_most=LISTED_AT_MOST,
             started=_date(run.environment.started),
         )
     )
     return with_policy(page)
+
+
+@dataclass(frozen=True, slots=True)
+class _StagePanels:
+    """The training curves of a stage: titles and pictures."""
+
+    name: str
+    panels: list[tuple[str, Markup]]
+
+
+def _panels(metrics: Metrics) -> list[tuple[str, Markup]]:
+    # Safe because plots.py writes no text but our own labels and numbers.
+    return [(title, Markup(svg)) for title, svg in panel_svgs(metrics)]
+
+
+def stage_rows(summary: Summary) -> list[StageFigures]:
+    """The stages of a run of several, the last one, which has no folder of its own, among them."""
+    return [*summary.earlier, stage_figures(summary, summary.run, "")] if summary.earlier else []
+
+
+def _at_first(run: RunFiles) -> dict[str, Answers]:
+    """Answers of the model before the first of several stages, to prompts that the last one answers too."""
+    first = run.earlier[0].files.comparison if run.earlier else None
+    return {prompt.id: prompt.before for prompt in first.prompts} if first is not None else {}
 
 
 def _templates() -> Environment:

@@ -6,7 +6,7 @@ import dataclasses
 
 from tiltlm.evaluation.figures import figures
 from tiltlm.report.questions.asking import answers
-from tiltlm.runs.outcomes import Figures, Summary
+from tiltlm.runs.outcomes import Figures, StageFigures, Summary
 from tiltlm.runs.run_files import RunFiles, Settings
 
 KILLED = "it has not ended, or its process was killed"
@@ -60,7 +60,17 @@ def summarise(run: RunFiles) -> Summary:
         checks=outcome.checks if outcome is not None else None,
         resumed=outcome.resumed if outcome is not None else (),
         questions=answers(run),
+        earlier=tuple(
+            stage_figures(stage.files.summary or summarise(stage.files), stage.name, stage.place)
+            for stage in run.earlier
+        ),
     )
+
+
+def stage_figures(summary: Summary, name: str, place: str) -> StageFigures:
+    """What is told of a stage among others, from its summary."""
+    own = {field.name for field in dataclasses.fields(StageFigures)} - {"name", "place"}
+    return StageFigures(name=name, place=place, **{field: getattr(summary, field) for field in own})
 
 
 def _text(settings: Settings, section: str, option: str) -> str | None:

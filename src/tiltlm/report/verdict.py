@@ -49,6 +49,7 @@ def findings(summary: Summary) -> list[Finding]:
     return [
         *_interruption(summary),
         *_resumption(summary),
+        *_stages(summary),
         *_failed_checks(summary),
         _accuracy(summary),
         _reward(summary),
@@ -103,6 +104,14 @@ def _resumption(summary: Summary) -> list[Finding]:
         return [Finding("Going on", "caution", f"{sentence}, with something else than before: {'; '.join(others)}.")]
     but = "" if all(one.repeatable for one in summary.resumed) else ", but for rounding (training.deterministic)"
     return [Finding("Going on", "note", f"{sentence}, as if it had not been stopped{but}.")]
+
+
+def _stages(summary: Summary) -> list[Finding]:
+    if not summary.earlier:
+        return []
+    names = ", ".join(f"{stage.name} (`{stage.loss}`, {count(stage.steps or 0, 'step')})" for stage in summary.earlier)
+    sentence = f"Before this stage came {names}: here, before training is after those, and so is the reference."
+    return [Finding("Stages", "note", sentence)]
 
 
 def _failed_checks(summary: Summary) -> list[Finding]:

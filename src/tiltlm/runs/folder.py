@@ -19,11 +19,13 @@ from tiltlm.runs.schema import versioned
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.text.masking import masked_values
 
+STAGES = "stages"
+"""The folder in a run of several stages that holds all but the last of them, each a run of its own."""
 MARKER = ".tiltlm-run"
 """The file by which a run's folder is known, written before any other. A folder without it is never removed."""
 _MARKER_TEXT = "A run of tiltlm. `tiltlm train --run.overwrite` replaces folders that hold this file, and no others.\n"
 # Records that hold settings or the command line, in which an address or a flag may carry a secret.
-_MASKED_FILES = frozenset({"config.json", "environment.json", "outcome.json", "summary.json"})
+_MASKED_FILES = frozenset({"config.json", "environment.json", "outcome.json", "summary.json", "recipe.json"})
 _SETTINGS_SECTIONS = frozenset({"run", "model", "data", "loss", "training"})
 
 
@@ -37,7 +39,7 @@ class RunFolder:
     def require_free(directory: Path, name: str, overwrite: bool) -> None:
         """Says at once whether `create` would refuse, before any work is done.
 
-        A run that ended before it trained (it has the marker but no metrics and no model) is in nobody's way.
+        A run that ended before it trained (it has the marker but no metrics, model or stages) is in nobody's way.
 
         Raises:
             RunError: a run of this name exists and `overwrite` is off, the folder holds something else, lies within
@@ -52,7 +54,7 @@ class RunFolder:
                 f"{path} holds something that is not a run of this version (it has no file {MARKER}), so it is not "
                 "replaced: give this run another name (--run.name), or remove that yourself."
             )
-        if not overwrite and ((path / "metrics.jsonl").exists() or (path / "model").exists()):
+        if not overwrite and any((path / name).exists() for name in ("metrics.jsonl", "model", STAGES)):
             raise RunError(
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
@@ -88,6 +90,16 @@ class RunFolder:
             raise _cannot_make(path, error.strerror or str(error)) from error
         if replaces:
             _remove(earlier)
+        return RunFolder(path)
+
+    def stage(self, name: str) -> RunFolder:
+        """The folder of an earlier stage of this run, made if it is not there."""
+        path = self.path / STAGES / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
+        except OSError as error:
+            raise _cannot_make(path, error.strerror or str(error)) from error
         return RunFolder(path)
 
     @property

@@ -156,12 +156,34 @@ class TrainingFigures:
     reward: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFigures:
+    """A stage before the last one, in figures; see TrainingFigures.
+
+    place: its folder, seen from that of the whole run.
+    """
+
+    name: str
+    place: str
+    completed: bool
+    model: str
+    loss: str
+    steps: int | None = None
+    train_pairs: int | None = None
+    eval_loss: float | None = None
+    eval_accuracy: float | None = None
+    eval_margin: float | None = None
+    chosen_logp_change: Estimate | None = None
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary(Figures, TrainingFigures):
     """`summary.json`: the run in figures, all of which can be had again from the run's other files.
 
     What its parts hold is said there; here is what the run cost, and its answers to what is asked of every run.
     seconds, stages, peak_memory_gib, checks, resumed: see Outcome.
+    earlier: the stages before this one, where it is the last of several.
     """
 
     seconds: float | None = None
@@ -172,3 +194,4 @@ class Summary(Figures, TrainingFigures):
     checks: tuple[Check, ...] | None = None
     resumed: tuple[Resumption, ...] = ()
     questions: tuple[QuestionAnswer, ...] = ()
+    earlier: tuple[StageFigures, ...] = ()

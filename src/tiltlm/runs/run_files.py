@@ -12,6 +12,7 @@ from typing import TypeVar
 from tiltlm.errors import RunError
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.data_account import DataReport
+from tiltlm.runs.earlier_stages import RECIPE, earlier_stages
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import is_foreign, runs_in
 from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
@@ -26,7 +27,10 @@ Settings = dict[str, dict[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Everything a run wrote. None is what it did not come to, or was told not to do."""
+    """Everything a run wrote. None is what it did not come to, or was told not to do.
+
+    earlier: the stages before this one, where it is the last of several, in the order in which they were trained.
+    """
 
     settings: Settings
     environment: Environment
@@ -36,6 +40,16 @@ class RunFiles:
     evaluation: Evaluation | None
     comparison: Comparison | None
     summary: Summary | None
+    earlier: tuple[EarlierStage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierStage:
+    """A stage before the last one. place: its folder, seen from that of the whole run, with `/` between names."""
+
+    name: str
+    place: str
+    files: RunFiles
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -50,6 +64,12 @@ def read_run(folder: Path) -> RunFiles:
         raise RunError(f"there is no run in {folder}: give the folder of a run that `tiltlm train` has written.")
     if is_foreign(folder):
         raise RunError(f"{folder} is no run, but perhaps a model: give the folder of a run, such as runs/NAME.")
+    if (folder / RECIPE).is_file() and not (folder / "config.json").is_file():
+        stages = earlier_stages(folder)
+        where = f": that of the stage so far is in {stages[-1][1]}" if stages else ""
+        raise RunError(
+            f"the run in {folder} has not come to its last stage{where}. To go on: tiltlm train --resume {folder}"
+        )
     return RunFiles(
         settings=_read_settings(folder / "config.json"),
         environment=_read_json(folder / "environment.json", Environment),
@@ -59,6 +79,10 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
         comparison=_read_if_there(folder / "comparison.json", Comparison),
         summary=_read_if_there(folder / "summary.json", Summary),
+        earlier=tuple(
+            EarlierStage(name, path.relative_to(folder).as_posix(), read_run(path))
+            for name, path in earlier_stages(folder)
+        ),
     )
 
 
