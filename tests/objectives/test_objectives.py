@@ -21,8 +21,10 @@ from tiltlm.objectives.interface import MISMATCHED, Objective
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
 
-def of(objective: Objective, examples: list[list[Completion]]) -> tuple[Tensor, Tensor]:
-    output = objective.loss(scored(examples, objective.needs), objective.settings())
+def of(
+    objective: Objective, examples: list[list[Completion]], batch: list[list[Completion]] | None = None
+) -> tuple[Tensor, Tensor]:
+    output = objective.loss(scored(examples, objective.needs, batch), objective.settings())
     return output.losses_U, output.rewards_N
 
 
@@ -76,7 +78,7 @@ def test_examples_in_another_order_have_their_losses_in_that_order(objective: Ob
 def test_only_coupled_losses_depend_on_the_batch(objective: Objective) -> None:
     examples = random_examples(objective.needs, 6, seed=3, spread=3.0)
     whole, _ = of(objective, examples)
-    parts = torch.cat([of(objective, examples[:2])[0], of(objective, examples[2:])[0]])
+    parts = torch.cat([of(objective, examples[:2], examples)[0], of(objective, examples[2:], examples)[0]])
     assert torch.allclose(whole, parts, rtol=1e-12, atol=0) != objective.needs.coupled
 
 
@@ -120,7 +122,10 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
         moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
         assert not torch.allclose(of(objective, moved)[0], losses_U)
     given_scored = scored(examples, objective.needs)
-    longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
+    assert given_scored.tokens_per_unit is not None
+    longer = dataclasses.replace(
+        given_scored, tokens_N=given_scored.tokens_N + 1, tokens_per_unit=given_scored.tokens_per_unit + 1
+    )
     reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
     assert reads_counts == objective.needs.counts or objective.needs.tokens
     if objective.needs.mismatched:

@@ -5,6 +5,7 @@ The oracle knows no packing: stock transformers scores one sequence at a time, a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -17,14 +18,14 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.objectives.interface import MISMATCHED, Scored
+from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import BoundObjective, Losses, at_reference, backward, evaluated
 
 every = pytest.mark.parametrize("name", OBJECTIVES)
 layouts = pytest.mark.parametrize("trees", [True, False])
-WHOLE, CUT = 100_000, 60
+WHOLE, CUT = 100_000, 40
 EXAMPLES = [4, 0, 7, 2, 6, 1, 5]
 """The examples of a step, of nine, in an order of their own."""
 
@@ -97,7 +98,13 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
         reference_token_logps_T=torch.cat(reference_T) if needs.tokens and needs.reference else None,
         sequence_T=torch.tensor(sequence_T) if needs.tokens else None,
         offset_T=torch.tensor(offset_T) if needs.tokens else None,
+        tokens_per_unit=tokens_per_unit(columns.take(numbers), needs),
     )
+
+
+def tokens_per_unit(columns: TokenColumns, needs: Needs) -> float:
+    own = columns.scored_tokens[columns.labels != MISMATCHED]
+    return float(own.sum()) / (len(own) if needs.unit == "completion" else len(columns))
 
 
 # Gradients
@@ -141,7 +148,7 @@ def test_parts_alone_would_have_another_gradient(name: str) -> None:
     plan = given(objective).plan(np.array(EXAMPLES), CUT, True)
     together, _ = packed_gradients(policy, plan, objective)
     for batch in plan.micro_batches:
-        part = Plan((batch,), plan.examples, plan.completions)
+        part = dataclasses.replace(plan, micro_batches=(batch,))
         backward(policy, part, objective, torch.float32, lambda losses: None)
     apart = gradients(policy)
     assert max(float((apart[n] - gradient).abs().max()) for n, gradient in together.items()) > 1e-4
@@ -183,7 +190,7 @@ def test_units_are_known_before_any_pass(name: str) -> None:
     examples = given(objective)
     plan = examples.plan(np.array(EXAMPLES), CUT, True)
     labels = [label for e in EXAMPLES for label in examples.columns[e].labels if label != MISMATCHED]
-    assert objective.units(plan) == (len(EXAMPLES) if objective.needs.unit == "pair" else len(labels))
+    assert objective.units(plan) == (len(labels) if objective.needs.unit == "completion" else len(EXAMPLES))
 
 
 # Evaluation

@@ -65,7 +65,7 @@ def loss(
         name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
         chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
             these are the desirable and the undesirable ones: either may be left out, and the losses of `chosen` come
-            first, then those of `rejected`.
+            first, then those of `rejected`. Answers to imitate are `chosen` ones.
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
         chosen_tokens, rejected_tokens: how many tokens each sum has.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
@@ -127,7 +127,10 @@ def _settings_of(objective: Objective) -> list[str]:
 def _sides(objective: Objective, given: Mapping[str, Any]) -> list[str]:
     """The sides that are there, after a check that all of their arguments are, and no others."""
     needs = objective.needs
-    sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
+    if needs.unit == "demonstration":
+        sides = ["chosen"]
+    else:
+        sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
     if needs.unit == "completion":
         alone = ("chosen", "rejected")
         there = [side for side in alone if any(argument in given for argument in arguments_of(needs, side))]
@@ -222,11 +225,13 @@ def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:
     device = sequences[0].logps.device
     lengths = [int(one.tokens) if one.tokens is not None else one.logps.numel() for one in sequences]
     references = [one.reference for one in sequences if one.reference is not None]
+    labelled = [length for one, length in zip(sequences, lengths, strict=True) if one.label != MISMATCHED]
     summed = Scored(
         logps_N=torch.stack([one.logps.sum() for one in sequences]),
         tokens_N=torch.tensor(lengths, device=device),
         labels_N=torch.tensor([one.label for one in sequences], dtype=torch.int8, device=device),
         reference_logps_N=torch.stack([row.sum() for row in references]) if needs.reference else None,
+        tokens_per_unit=sum(labelled) / (len(labelled) / (2 if needs.unit == "pair" else 1)),
     )
     if not needs.tokens:
         return summed

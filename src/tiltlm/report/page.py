@@ -13,12 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
+from tiltlm.report.learnt_from import imitates, method, unit
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.policy import with_policy
 from tiltlm.report.questions.asking import answers
-from tiltlm.report.summary import stage_figures, summarise
+from tiltlm.report.summary import stage_figures, stage_summary, summarise
 from tiltlm.report.tiles import tiles
-from tiltlm.report.verdict import findings, method, unit
+from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.answers import Answers
 from tiltlm.runs.folder import RunFolder
@@ -49,7 +50,7 @@ def write_report(folder: Path) -> Path:
         summary = summarise(run)
         RunFolder(folder).write_json("summary.json", summary)
     with written_whole(folder / "training_metrics.png") as curves:
-        draw_training_metrics(run.metrics, curves)
+        draw_training_metrics(run.metrics, curves, not imitates(summary))
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
     _write_text(page, render_page(run, summary))
@@ -77,12 +78,14 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             # Version 0.1 told of beta alone.
             loss_settings=summary.loss_settings or ({} if summary.beta is None else {"beta": summary.beta}),
             tiles=tiles(summary),
-            panels=_panels(run.metrics),
+            panels=_panels(run.metrics, summary),
             length_panels=length_panels,
             command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),
             stages=stage_rows(summary),
-            earlier_panels=[_StagePanels(stage.name, _panels(stage.files.metrics)) for stage in run.earlier],
+            earlier_panels=[
+                _StagePanels(stage.name, _panels(stage.files.metrics, stage_summary(stage))) for stage in run.earlier
+            ],
             at_first=_at_first(run),
             listed_at_most=LISTED_AT_MOST,
             started=_date(run.environment.started),
@@ -99,9 +102,9 @@ class _StagePanels:
     panels: list[tuple[str, Markup]]
 
 
-def _panels(metrics: Metrics) -> list[tuple[str, Markup]]:
+def _panels(metrics: Metrics, summary: Summary) -> list[tuple[str, Markup]]:
     # Safe because plots.py writes no text but our own labels and numbers.
-    return [(title, Markup(svg)) for title, svg in panel_svgs(metrics)]
+    return [(title, Markup(svg)) for title, svg in panel_svgs(metrics, not imitates(summary))]
 
 
 def stage_rows(summary: Summary) -> list[StageFigures]:

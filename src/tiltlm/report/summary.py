@@ -7,7 +7,7 @@ import dataclasses
 from tiltlm.evaluation.figures import figures
 from tiltlm.report.questions.asking import answers
 from tiltlm.runs.outcomes import Figures, StageFigures, Summary
-from tiltlm.runs.run_files import RunFiles, Settings
+from tiltlm.runs.run_files import EarlierStage, RunFiles, Settings
 
 KILLED = "it has not ended, or its process was killed"
 
@@ -42,6 +42,7 @@ def summarise(run: RunFiles) -> Summary:
         first_loss=rows[0].loss if rows else None,
         final_loss=rows[-1].loss if rows else None,
         eval_loss=saved.loss if saved is not None else None,
+        eval_loss_change=evaluation.loss_change if evaluation is not None else None,
         eval_accuracy=saved.accuracy if saved is not None else None,
         eval_accuracy_interval=saved.accuracy_interval if saved is not None else None,
         eval_margin=saved.margin if saved is not None else None,
@@ -60,11 +61,13 @@ def summarise(run: RunFiles) -> Summary:
         checks=outcome.checks if outcome is not None else None,
         resumed=outcome.resumed if outcome is not None else (),
         questions=answers(run),
-        earlier=tuple(
-            stage_figures(stage.files.summary or summarise(stage.files), stage.name, stage.place)
-            for stage in run.earlier
-        ),
+        earlier=tuple(stage_figures(stage_summary(stage), stage.name, stage.place) for stage in run.earlier),
     )
+
+
+def stage_summary(stage: EarlierStage) -> Summary:
+    """The figures of an earlier stage."""
+    return stage.files.summary or summarise(stage.files)
 
 
 def stage_figures(summary: Summary, name: str, place: str) -> StageFigures:

@@ -123,7 +123,7 @@ class TrainingFigures:
     status, message: see Outcome. completed: whether the run came to its end.
     loss, loss_settings: the objective and its settings. beta: that setting, where the objective has one.
     train_pairs, eval_pairs: how many examples, pairs or others.
-    eval_*: of the saved model, in float32; see Evaluation.
+    eval_*: of the saved model, in float32; see Evaluation. eval_loss_change: its `loss_change`.
     training_margin: the last held-out margin in the arithmetic of training.
     reward: the known reward of the answers.
     """
@@ -144,6 +144,7 @@ class TrainingFigures:
     first_loss: float | None = None
     final_loss: float | None = None
     eval_loss: float | None = None
+    eval_loss_change: Estimate | None = None
     eval_accuracy: float | None = None
     eval_accuracy_interval: Interval | None = None
     eval_margin: float | None = None

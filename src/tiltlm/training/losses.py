@@ -14,7 +14,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.scoring import totals
-from tiltlm.objectives.interface import LossOutput, Needs, Objective, Scored
+from tiltlm.objectives.interface import MISMATCHED, LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 
 
@@ -39,17 +39,25 @@ class BoundObjective:
         return self.objective.needs
 
     def units(self, plan: Plan) -> int:
-        """By how much the sum of a plan's losses is divided: the number of pairs, or of labelled completions."""
-        return plan.examples if self.needs.unit == "pair" else plan.completions
+        """By how much the sum of a plan's losses is divided: the number of examples, or of labelled completions."""
+        return plan.completions if self.needs.unit == "completion" else plan.examples
+
+    def tokens_per_unit(self, plan: Plan) -> float:
+        """See `Scored.tokens_per_unit`."""
+        return plan.tokens / self.units(plan)
 
     def __call__(self, scored: Scored) -> LossOutput:
         output: LossOutput = self.objective.loss(scored, self.settings)
         return output
 
-    def scored(self, batches: Sequence[MicroBatch], logps_S: Sequence[Tensor]) -> Scored:
-        """What the objective sees of micro-batches whose scored tokens have these log-probabilities."""
+    def scored(self, batches: Sequence[MicroBatch], logps_S: Sequence[Tensor], plan: Plan | None = None) -> Scored:
+        """What the objective sees of micro-batches whose scored tokens have these log-probabilities.
+
+        plan: the whole plan that they are of; None where they are all of it.
+        """
         parts = [self._of_one(batch, logps) for batch, logps in zip(batches, logps_S, strict=True)]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        together = parts[0] if len(parts) == 1 else _joined(parts)
+        return replace(together, tokens_per_unit=self.tokens_per_unit(plan or whole_plan(batches)))
 
     def _of_one(self, batch: MicroBatch, logps_S: Tensor) -> Scored:
         needs = self.needs
@@ -85,7 +93,8 @@ class BoundObjective:
         """
         needs = self.needs
         reference = reference if needs.reference else None
-        counts = columns.scored_tokens
+        counts, labelled = columns.scored_tokens, columns.labels != MISMATCHED
+        units = int(labelled.sum()) if needs.unit == "completion" else len(columns)
         tokens: dict[str, Any] = {}
         if needs.tokens:
             tokens = {
@@ -99,8 +108,20 @@ class BoundObjective:
             tokens_N=torch.from_numpy(counts),
             labels_N=torch.from_numpy(np.array(columns.labels)),
             reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
+            tokens_per_unit=int(counts[labelled].sum()) / units,
             **tokens,
         )
+
+
+def whole_plan(batches: Sequence[MicroBatch]) -> Plan:
+    """The plan that consists of these micro-batches."""
+    labelled = [batch.labels_N != MISMATCHED for batch in batches]
+    return Plan(
+        tuple(batches),
+        sum(len(batch.examples) for batch in batches),
+        sum(int(own.sum()) for own in labelled),
+        sum(int(batch.tokens_N[own].sum()) for batch, own in zip(batches, labelled, strict=True)),
+    )
 
 
 def _joined(parts: Sequence[Scored]) -> Scored:
@@ -134,11 +155,11 @@ def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: 
         if not objective.needs.coupled:
             for on_host in plan.micro_batches:
                 batch = on_host.to(scorer.device)
-                scored = objective.scored([batch], [_logps(scorer, batch, precision)])
+                scored = objective.scored([batch], [_logps(scorer, batch, precision)], plan)
                 yield Losses(scored, objective(scored))
             return
         batches = [batch.to(scorer.device) for batch in plan.micro_batches]
-        scored = objective.scored(batches, [_logps(scorer, batch, precision) for batch in batches])
+        scored = objective.scored(batches, [_logps(scorer, batch, precision) for batch in batches], plan)
         yield Losses(scored, objective(scored))
 
 
@@ -146,7 +167,8 @@ def at_reference(plan: Plan, objective: BoundObjective) -> Iterator[Losses]:
     """Losses of a plan if the policy were the reference, without a forward pass."""
     together = objective.needs.coupled
     for group in [plan.micro_batches] if together else [(batch,) for batch in plan.micro_batches]:
-        scored = objective.scored(group, [batch.reference_S for batch in group if batch.reference_S is not None])
+        values = [batch.reference_S for batch in group if batch.reference_S is not None]
+        scored = objective.scored(group, values, plan)
         yield Losses(scored, objective(scored))
 
 
@@ -165,7 +187,7 @@ def backward(
     if not objective.needs.coupled or len(plan.micro_batches) == 1:
         for on_host in plan.micro_batches:
             batch = on_host.to(scorer.device)
-            scored = objective.scored([batch], [_logps(scorer, batch, precision)])
+            scored = objective.scored([batch], [_logps(scorer, batch, precision)], plan)
             losses = Losses(scored, objective(scored))
             (losses.output.losses_U.sum() / units).backward()
             seen(losses)
@@ -174,7 +196,7 @@ def backward(
     with torch.no_grad():
         values = [_logps(scorer, batch, precision) for batch in batches]
     leaves = [value.requires_grad_() for value in values]
-    scored = objective.scored(batches, leaves)
+    scored = objective.scored(batches, leaves, plan)
     losses = Losses(scored, objective(scored))
     slopes = torch.autograd.grad(losses.output.losses_U.sum() / units, leaves)
     seen(losses)
