@@ -113,6 +113,14 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Objectives:
+    """Arguments of `tiltlm objectives`."""
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]", help_behavior_hint="")] = None
+    """The objective to show; all are listed if none is given."""
+
+
+@dataclass(frozen=True)
 class Cache:
     """Arguments of `tiltlm cache`."""
 
@@ -127,10 +135,11 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "inspect": Inspect,
     "export": Export,
+    "objectives": Objectives,
     "cache": Cache,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Cache)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Objectives, Cache)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),
