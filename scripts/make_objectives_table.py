@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.objectives.interface import Needs, Objective
+from tiltlm.objectives.interface import Objective
 
 TARGET = Path(__file__).parents[1] / "docs" / "objectives.md"
 ROWS = re.compile(r"(?<=\n\| --- \| --- \| --- \| --- \|\n)(?:\| `.*\n)*")
@@ -33,16 +33,20 @@ def row(objective: Objective) -> str:
         bounds = [f"{words} {field[bound]:g}" for bound, words in RANGES.items() if bound in field]
         bounds += [" or ".join(f"`{choice}`" for choice in field["enum"])] if "enum" in field else []
         settings.append(f"`{name}` {field['default']} ({', '.join(bounds)})")
-    return f"| `{objective.name}` | {objective.what} | {_needed(objective.needs)} | {', '.join(settings)} |"
+    return f"| `{objective.name}` | {objective.what} | {_needed(objective)} | {', '.join(settings)} |"
 
 
-def _needed(needs: Needs) -> str:
+def _needed(objective: Objective) -> str:
+    needs = objective.needs
     named = {
         "pairs": needs.unit == "pair",
         "single answers": needs.unit == "completion",
         "a reference": needs.reference,
         "numbers of tokens": needs.counts,
         "values of single tokens": needs.tokens,
+        "sums of squares": needs.squares,
+        "whole distributions": needs.live,
+        "a reference at work": objective.live_reference,
         "the whole batch at once": needs.coupled,
         "mismatched answers": needs.mismatched,
     }
