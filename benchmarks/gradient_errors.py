@@ -24,6 +24,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, Tok
 from tiltlm.model.dither import add_dither
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
+from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import Plan
@@ -123,7 +124,7 @@ def measured_gradients(
     derivatives: list[Derivatives] = []
     errors: list[GradientError] = []
     for family, config in families.items():
-        for name in OBJECTIVES if family in EVERY_OBJECTIVE else ("sigmoid",):
+        for name in _whole() if family in EVERY_OBJECTIVE else ("sigmoid",):
             torch.manual_seed(0)
             model = AutoModelForCausalLM.from_config(config()).float().eval()
             objective = _bound(name)
@@ -197,7 +198,7 @@ class _Differences:
         self._scorer, self._plan, self._objective = Scorer(model), plan, objective
         self._weights = dict(model.named_parameters())
         self._rng = torch.Generator().manual_seed(1)
-        self._held = self._logps()
+        self._held = self._values()
 
     def drawn(self, names: list[str], count: int) -> list[str]:
         """Some of the names."""
@@ -236,16 +237,21 @@ class _Differences:
         return total / step
 
     @torch.no_grad()
-    def _logps(self) -> list[Tensor]:
-        return [self._scorer(batch) for batch in self._plan.micro_batches]
+    def _values(self) -> list[TokenValues]:
+        return [self._objective.values(self._scorer, batch, torch.float32) for batch in self._plan.micro_batches]
 
     def _loss(self) -> float:
         """The mean loss. An objective takes what it knows from mismatched answers as given: they stay as they were."""
         batches, objective = self._plan.micro_batches, self._objective
-        scored, held = (objective.scored(batches, logps) for logps in (self._logps(), self._held))
+        scored, held = (objective.scored(batches, values) for values in (self._values(), self._held))
         logps_N = torch.where(scored.labels_N == MISMATCHED, held.logps_N, scored.logps_N)
         output = objective(dataclasses.replace(scored, logps_N=logps_N))
         return float(output.losses_U.sum()) / objective.units(self._plan)
+
+
+def _whole() -> list[str]:
+    """The objectives whose gradient is that of the whole loss, from values that are known before the step."""
+    return [name for name, own in OBJECTIVES.items() if not own.detaches and not own.live_reference]
 
 
 def _bound(name: str) -> BoundObjective:

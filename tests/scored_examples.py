@@ -14,11 +14,16 @@ from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs, Obj
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion's log-probabilities, token by token, under policy and reference; float64, shape (tokens,)."""
+    """A completion's log-probabilities, token by token, under policy and reference; float64, shape (tokens,).
+
+    log_squares, divergence: what else there is of each token's distributions; None: 0.
+    """
 
     label: int
     policy: Tensor
     reference: Tensor
+    log_squares: Tensor | None = None
+    divergence: Tensor | None = None
 
 
 Example = Sequence[Completion]
@@ -47,10 +52,17 @@ def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] |
         reference_logps_N=_sums(reference_T, sequence_T, len(sequences)) if needs.reference else None,
         token_logps_T=policy_T if needs.tokens else None,
         reference_token_logps_T=reference_T if needs.tokens and needs.reference else None,
-        sequence_T=sequence_T if needs.tokens else None,
-        offset_T=torch.cat([torch.arange(int(count)) for count in counts_N]) if needs.tokens else None,
+        sequence_T=sequence_T if needs.of_tokens else None,
+        offset_T=torch.cat([torch.arange(int(count)) for count in counts_N]) if needs.of_tokens else None,
+        log_squares_T=_joined([one.log_squares for one in sequences], policy_T, counts_N) if needs.squares else None,
+        reference_kl_T=_joined([one.divergence for one in sequences], policy_T, counts_N) if needs.live else None,
         tokens_per_unit=tokens_per_unit(examples if batch is None else batch, needs),
     )
+
+
+def _joined(values: Sequence[Tensor | None], like_T: Tensor, counts_N: Tensor) -> Tensor:
+    own = [like_T.new_zeros(int(count)) if one is None else one for one, count in zip(values, counts_N, strict=True)]
+    return torch.cat(own).to(like_T.dtype)
 
 
 def _sums(values_T: Tensor, sequence_T: Tensor, sequences: int) -> Tensor:
@@ -105,7 +117,13 @@ def random_examples(
         tokens = int(torch.randint(1, 7, (1,), generator=generator))
         policy = -3 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 0.01
         moved = spread * (2 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 1)
-        return Completion(label, policy, policy.clone() if same else policy - moved)
+        log_squares = -torch.rand(tokens, generator=generator, dtype=torch.float64) if needs.squares else None
+        divergence = torch.rand(tokens, generator=generator, dtype=torch.float64) if needs.live else None
+        if same:
+            return Completion(
+                label, policy, policy.clone(), log_squares, None if divergence is None else 0 * divergence
+            )
+        return Completion(label, policy, policy - moved, log_squares, divergence)
 
     def labels() -> list[int]:
         own = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]

@@ -286,4 +286,5 @@ def test_the_page_calls_dpo_what_holds_pairs_to_a_reference(name: str) -> None:
     rows = [{**row, "prompt": f"{row['prompt']} ({copy})"} for copy in range(2) for row in ROWS]
     config = replace(settings(), loss=LossConfig(name=name), comparison=ComparisonConfig(prompts=0))
     page = (tiltlm.train(config, model="tiny", train=rows).folder / "report.html").read_text()
-    assert ("Direct Preference Optimization of" in page) == (name in ("sigmoid", "ipo", "ld_dpo"))
+    needs = OBJECTIVES[name].needs
+    assert ("Direct Preference Optimization of" in page) == (needs.reference and needs.unit == "pair")

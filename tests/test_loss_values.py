@@ -36,6 +36,8 @@ def written_out(needs: Needs, examples: list[list[Completion]]) -> dict[str, Any
             f"{side}_tokens": [len(one.policy) for one in own],
             f"{side}_token_logps": [one.policy.tolist() for one in own],
             f"reference_{side}_token_logps": [one.reference.tolist() for one in own],
+            f"{side}_log_squares": [one.log_squares.tolist() for one in own if one.log_squares is not None],
+            f"{side}_kl": [one.divergence.tolist() for one in own if one.divergence is not None],
         }
         if own:
             given |= {argument: values[argument] for argument in arguments_of(needs, side)}

@@ -18,6 +18,7 @@ from tiltlm.config import Config, config_from_dict
 from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import Needs
 from tiltlm.pipeline.setup import bound, set_up
 from tiltlm.report.verdict import findings
 from tiltlm.runs.run_files import read_run
@@ -76,13 +77,34 @@ def margins_of_the_files() -> torch.Tensor:
 
 def token_values(folder: Path | str, columns: TokenColumns) -> np.ndarray:
     """Log-probabilities of all scored tokens by stock transformers, one sequence at a time, from the files alone."""
+    tokens = torch.from_numpy(columns.ids[scored_places(columns)]).long()
+    own: np.ndarray = distributions(folder, columns).gather(-1, tokens[:, None]).squeeze(-1).numpy()
+    return own
+
+
+def scored_places(columns: TokenColumns) -> np.ndarray:
+    """Where the scored tokens stand among all."""
+    starts = columns.bounds[:-1] + columns.first_scored
+    return np.concatenate([np.arange(start, end) for start, end in zip(starts, columns.bounds[1:], strict=True)])
+
+
+def distributions(folder: Path | str, columns: TokenColumns) -> torch.Tensor:
+    """Log-probabilities of the whole vocabulary where each scored token stands."""
     model, values = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), []
     for number in range(columns.sequences):
         ids, first = torch.from_numpy(columns.sequence(number).ids).long(), int(columns.first_scored[number])
         with torch.no_grad():
-            logps = model(input_ids=ids[None]).logits[0].log_softmax(-1)
-        values.append(logps[first - 1 : -1].gather(-1, ids[first:, None]).squeeze(-1).numpy())
-    return np.concatenate(values)
+            values.append(model(input_ids=ids[None]).logits[0].log_softmax(-1)[first - 1 : -1])
+    return torch.cat(values)
+
+
+def values_for(needs: Needs, folder: Path | str, columns: TokenColumns) -> np.ndarray:
+    """All that an objective must know of a model, against the base model."""
+    logps, whole = token_values(folder, columns), distributions(folder, columns)
+    before = distributions("tiny", columns)
+    more = [whole.exp().square().sum(-1).log()] if needs.squares else []
+    more += [(before.exp() * (before - whole)).sum(-1)] if needs.live else []
+    return np.stack([logps, *(column.numpy() for column in more)], axis=1) if more else logps
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -95,10 +117,11 @@ def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, pr
     config, needs = config_from_dict(run.settings), OBJECTIVES[name].needs
     columns = prepare_data(read_data(config, needs), set_up(config).tokenizer, lambda done: None).eval
     objective = bound(config.loss)
-    saved, before = (token_values(folder, columns) for folder in (RUN / "model", "tiny"))
+    saved, before = (values_for(needs, folder, columns) for folder in (RUN / "model", "tiny"))
+    reference = token_values("tiny", columns)
 
     def loss(values: np.ndarray) -> float:
-        return float(objective(objective.scored_columns(columns, values, before)).losses_U.mean())
+        return float(objective(objective.scored_columns(columns, values, reference)).losses_U.mean())
 
     assert run.evaluation.figures.loss == pytest.approx(loss(saved), abs=1e-5)
     assert loss(saved) < loss(before)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.model.reference import ReferenceCache, reference_address, reference_values
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.loop import Referenced, Trainer
-from tiltlm.training.losses import BoundObjective
+from tiltlm.training.losses import BoundObjective, asked_by
 from tiltlm.training.observers import Row
 
 
@@ -85,6 +88,18 @@ def bound(name: str = "sigmoid", **settings: float) -> BoundObjective:
     return BoundObjective(OBJECTIVES[name], OBJECTIVES[name].settings(**settings))
 
 
+def at_work(objective: BoundObjective, scorer: Scorer) -> BoundObjective:
+    """The objective with the model as it is for a reference at work, where it wants one."""
+    if not objective.objective.live_reference:
+        return objective
+    return replace(objective, reference=copy.deepcopy(scorer).requires_grad_(False))
+
+
+def measured(objective: BoundObjective, scorer: Scorer, columns: TokenColumns) -> np.ndarray:
+    """All that the objective must know of the columns' scored tokens under this model."""
+    return score(scorer, columns, torch.float32, 256, asked=asked_by(objective, objective.reference))
+
+
 def referenced(scorer: Scorer, columns: TokenColumns, folder: Path) -> Referenced:
     """Examples with this reference's values, through a cache in the folder."""
     cache = ReferenceCache(folder, reference_address(scorer, torch.float32))
@@ -101,10 +116,14 @@ def trainer(
     loss: BoundObjective | None = None,
     precision: torch.dtype = torch.float32,
 ) -> Trainer:
-    """A trainer with seed 0; without held-out examples it has those it trains on."""
+    """A trainer with seed 0; without held-out examples it has those it trains on. A reference at work is the policy as
+    it is."""
+    objective = loss or bound()
+    if objective.reference is None:
+        objective = at_work(objective, scorer)
     return Trainer(
         scorer,
-        loss or bound(),
+        objective,
         training or TrainingConfig(),
         0,
         precision,

@@ -20,6 +20,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
+from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.loop import Referenced, Trainer
@@ -47,9 +48,12 @@ def broken(maker: Trainer, what: str, only_in: torch.dtype | None = None) -> Ite
     """The loss or the gradient is not finite within; of the gradient, if told, in one arithmetic alone."""
     weight: torch.nn.Parameter = maker.scorer.model.model.norm.weight
 
-    def spoilt(value: torch.Tensor) -> torch.Tensor:
-        spared = only_in is torch.bfloat16 and not torch.is_autocast_enabled("cpu")
-        return value if spared else value * float("nan")
+    def spoilt(value: torch.Tensor | TokenValues) -> torch.Tensor | TokenValues:
+        if only_in is torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+            return value
+        if isinstance(value, TokenValues):
+            return replace(value, logps_S=value.logps_S * float("nan"))
+        return value * float("nan")
 
     if what == "gradient":
         hook = weight.register_hook(lambda gradient: gradient * float("inf"))

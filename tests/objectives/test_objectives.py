@@ -6,7 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from tiltlm.objectives import ALIASES, OBJECTIVES, gathered
 from tiltlm.objectives.divergences import Divergence
 from tiltlm.objectives.interface import MISMATCHED, Objective, sides
+from tiltlm.training.derivatives import HeldFixed, finite_differences
 
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
@@ -56,22 +57,48 @@ def test_losses_come_in_the_type_of_the_log_probabilities(objective: Objective, 
 
 @every
 def test_the_gradient_is_that_of_finite_differences(objective: Objective) -> None:
-    """In every token of every completion but mismatched ones, which only set a level and are not trained; nor are
-    statistics that the objective keeps."""
+    """In every token of every completion but mismatched ones, which only set a level and are not trained. Of an
+    objective that keeps a part of its loss from the gradient, with that part as it was; else the two would differ. So
+    are statistics that the objective keeps."""
     examples = random_examples(objective.needs, 4, seed=1)
     settings = objective.settings()
     running = moved(objective, scored(examples, objective.needs), settings).running
     trained = [one for example in examples for one in example if one.label != MISMATCHED]
+    divergences = [one.divergence for one in trained if one.divergence is not None]
 
-    def losses(*policies: Tensor) -> Tensor:
-        given = dict(zip(map(id, trained), policies, strict=True))
-        stepped = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
-        losses_U: Tensor = objective.loss(
-            dataclasses.replace(scored(stepped, objective.needs), running=running), settings
-        ).losses_U
-        return losses_U
+    def loss(values: Sequence[Tensor]) -> Tensor:
+        given = dict(zip(map(id, trained), values, strict=False))
+        apart = dict(zip(map(id, trained), values[len(trained) :], strict=False))
+        stepped = [
+            [
+                dataclasses.replace(
+                    one, policy=given.get(id(one), one.policy), divergence=apart.get(id(one), one.divergence)
+                )
+                for one in e
+            ]
+            for e in examples
+        ]
+        own = dataclasses.replace(scored(stepped, objective.needs), running=running)
+        losses_U: Tensor = objective.loss(own, settings).losses_U
+        return losses_U.square().sum()
 
-    torch.autograd.gradcheck(losses, [one.policy.clone().requires_grad_() for one in trained])
+    values = [one.policy for one in trained] + divergences
+    leaves = [value.clone().requires_grad_() for value in values]
+    held = HeldFixed()
+    with held:
+        total = loss(leaves)
+    wanted = torch.autograd.grad(total, leaves, materialize_grads=True)
+
+    def loss_held(values: Sequence[Tensor]) -> Tensor:
+        with held:
+            return loss(values)
+
+    found = finite_differences(loss_held if objective.detaches else loss, values)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    if objective.detaches:
+        whole = finite_differences(loss, values)
+        assert not all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(whole, wanted, strict=True))
 
 
 @every
@@ -214,8 +241,16 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     longer = dataclasses.replace(
         given_scored, tokens_N=given_scored.tokens_N + 1, tokens_per_unit=given_scored.tokens_per_unit + 1
     )
+    if objective.needs.squares:
+        assert given_scored.log_squares_T is not None
+        flatter = dataclasses.replace(given_scored, log_squares_T=given_scored.log_squares_T - 0.3)
+        assert not torch.allclose(objective.loss(flatter, objective.settings()).losses_U, losses_U)
+    if objective.needs.live:
+        assert given_scored.reference_kl_T is not None
+        nearer = dataclasses.replace(given_scored, reference_kl_T=given_scored.reference_kl_T.square())
+        assert not torch.allclose(objective.loss(nearer, objective.settings()).losses_U, losses_U)
     reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
-    assert reads_counts == objective.needs.counts or objective.needs.tokens
+    assert reads_counts == objective.needs.counts or objective.needs.of_tokens
     if objective.needs.mismatched:
         far = [
             [dataclasses.replace(o, policy=o.reference + 1) if o.label == MISMATCHED else o for o in e]

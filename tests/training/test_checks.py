@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import UNSHAREABLE, build
-from tiny_runs import bound, examples_for, pairs, referenced, sequence, tiny_model, trainer
+from tiny_runs import at_work, bound, examples_for, moved, pairs, referenced, sequence, tiny_model, trainer
 from tiny_tokenizers import byte_level
 
 from tiltlm.config import DataConfig, TrainingConfig
@@ -130,8 +130,9 @@ def test_a_step_may_be_of_few_examples(tmp_path: Path, tokenizer: ExampleTokeniz
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if OBJECTIVES[name].needs.reference])
 def test_a_reference_that_is_not_the_policy(tmp_path: Path, tokenizer: ExampleTokenizer, name: str) -> None:
+    objective = at_work(bound(name), moved(Scorer(tiny_model()), 0.02))
     with pytest.raises(SelfCheckError, match=r"first loss is [\w. ]+: .*disagree before training"):
-        check(tmp_path, tokenizer, another_reference(0.2), bound(name))
+        check(tmp_path, tokenizer, another_reference(0.2), objective)
 
 
 def test_a_reference_that_is_meant_to_be_another_model(tmp_path: Path, tokenizer: ExampleTokenizer) -> None:

@@ -63,7 +63,10 @@ def test_whatever_the_objective_the_same_examples_have_no_gap(name: str) -> None
     columns = examples_for(objective.needs, 9)
     rng = np.random.default_rng(0)
     start, end = (spread(columns, rng.normal(-11, 2, columns.sequences).tolist()) for _ in range(2))
-    both = HeldOut(columns, start if objective.needs.reference else None, start)
+    reference = start if objective.needs.reference else None
+    if objective.columns.shape:
+        start, end = (np.tile(-np.abs(values)[:, None], objective.columns.shape) for values in (start, end))
+    both = HeldOut(columns, reference, start)
     found = evaluate_seen(end, both, end, both, objective)
     evaluation = evaluate_saved(end, None, both, objective, "float32", 0.0)
     assert (found is None) == (evaluation.margin is None) == (objective.needs.unit != "pair")

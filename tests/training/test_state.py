@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import Kept, bound, examples_for, moved, referenced, tiny_model, trainer
+from tiny_runs import Kept, at_work, bound, examples_for, moved, referenced, tiny_model, trainer
 
 from tiltlm.checkpoints.state_files import read_state, write_state
 from tiltlm.config import TrainingConfig
@@ -43,6 +43,7 @@ def made(
     training = TrainingConfig(
         **{**vars(TRAINING), "optimizer": optimizer, "weight_decay": 0.1 * (optimizer == "adamw")}
     )
+    objective = at_work(objective, scorer)
     return trainer(moved(scorer, elsewhere), examples, None, training, objective)
 
 

@@ -57,6 +57,10 @@ def loss(
     rejected_token_logps: TokenValues | None = None,
     reference_chosen_token_logps: TokenValues | None = None,
     reference_rejected_token_logps: TokenValues | None = None,
+    chosen_log_squares: TokenValues | None = None,
+    rejected_log_squares: TokenValues | None = None,
+    chosen_kl: Values | TokenValues | None = None,
+    rejected_kl: Values | TokenValues | None = None,
     **settings: float | str,
 ) -> list[float] | Tensor:
     """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
@@ -69,6 +73,9 @@ def loss(
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
         chosen_tokens, rejected_tokens: how many tokens each sum has.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
+        chosen_log_squares, rejected_log_squares: token by token, log of the sum over the vocabulary of pi(v)^2 where it
+            stands.
+        chosen_kl, rejected_kl: KL(pi_ref || pi) of the distributions, token by token or summed over a completion's.
         reference_*: the same under the reference.
         settings: the objective's own, such as `beta`; those not given have their defaults. Statistics that an
             objective keeps from step to step are those after a first step with what is given.
@@ -95,8 +102,16 @@ def loss(
 def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
     """The arguments of `loss` that an objective of these needs takes for a side, a key of LABELS."""
     logps = f"{side}_token_logps" if needs.tokens else side
-    counts = (f"{side}_tokens",) if needs.counts and not needs.tokens and side != "mismatched" else ()
-    return (logps, f"reference_{logps}", *counts) if needs.reference else (logps, *counts)
+    if side == "mismatched":
+        return (logps, f"reference_{logps}") if needs.reference else (logps,)
+    wanted = {
+        logps: True,
+        f"reference_{logps}": needs.reference,
+        f"{side}_tokens": needs.counts and not needs.tokens,
+        f"{side}_log_squares": needs.squares,
+        f"{side}_kl": needs.live,
+    }
+    return tuple(argument for argument, is_wanted in wanted.items() if is_wanted)
 
 
 def _objective(name: str) -> Objective:
@@ -159,10 +174,12 @@ def _rows(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
     device = tensors[0].device if tensors else None
     rows = {}
     for argument, value in given.items():
-        is_count, of_tokens = argument.endswith("_tokens"), argument.endswith("_token_logps")
+        is_count, of_tokens = argument.endswith("_tokens"), argument.endswith(("_token_logps", "_log_squares"))
         of_row = torch.float64 if is_count else dtype
         try:
             rows[argument] = [torch.as_tensor(row, dtype=of_row, device=device) for row in _parts(value)]
+            if argument.endswith("_kl"):  # a sum, or what is to be summed
+                rows[argument] = [row.sum() for row in rows[argument]]
         except (TypeError, ValueError) as error:
             raise ConfigError(f"`{argument}` must hold numbers: {error}.") from error
         if not rows[argument] or any(row.ndim != of_tokens or row.numel() == 0 for row in rows[argument]):
@@ -182,24 +199,29 @@ def _parts(value: Any) -> list[Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Completion:
-    """Log-probabilities of a completion, shape () or (tokens,), and how many tokens a sum has."""
+    """Log-probabilities of a completion, shape () or (tokens,), how many tokens a sum has, and what else there is of
+    its tokens' distributions."""
 
     label: int
     logps: Tensor
     reference: Tensor | None
     tokens: Tensor | None
+    log_squares: Tensor | None
+    divergence: Tensor | None
 
 
 def _completions(needs: Needs, side: str, rows: Mapping[str, list[Tensor]]) -> list[_Completion]:
-    logps, *others = arguments_of(needs, side)
-    for other in others:
+    logps, *taken = arguments_of(needs, side)
+    for other in taken:
         _require_length(len(rows[logps]), f"`{logps}`", f"`{other}`", len(rows[other]))
+        if other.endswith("_kl"):
+            continue
         for number, (one, its) in enumerate(zip(rows[logps], rows[other], strict=True)):
             _require_length(one.numel(), f"`{logps}[{number}]`", f"`{other}[{number}]`", its.numel())
     nothing: list[None] = [None] * len(rows[logps])
-    reference = rows.get(f"reference_{logps}", nothing)
-    tokens = rows.get(f"{side}_tokens", nothing)
-    return [_Completion(LABELS[side], *given) for given in zip(rows[logps], reference, tokens, strict=True)]
+    others = [f"reference_{logps}", *(f"{side}_{name}" for name in ("tokens", "log_squares", "kl"))]
+    values = zip(rows[logps], *(rows.get(other, nothing) for other in others), strict=True)
+    return [_Completion(LABELS[side], *given) for given in values]
 
 
 def _sequences(needs: Needs, sides: Sequence[str], rows: Mapping[str, list[Tensor]]) -> list[_Completion]:
@@ -243,10 +265,20 @@ def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:
         reference_logps_N=torch.stack([row.sum() for row in references]) if needs.reference else None,
         tokens_per_unit=sum(labelled) / (len(labelled) / (2 if needs.unit == "pair" else 1)),
     )
+    if needs.live:
+        # Sums do as if each completion had one token: of divergences only sums are asked for here.
+        return replace(
+            summed,
+            sequence_T=torch.arange(len(lengths), device=device),
+            offset_T=torch.zeros(len(lengths), dtype=torch.int64, device=device),
+            reference_kl_T=torch.stack([one.divergence for one in sequences if one.divergence is not None]),
+        )
     if not needs.tokens:
         return summed
+    log_squares = [one.log_squares for one in sequences if one.log_squares is not None]
     return replace(
         summed,
+        log_squares_T=torch.cat(log_squares) if log_squares else None,
         token_logps_T=torch.cat([one.logps for one in sequences]),
         reference_token_logps_T=torch.cat(references) if needs.reference else None,
         sequence_T=torch.arange(len(lengths), device=device).repeat_interleave(summed.tokens_N),

@@ -36,6 +36,41 @@ class LogitTransform:
         softcap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
         return LogitTransform(scale=scale, softcap=softcap)
 
+    def made_in(self, hidden_SD: Tensor, temperature: float = 1.0) -> Making:
+        """The transform with a temperature, in the arithmetic that holds for these hidden states here."""
+        dtype = hidden_SD.dtype
+        if torch.is_autocast_enabled(hidden_SD.device.type):
+            dtype = torch.get_autocast_dtype(hidden_SD.device.type)
+        return Making(self.scale, self.softcap, temperature, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How the logits of a chunk are made: see `LogitTransform`; and the arithmetic of the product's factors."""
+
+    scale: float
+    softcap: float | None
+    temperature: float
+    dtype: torch.dtype
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Logits of one chunk as the model would give them, divided by the temperature, in at least float32."""
+        logits = product(hidden, weight.T, self.dtype)
+        if bias is not None:
+            logits = logits + bias
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits / self.temperature if self.temperature != 1.0 else logits
+
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """The derivative of these logits by what the output layer gave."""
+        slope: Tensor | float = self.scale / self.temperature
+        if self.softcap is not None:
+            slope = slope * (1 - (logits * (self.temperature / self.softcap)).square())
+        return slope
+
 
 def token_logps(
     hidden_SD: Tensor, token_S: Tensor, head: nn.Linear, transform: LogitTransform, temperature: float = 1.0
@@ -46,13 +81,29 @@ def token_logps(
     `CHUNK_ELEMENTS` logits whatever S and the vocabulary are. They are never rounded below float32, whatever the
     arithmetic of their factors: near 16 the steps of bfloat16 are 0.06 nats, half of the noise of a whole pass.
     """
-    dtype = hidden_SD.dtype
-    if torch.is_autocast_enabled(hidden_SD.device.type):
-        dtype = torch.get_autocast_dtype(hidden_SD.device.type)
-    logps: Tensor = _ChunkedLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_SD, head.weight, head.bias, token_S, transform.scale, transform.softcap, temperature, dtype
+    return _chunked(hidden_SD, token_S, head, transform, temperature, squares=False)[0]
+
+
+def token_logps_and_squares(
+    hidden_SD: Tensor, token_S: Tensor, head: nn.Linear, transform: LogitTransform, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`token_logps`, and the logarithm of the sum over the vocabulary of softmax(logits)^2, without gradient; (S,).
+
+    The second is logsumexp(2 z) - 2 logsumexp(z) of the same chunks' logits z: what the log-probability of a token that
+    is drawn from the distribution comes to, taken as the logarithm of its mean probability.
+    """
+    logps_S, log_squares_S = _chunked(hidden_SD, token_S, head, transform, temperature, squares=True)
+    assert log_squares_S is not None
+    return logps_S, log_squares_S
+
+
+def _chunked(
+    hidden_SD: Tensor, token_S: Tensor, head: nn.Linear, transform: LogitTransform, temperature: float, squares: bool
+) -> tuple[Tensor, Tensor | None]:
+    made: tuple[Tensor, Tensor | None] = _ChunkedLogps.apply(  # type: ignore[no-untyped-call]
+        hidden_SD, head.weight, head.bias, token_S, transform.made_in(hidden_SD, temperature), squares
     )
-    return logps
+    return made
 
 
 class _ChunkedLogps(torch.autograd.Function):
@@ -65,27 +116,31 @@ class _ChunkedLogps(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         token_S: Tensor,
-        scale: float,
-        softcap: float | None,
-        temperature: float,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        ctx.transform = (scale, softcap, temperature, dtype)
+        making: Making,
+        squares: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.making = making
         ctx.chunk = max(1, CHUNK_ELEMENTS // weight_VD.shape[0])
-        logps, log_sums = [], []
+        logps, log_sums, log_squares = [], [], []
         for hidden, token in zip(hidden_SD.split(ctx.chunk), token_S.split(ctx.chunk), strict=True):
-            logits = _logits(hidden, weight_VD, bias_V, ctx.transform)
+            logits = making.logits(hidden, weight_VD, bias_V)
             log_sum = torch.logsumexp(logits, dim=-1)
             logps.append(logits.gather(-1, token[:, None]).squeeze(-1) - log_sum)
             log_sums.append(log_sum)
+            if squares:
+                log_squares.append(torch.logsumexp(logits.mul_(2), dim=-1) - 2 * log_sum)
         ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, torch.cat(log_sums))
-        return torch.cat(logps)
+        if not squares:
+            return torch.cat(logps), None
+        log_squares_S = torch.cat(log_squares)
+        ctx.mark_non_differentiable(log_squares_S)
+        return torch.cat(logps), log_squares_S
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_S: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_S: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden_SD, weight_VD, bias_V, token_S, log_sum_S = ctx.saved_tensors
-        scale, softcap, temperature, dtype = ctx.transform
+        making: Making = ctx.making
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden_SD) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD) if needs_weight else None
@@ -93,39 +148,19 @@ class _ChunkedLogps(torch.autograd.Function):
         for start in range(0, len(token_S), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             hidden, token, grad = hidden_SD[part], token_S[part], grad_S[part, None]
-            logits = _logits(hidden, weight_VD, bias_V, ctx.transform)
-            slope: Tensor | float = scale / temperature
-            if softcap is not None:
-                slope = slope * (1 - (logits * (temperature / softcap)).square())
+            logits = making.logits(hidden, weight_VD, bias_V)
+            slope = making.slope(logits)
             # d logp / d logit_v = [v = token] - softmax_v; written over the logits to save their memory.
             delta = logits.sub_(log_sum_S[part, None]).exp_().mul_(-grad)
             delta.scatter_add_(-1, token[:, None], grad.to(delta.dtype))
             delta = delta.mul_(slope)
             if grad_hidden is not None:
-                grad_hidden[part] = product(delta, weight_VD, dtype)
+                grad_hidden[part] = product(delta, weight_VD, making.dtype)
             if grad_weight is not None:
-                add_product(grad_weight, delta.T, hidden, dtype)
+                add_product(grad_weight, delta.T, hidden, making.dtype)
             if grad_bias is not None:
                 grad_bias.add_(delta.sum(0))
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
-
-
-def _logits(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    transform: tuple[float, float | None, float, torch.dtype],
-) -> Tensor:
-    """Logits of one chunk as the model would give them, divided by the temperature, in at least float32."""
-    scale, softcap, temperature, dtype = transform
-    logits = product(hidden, weight.T, dtype)
-    if bias is not None:
-        logits = logits + bias
-    if scale != 1.0:
-        logits = logits * scale
-    if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
-    return logits / temperature if temperature != 1.0 else logits
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:

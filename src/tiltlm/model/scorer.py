@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,13 +11,28 @@ from transformers import PreTrainedModel
 
 from tiltlm.errors import ModelError
 from tiltlm.model.attention import choose_exact_attention, mask_for, why_not_shareable
-from tiltlm.model.head import LogitTransform, token_logps
+from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
+from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
+from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
 
 SCORER_REVISION = 2
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
 log-probabilities for the same tokens, be it in the last digits: to the scorer, the head, the masks, the packing or the
 arithmetic around them. Policy and reference would not agree otherwise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a scorer is asked to say of each scored token besides its log-probability.
+
+    squares: log of its distribution's sum of squares. reference: a model at work, of which the token's log-probability
+    is wanted; divergence: and how far the whole distributions are apart.
+    """
+
+    squares: bool = False
+    reference: Scorer | None = None
+    divergence: bool = False
 
 
 class Scorer(nn.Module):
@@ -47,16 +64,25 @@ class Scorer(nn.Module):
     def device(self) -> torch.device:
         return self.model.device
 
-    def forward(self, batch: MicroBatch, temperature: float = 1.0) -> Tensor:
+    def forward(self, batch: MicroBatch, temperature: float = 1.0, asked: Asked | None = None) -> Tensor | TokenValues:
         """log pi(token | what comes before it in its sequence), at the given sampling temperature.
 
         Args:
             batch: on this module's device.
             temperature: logits are divided by it; 1 is the model itself.
+            asked: what is wanted besides, at temperature 1.
 
         Returns:
-            Log-probabilities in nats, float32 or wider, shape (S,), in the order of the batch's score list.
+            Log-probabilities in nats, float32 or wider, shape (S,), in the order of the batch's score list; with all
+            that was asked for where something was.
         """
+        hidden_SD = self.hidden_states(batch)
+        if asked is None:
+            return token_logps(hidden_SD, batch.score_token_S, self.head, self.transform, temperature)
+        return self._values(hidden_SD, batch, asked)
+
+    def hidden_states(self, batch: MicroBatch) -> Tensor:
+        """The hidden states that predict the scored tokens, shape (S, D)."""
         if batch.trees and self.unshared_because is not None:
             raise ValueError(f"this model cannot take trees: {self.unshared_because}")
         arguments = {"input_ids": batch.tokens_RL, "use_cache": False}
@@ -65,10 +91,35 @@ class Scorer(nn.Module):
         hidden_RLD = self.model.base_model(**arguments).last_hidden_state
         # A table looked up: an index's own backward pass adds what several completions of a prompt send back to its
         # last token in the order in which threads come by, so that the same step has other last digits each time.
-        hidden_SD = F.embedding(batch.score_at_S, hidden_RLD.flatten(0, 1))
-        return token_logps(
-            hidden_SD, batch.score_token_S, self.model.get_output_embeddings(), self.transform, temperature
-        )
+        return F.embedding(batch.score_at_S, hidden_RLD.flatten(0, 1))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The output layer."""
+        layer: nn.Linear = self.model.get_output_embeddings()
+        return layer
+
+    def _values(self, hidden_SD: Tensor, batch: MicroBatch, asked: Asked) -> TokenValues:
+        tokens, log_squares_S, reference_S = batch.score_token_S, None, None
+        if asked.reference is not None and asked.divergence:
+            reference = asked.reference
+            with torch.no_grad():
+                states = ReferenceStates(reference.hidden_states(batch), reference.head, reference.transform)
+            logps_S, divergence_S, reference_S = logps_and_divergence(
+                hidden_SD, tokens, self.head, self.transform, states
+            )
+            if asked.squares:
+                with torch.no_grad():
+                    log_squares_S = token_logps_and_squares(hidden_SD, tokens, self.head, self.transform)[1]
+            return TokenValues(logps_S, log_squares_S, divergence_S, reference_S)
+        if asked.reference is not None:
+            with torch.no_grad():
+                reference_S = asked.reference(batch)
+        if asked.squares:
+            logps_S, log_squares_S = token_logps_and_squares(hidden_SD, tokens, self.head, self.transform)
+        else:
+            logps_S = token_logps(hidden_SD, tokens, self.head, self.transform)
+        return TokenValues(logps_S, log_squares_S, None, reference_S)
 
 
 def sequence_logps(logps_S: Tensor, batch: MicroBatch) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import autocast
-from tiltlm.model.scorer import Scorer
+from tiltlm.model.scorer import Asked, Scorer
+from tiltlm.model.token_values import Columns
 from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
@@ -28,6 +29,7 @@ def score(
     token_budget: int,
     advance: Callable[[int], None] = lambda done: None,
     temperature: float = 1.0,
+    asked: Asked | None = None,
 ) -> np.ndarray:
     """log pi(token | what comes before it) of every scored token of the columns, float32, in nats.
 
@@ -36,16 +38,20 @@ def score(
         token_budget: most columns in one forward pass.
         advance: called with how many more examples are done.
         temperature: logits are divided by it.
+        asked: what is wanted besides, in further columns (`token_values.Columns`).
 
     Returns:
-        Shape (scored tokens,): those of sequence n stand at scored_starts[n] to scored_starts[n + 1].
+        Shape (scored tokens,) or (scored tokens, columns): those of sequence n stand at scored_starts[n] to
+        scored_starts[n + 1].
 
     Raises:
         NonFiniteError: values are NaN or infinite, naming the examples.
     """
-    values = np.empty(int(columns.scored_starts[-1]), dtype=np.float32)
-    for batch, logps_S in passes(scorer, columns, range(len(columns)), precision, token_budget, temperature):
-        values[batch.places] = logps_S.cpu().numpy()
+    held = () if asked is None else Columns(asked.squares, asked.divergence).shape
+    values = np.empty((int(columns.scored_starts[-1]), *held), dtype=np.float32)
+    every = range(len(columns))
+    for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, asked=asked):
+        values[batch.places] = own.cpu().numpy()
         advance(len(batch.examples))
     return values
 
@@ -59,8 +65,10 @@ def passes(
     token_budget: int,
     temperature: float = 1.0,
     wanted: Callable[[MicroBatch], bool] = lambda batch: True,
+    asked: Asked | None = None,
 ) -> Iterator[tuple[MicroBatch, Tensor]]:
-    """Micro-batches of examples with the log-probabilities of their scored tokens, float32, shape (S,).
+    """Micro-batches of examples with the log-probabilities of their scored tokens, float32, shape (S,); with what is
+    asked for besides in further columns.
 
     The longest come first: if memory runs out it does so at once, and the time left is never underestimated.
 
@@ -76,15 +84,17 @@ def passes(
         portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.trees)
         for batch in filter(wanted, portion.micro_batches):
             with autocast(scorer.device, precision):
-                logps_S = scorer(batch.to(scorer.device), temperature)
-            _require_finite(logps_S, batch, columns)
-            yield batch, logps_S
+                values = scorer(batch.to(scorer.device), temperature, asked)
+            table = values if asked is None else values.table()
+            _require_finite(table, batch, columns)
+            yield batch, table
 
 
-def _require_finite(logps_S: Tensor, batch: MicroBatch, columns: TokenColumns) -> None:
-    if bool(logps_S.isfinite().all()):
+def _require_finite(table: Tensor, batch: MicroBatch, columns: TokenColumns) -> None:
+    if bool(table.isfinite().all()):
         return
-    broken = batch.score_sequence_S[logps_S.isfinite().logical_not().cpu()].unique().tolist()
+    finite_S = table.isfinite().reshape(len(table), -1).all(1)
+    broken = batch.score_sequence_S[finite_S.logical_not().cpu()].unique().tolist()
     example_of = np.repeat(batch.examples, np.diff(columns.members)[batch.examples])
     bad = sorted({columns.names[int(example_of[sequence])] for sequence in broken})
     raise NonFiniteError(

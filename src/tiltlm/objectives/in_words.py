@@ -38,7 +38,8 @@ def needed(objective: Objective) -> list[str]:
     named = {
         UNITS[needs.unit]: True,
         "a reference": needs.reference,
-        "the reference as a model": needs.live,
+        "whole distributions": needs.live,
+        "the reference as a model": objective.live_reference,
         "numbers of tokens": needs.counts,
         "values of single tokens": needs.tokens,
         "the spread of each token's distribution": needs.squares,

@@ -47,8 +47,8 @@ class Needs:
     tokens: log-probabilities token by token, not only their sums.
     squares: of each token's distribution under the policy, the logarithm of its sum of squares, without gradient.
     scores: a score of each answer, of which only the order counts, or the value too.
-    live: the reference as a model at work, not its cached values: for what those do not say, such as how far the
-        distributions of each token are apart, or for a reference that moves.
+    live: how far the reference's whole distribution of each token is from the policy's, which its cached values do not
+        say: so it is a model at work beside the policy.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
     mismatched: every example also has an answer to another prompt scored, labelled MISMATCHED.
     """
@@ -63,6 +63,11 @@ class Needs:
     coupled: bool = False
     mismatched: bool = False
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether something of single tokens is handed over, so that it must be known where each of them stands."""
+        return self.tokens or self.squares or self.live
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
@@ -75,7 +80,7 @@ class Scored:
     token_logps_T, reference_token_logps_T: the same token by token; None unless the objective needs them (and, for the
         second, a reference).
     sequence_T, offset_T: int64, of each scored token the number of its sequence and its place in the completion; None
-        where token_logps_T is.
+        where nothing of single tokens is needed.
     log_squares_T: log of the sum over the vocabulary of pi(v)^2 where each token stands, detached; None unless needed.
     reference_kl_T: KL(pi_ref || pi) of the distributions where each token stands, with gradient; None unless needed.
     example_N: int64, of each sequence the number of its example among those here, in ascending order; None unless the
@@ -148,6 +153,17 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceUpdate:
+    """How the reference follows the policy: weights become weight * policy's + (1 - weight) * its own.
+
+    weight: above 0; 1 is a copy. every: after so many optimizer steps.
+    """
+
+    weight: float
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class Objective:
     """An objective of the field, under the field's name. A value of this type in a module of this package declares it.
 
@@ -156,6 +172,9 @@ class Objective:
     what: one sentence on what it does and when to use it.
     aliases: what other trainers call it, for the error that names the nearest objective; not accepted as a name.
     running: statistics that it keeps from step to step; None where it keeps none.
+    detaches: whether a part of the loss has no gradient on purpose, such as a weight: it is then held to the finite
+        differences of the rest, with that part as it was.
+    moves: how the reference moves, given the settings; None where it stays what it was.
     """
 
     name: str
@@ -165,6 +184,13 @@ class Objective:
     what: str
     aliases: tuple[str, ...] = ()
     running: Running | None = None
+    detaches: bool = False
+    moves: Callable[[Any], ReferenceUpdate] | None = None
+
+    @property
+    def live_reference(self) -> bool:
+        """Whether the reference is a model at work in every step, beside the policy."""
+        return self.needs.live or self.moves is not None
 
     @property
     def source(self) -> str | None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tiltlm.config import config_from_dict
 from tiltlm.errors import RunError
@@ -16,7 +15,6 @@ from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.scoring import score
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.preflight import prepare_model
@@ -38,13 +36,14 @@ def evaluate(
     trained: the log-probabilities before weights were rounded, see `optimize.Trained`.
     """
     start = time.perf_counter()
-    values = exact_values(setup, "the saved model", saved, data.exact, reporter)
+    reference = None
+    if setup.objective.needs.live:
+        reference = Scorer(load_model(reference_source(setup), setup.device))
+    values = exact_values(setup, "held-out examples, the saved model", saved, data.exact, reporter, reference)
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
     if evaluation.margin is not None:
-        budget = setup.config.training.micro_batch_tokens
-        with reporter.progress("training examples, the saved model", len(data.seen.columns), "examples") as advance:
-            seen = score(saved, data.seen.columns, torch.float32, budget, advance)
+        seen = exact_values(setup, "training examples, the saved model", saved, data.seen, reporter, reference)
         found = evaluate_seen(seen, data.seen, values, data.exact, setup.objective)
         evaluation = dataclasses.replace(evaluation, seen=found)
     figures = evaluation.figures

@@ -15,6 +15,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
+from tiltlm.training.losses import asked_by
 from tiltlm.training.stop import StopRequest
 
 
@@ -25,12 +26,15 @@ def keep_model(
     place: Path,
     stop: StopRequest,
     reporter: Reporter,
+    reference: Scorer | None = None,
 ) -> np.ndarray | None:
     """Saves the trained model into a folder, in one move. Its weights are from then on those of the files.
 
+    reference: a reference at work, for an objective that looks at its distributions; without dither from then on.
+
     Returns:
-        Float32 log-probabilities of the held-out examples' scored tokens under the weights as trained, where the files
-        hold them rounded; else None.
+        Float32 values of the held-out examples' scored tokens under the weights as trained (`BoundObjective.columns`),
+        where the files hold them rounded; else None.
     """
     values = None
     try:
@@ -38,7 +42,11 @@ def keep_model(
             with stop.held():
                 remove_dither(policy.model)
         if held_out is not None and setup.save_dtype is not torch.float32:
-            values = exact_values(setup, "the trained weights", policy, held_out, reporter)
+            if reference is not None and setup.precision is not torch.float32:
+                remove_dither(reference.model)
+            values = exact_values(
+                setup, "held-out examples, the trained weights", policy, held_out, reporter, reference
+            )
     finally:
         with stop.held():
             round_weights(policy.model, setup.save_dtype)
@@ -48,8 +56,13 @@ def keep_model(
     return values
 
 
-def exact_values(setup: Setup, what: str, scorer: Scorer, held_out: HeldOut, reporter: Reporter) -> np.ndarray:
-    """The held-out examples' log-probabilities in float32."""
-    budget = setup.config.training.micro_batch_tokens
-    with reporter.progress(f"held-out examples, {what}", len(held_out.columns), "examples") as advance:
-        return score(scorer, held_out.columns, torch.float32, budget, advance)
+def exact_values(
+    setup: Setup, what: str, scorer: Scorer, examples: HeldOut, reporter: Reporter, reference: Scorer | None = None
+) -> np.ndarray:
+    """What the objective must know of the examples' scored tokens (`BoundObjective.columns`), in float32.
+
+    reference: as it was loaded, for an objective that looks at its distributions.
+    """
+    budget, asked = setup.config.training.micro_batch_tokens, asked_by(setup.objective, reference)
+    with reporter.progress(what, len(examples.columns), "examples") as advance:
+        return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,14 +14,16 @@ from tiltlm.data.preparation import PreparedData
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import Scorer
+from tiltlm.objectives.interface import ReferenceUpdate
 from tiltlm.pipeline.keeping import keep_model
-from tiltlm.pipeline.referencing import ReferencedData
+from tiltlm.pipeline.referencing import ReferencedData, reference_at_work
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings
 from tiltlm.pipeline.setup import Setup
 from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.storage.space import in_words
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import MetricsLog, Observer, Observers, Row
@@ -43,9 +45,8 @@ class Trained:
 def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
     """The trainer that a run's settings describe."""
     config = setup.config
-    return Trainer(
-        policy, setup.objective, config.training, config.run.seed, setup.precision, data.train, data.held_out
-    )
+    objective = replace(setup.objective, reference=reference_at_work(setup, policy))
+    return Trainer(policy, objective, config.training, config.run.seed, setup.precision, data.train, data.held_out)
 
 
 def optimize(
@@ -63,8 +64,6 @@ def optimize(
         identity: what checkpoints will be of.
     """
     setup, reporter, folder = work.setup, work.reporter, work.folder
-    if setup.config.training.activation_checkpointing:
-        checkpoint_activations(policy.model)
     trainer = _checked_trainer(work, policy, data)
     settings = effective_settings(setup.config)
     checkpoints = Checkpoints(
@@ -92,17 +91,33 @@ def optimize(
     if progress.seconds > 0:  # a clock of coarse ticks, or one set back, may say otherwise
         rates = (progress.examples / progress.seconds, progress.tokens / progress.seconds)
         reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
-    return Trained(completed, keep_model(setup, policy, data.exact, folder.model, work.stop, reporter))
+    reference = trainer.objective.reference if setup.objective.needs.live else None
+    values = keep_model(setup, policy, data.exact, folder.model, work.stop, reporter, reference)
+    return Trained(completed, values)
 
 
 def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:
     """The trainer before its first step, after the start-up checks, also of a run that goes on."""
     trainer = trainer_for(work.setup, policy, data)
+    if work.setup.config.training.activation_checkpointing:
+        checkpoint_activations(policy.model)
+    if (reference := trainer.objective.reference) is not None:
+        work.reporter.say(f"  {_second_model(reference, trainer.objective.moves)}")
     checks = run_checks(trainer, work.setup.tokenizer, _starts_at_reference(work.setup))
     work.record.checked(checks)
     for check in checks:
         work.reporter.say(f"  checked: {check.name}: {check.detail}")
     return trainer
+
+
+def _second_model(reference: Scorer, moves: ReferenceUpdate | None) -> str:
+    """What a reference at work costs, in words."""
+    held = in_words(sum(weights.numel() * weights.element_size() for weights in reference.parameters()))
+    words = f"the reference is a second model at work: {held} of memory, and a forward pass more in every step"
+    if moves is None:
+        return words
+    every = "every step" if moves.every == 1 else f"every {moves.every} steps"
+    return f"{words}; {every} it moves by {moves.weight:g} of the way to the policy, and checkpoints hold it too"
 
 
 def _starts_at_reference(setup: Setup) -> bool:

@@ -64,7 +64,8 @@ def require_fit(weights: int, config: Config, folder: Path, reporter: Reporter) 
     if free < 4 * weights:
         reporter.say(f"  the disk may be too full for the trained model: {in_words(free)} are free in {folder}")
         return
-    one = weights * CHECKPOINT_BYTES[config.training.optimizer]
+    moving = 4 if config.loss.objective.moves is not None else 0  # the reference's own weights
+    one = weights * (CHECKPOINT_BYTES[config.training.optimizer] + moving)
     # Besides those kept there may be the best one, and one that is being written.
     if config.checkpoint.on and free < 4 * weights + (config.checkpoint.keep + 2) * one:
         reporter.say(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,12 @@ from safetensors.numpy import save_file
 from tiltlm.checkpoints.identity import digest_of
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns, ranges
+from tiltlm.errors import ModelError
 from tiltlm.model.dither import add_dither
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
+from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.prepare import require_vocabulary
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
@@ -26,6 +30,7 @@ from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.loop import Referenced
+from tiltlm.training.moving_reference import require_alike
 from tiltlm.training.seen import seen_examples
 
 
@@ -52,13 +57,15 @@ def without_reference(
     """
     seen, float32 = _seen(setup, data), _Pass(setup, policy, torch.float32, folder, reporter)
     (start,), (seen_start,) = float32.values("held-out", [data.eval]), float32.values("seen", [seen])
+    exact = _with_distributions(setup, policy, None, HeldOut(data.eval, None, start), reporter)
+    seen_exact = _with_distributions(setup, policy, None, HeldOut(seen, None, seen_start), reporter)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
     return ReferencedData(
         Referenced(data.train, None),
         Referenced(data.eval, None),
-        HeldOut(data.eval, None, start),
-        HeldOut(seen, None, seen_start),
+        exact,
+        seen_exact,
     )
 
 
@@ -68,32 +75,76 @@ def with_reference(
     """Joins all examples with their reference log-probabilities, computing those the cache lacks.
 
     The held-out ones, and some of the others, are scored in float32 too, for the figures of the saved model. For
-    training in bfloat16 the weights of the policy, and those of the reference, are dithered from here on.
+    training in bfloat16 the weights of the policy, and those of the reference, are dithered from here on. A reference
+    at work says itself what it makes of the training examples, so that theirs are not computed.
     """
-    reference = policy
+    reference, ahead = policy, not setup.objective.objective.live_reference
+    train: np.ndarray | None = None
     if setup.config.model.reference is not None:
         reference = Scorer(load_model(reference_source(setup), setup.device))
         require_vocabulary(setup, reference, data)
     seen, float32 = _seen(setup, data), _Pass(setup, reference, torch.float32, folder, reporter)
     (exact,) = float32.values("held-out", [data.eval])
     if setup.precision is torch.float32:
-        (train,), held_out = float32.values("train", [data.train]), exact
+        train, held_out = float32.values("train", [data.train])[0] if ahead else None, exact
     (seen_exact,) = float32.values("seen", [seen])
     start, seen_start = exact, seen_exact
     if reference is not policy:
         own = _Pass(setup, policy, torch.float32, folder, reporter)
         (start,), (seen_start,) = own.values("held-out-policy", [data.eval]), own.values("seen-policy", [seen])
+    in_float32, seen_in_float32 = (
+        _with_distributions(setup, policy, reference, known, reporter)
+        for known in (HeldOut(data.eval, exact, start), HeldOut(seen, seen_exact, seen_start))
+    )
     if setup.precision is not torch.float32:
         for one in (policy,) if reference is policy else (policy, reference):
             add_dither(one.model)
         own = _Pass(setup, reference, setup.precision, folder, reporter)
-        train, held_out = own.values("all", [data.train, data.eval])
+        *values, held_out = own.values("all", [data.train, data.eval] if ahead else [data.eval])
+        train = values[0] if values else None
     return ReferencedData(
         Referenced(data.train, train),
         Referenced(data.eval, held_out),
-        HeldOut(data.eval, exact, start),
-        HeldOut(seen, seen_exact, seen_start),
+        in_float32,
+        seen_in_float32,
     )
+
+
+def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
+    """The reference as a frozen model beside the policy before its first step, where the objective wants one.
+
+    Raises:
+        ModelError: it is another model, of which the objective's use makes no sense.
+    """
+    objective = setup.objective.objective
+    if not objective.live_reference:
+        return None
+    if setup.config.model.reference is None:
+        reference = copy.deepcopy(policy)
+    else:
+        reference = Scorer(load_model(reference_source(setup), setup.device))
+        if setup.precision is not torch.float32:
+            add_dither(reference.model)
+    if objective.moves is not None:
+        require_alike(reference, policy)
+    if objective.needs.live and reference.head.out_features != policy.head.out_features:
+        raise ModelError(
+            f"`{objective.name}` compares whole distributions, but the reference's output layer has "
+            f"{reference.head.out_features} rows and the model's {policy.head.out_features}: name a reference "
+            "(model.reference) of the same vocabulary."
+        )
+    return reference.requires_grad_(False)
+
+
+def _with_distributions(
+    setup: Setup, policy: Scorer, reference: Scorer | None, known: HeldOut, reporter: Reporter
+) -> HeldOut:
+    """The examples with all that the objective needs of their tokens before training; no cache has more than
+    log-probabilities."""
+    if not setup.objective.columns.shape:
+        return known
+    words = "distributions before training"
+    return dataclasses.replace(known, start=exact_values(setup, words, policy, known, reporter, reference))
 
 
 def _seen(setup: Setup, data: PreparedData) -> TokenColumns:

@@ -147,10 +147,12 @@ class ReopenedRun:
     def _in_the_arithmetic_of(trainer: Trainer, before: str) -> None:
         """Training in bfloat16 dithers the weights, in float32 it does not: a state becomes one of the other kind."""
         dithered, dithers = before != "float32", trainer.precision is not torch.float32
-        if dithered and not dithers:
-            remove_dither(trainer.scorer.model)
-        if dithers and not dithered:
-            add_dither(trainer.scorer.model)
+        reference = trainer.objective.reference if trainer.objective.moves is not None else None
+        for scorer in (trainer.scorer, *([reference] if reference is not None else [])):
+            if dithered and not dithers:
+                remove_dither(scorer.model)
+            if dithers and not dithered:
+                add_dither(scorer.model)
 
     def resumption(self, repeatable: bool) -> Resumption:
         """What the run's record says of this.

@@ -64,11 +64,15 @@ class EvalRow(RewardMeans, Moment):
     """One evaluation on the held-out examples, after `step` optimizer steps.
 
     accuracy_interval: Wilson's; its trials are prompts where several examples have one prompt.
+    moving_*: against a reference that moves, as it was then; the others are against the first one. None where it stays.
     """
 
     examples: ExampleCount
     accuracy_interval: Interval | None = None
     seconds: float
+    moving_loss: float | None = None
+    moving_margin: float | None = None
+    moving_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from torch import Tensor
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedSequence
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
-from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives.interface import MISMATCHED, sides
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.runs.outcomes import Check
 from tiltlm.training.loop import Trainer
-from tiltlm.training.losses import at_reference, evaluated
+from tiltlm.training.losses import agreeing, evaluated
 
 LAYOUT_TOLERANCE = 1e-4
 """How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
@@ -115,11 +115,11 @@ def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_
     whole = int(_tokens(columns, sample).sum() * (columns.members[sample + 1] - columns.members[sample]).sum())
     (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.trees).micro_batches
     batch = batch.to(trainer.scorer.device)
-    exact_S = trainer.scorer(batch)
-    results = [_layout(trainer.scorer, columns, batch, exact_S)]
+    exact = trainer.objective.values(trainer.scorer, batch, torch.float32)
+    results = [_layout(trainer.scorer, columns, batch, exact.logps_S)]
     tolerance = LAYOUT_TOLERANCE
     if trainer.precision is not torch.float32:
-        rounding, noise = _rounding(trainer, batch, exact_S)
+        rounding, noise = _rounding(trainer, batch, exact)
         results.append(rounding)
         tolerance = max(tolerance, NOISE_FACTOR * noise)
     if trainer.objective.needs.reference:
@@ -153,10 +153,10 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
     )
 
 
-def _rounding(trainer: Trainer, batch: MicroBatch, exact_S: Tensor) -> tuple[_Result, float]:
+def _rounding(trainer: Trainer, batch: MicroBatch, exact: TokenValues) -> tuple[_Result, float]:
     """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
-    with autocast(trainer.scorer.device, trainer.precision):
-        rounded_S = trainer.scorer(batch)
+    rounded = trainer.objective.values(trainer.scorer, batch, trainer.precision)
+    rounded_S, exact_S = rounded.logps_S, exact.logps_S
     per_token = float((rounded_S - exact_S).abs().mean())
     per_completion = float(sequence_logps(rounded_S - exact_S, batch).abs().mean())
     name = str(trainer.precision).removeprefix("torch.")
@@ -164,34 +164,34 @@ def _rounding(trainer: Trainer, batch: MicroBatch, exact_S: Tensor) -> tuple[_Re
         f"noise of {name}",
         per_token < NONSENSE,
         f"{per_token:.2g} nats a token, {per_completion:.2g} a completion"
-        f"{_noise_of_margins(trainer, batch, rounded_S, exact_S)}, on average",
+        f"{_noise_of_margins(trainer, batch, rounded, exact)}, on average",
         f"In {name} this model computes something else than in float32: set model.precision to float32.",
     )
     return result, per_token
 
 
-def _noise_of_margins(trainer: Trainer, batch: MicroBatch, rounded_S: Tensor, exact_S: Tensor) -> str:
+def _noise_of_margins(trainer: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> str:
     """What it comes to in the margin of a pair's implicit rewards, in words; empty where there are no pairs."""
     if trainer.objective.needs.unit != "pair":
         return ""
-    noisy, exact = (_margins(trainer, batch, logps_S) for logps_S in (rounded_S, exact_S))
-    return f", {float((noisy - exact).abs().mean()):.2g} in an implicit reward margin"
+    noisy_P, exact_P = (_margins(trainer, batch, values) for values in (rounded, exact))
+    return f", {float((noisy_P - exact_P).abs().mean()):.2g} in an implicit reward margin"
 
 
-def _margins(trainer: Trainer, batch: MicroBatch, logps_S: Tensor) -> Tensor:
-    chosen_P, rejected_P = sides(trainer.objective(trainer.objective.scored([batch], [logps_S])).rewards_N)
+def _margins(trainer: Trainer, batch: MicroBatch, values: TokenValues) -> Tensor:
+    chosen_P, rejected_P = sides(trainer.objective(trainer.objective.scored([batch], [values])).rewards_N)
     return chosen_P - rejected_P
 
 
 def _first_loss(trainer: Trainer, first: Plan, tolerance: float, starts_at_reference: bool) -> _Result:
     """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
     objective, units = trainer.objective, trainer.objective.units(first)
-    loss, difference, tokens = 0.0, 0.0, 0
+    loss, wanted, difference, tokens = 0.0, 0.0, 0.0, 0
     for losses in evaluated(trainer.scorer, first, objective, trainer.precision):
         loss += float(losses.output.losses_U.sum()) / units
+        wanted += float(objective(agreeing(losses.scored)).losses_U.sum()) / units
         difference += float(losses.scored.log_ratios().abs().sum())
         tokens += int(losses.scored.tokens_N.sum())
-    wanted = sum(float(losses.output.losses_U.sum()) for losses in at_reference(first, objective)) / units
     per_token = difference / tokens
     value = "ln 2" if math.isclose(wanted, math.log(2), rel_tol=1e-6) else f"{wanted:.4f}"
     exact = trainer.precision is torch.float32

@@ -11,6 +11,7 @@ import torch
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scoring import totals
+from tiltlm.model.token_values import logps_of
 from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation
@@ -24,7 +25,8 @@ class HeldOut:
     """Held-out examples with what float32 said of their scored tokens before training, in nats.
 
     reference: log-probabilities under the reference; None where the objective needs none.
-    start: those of the model as loaded; mostly it is the reference.
+    start: those of the model as loaded; mostly it is the reference. Where the objective needs more of each token, in
+        columns (`BoundObjective.columns`), as all values of a policy here.
     """
 
     columns: TokenColumns
@@ -62,7 +64,7 @@ def evaluate_saved(
         )
     before_training = objective(objective.scored_columns(columns, held_out.start, held_out.reference))
     start_margins = pair_margins(before_training.rewards_N, columns)
-    change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
+    change_N = totals(logps_of(saved), columns).astype(np.float64) - totals(logps_of(held_out.start), columns)
     changes = [_mean_of(change_N, (label,), columns, prompts) for label in (CHOSEN, REJECTED)]
     change_N /= columns.scored_tokens
     token_changes = [_mean_of(change_N, (label,), columns, prompts) for label in (CHOSEN, REJECTED)]
@@ -105,7 +107,7 @@ def _start_gap(held_out: HeldOut, prompts: list[int]) -> Estimate | None:
     if held_out.reference is None:
         return None
     columns = held_out.columns
-    gap_N = totals(held_out.start, columns).astype(np.float64) - totals(held_out.reference, columns)
+    gap_N = totals(logps_of(held_out.start), columns).astype(np.float64) - totals(held_out.reference, columns)
     return _mean_of(np.abs(gap_N) / columns.scored_tokens, (CHOSEN, REJECTED), columns, prompts)
 
 

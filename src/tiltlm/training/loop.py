@@ -25,10 +25,11 @@ from tiltlm.plan.steps import Order, ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.losses import BoundObjective, Losses, backward, evaluated
 from tiltlm.training.metrics import Sums, eval_row
+from tiltlm.training.moving_reference import move
 from tiltlm.training.non_finite import RECENT, FailedStep, explanation
 from tiltlm.training.observers import Observer
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
-from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states
+from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states, take_weights, weights_of
 from tiltlm.training.stop import StopRequest
 
 
@@ -83,14 +84,21 @@ class Trainer:
 
     def state(self) -> TrainerState:
         """Everything that training would need to go on from here; tensors are those in use, not copies."""
-        model = {name: parameter.detach() for name, parameter in self.scorer.model.named_parameters()}
-        return TrainerState(model, self._optimizer.state_dict(), dataclasses.replace(self.progress), random_states())
+        progress, reference = dataclasses.replace(self.progress), self._moving_reference
+        return TrainerState(
+            weights_of(self.scorer.model),
+            self._optimizer.state_dict(),
+            progress,
+            random_states(),
+            None if reference is None else weights_of(reference.model),
+        )
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
         """Goes back, or on, to a state of a trainer made alike."""
-        for name, parameter in self.scorer.model.named_parameters():
-            parameter.copy_(state.model[name])
+        take_weights(self.scorer.model, state.model)
+        if self._moving_reference is not None and state.reference is not None:
+            take_weights(self._moving_reference.model, state.reference)
         self._optimizer.load_state_dict(state.optimizer)
         self.progress = dataclasses.replace(state.progress)
         restore_random_states(state.random)
@@ -126,7 +134,7 @@ class Trainer:
         plans = ahead(self.plan_of(step) for step in range(self.progress.step, self.steps))
         with stop.waited_for(), contextlib.closing(plans):
             if self.progress.step == 0:
-                known = starts_at_reference and self.held_out.reference is not None
+                known = starts_at_reference and self.held_out.reference is not None and not self._looks_at_distributions
                 observe(self._starting_point() if known else self.evaluate())
             while self.progress.step < self.steps:
                 if stop.requested:
@@ -136,6 +144,11 @@ class Trainer:
                     observe(self.evaluate())
                 after_step(self)
         return True
+
+    @property
+    def _looks_at_distributions(self) -> bool:
+        """Whether the loss depends on more of each token than the log-probability under policy and reference."""
+        return self.objective.needs.squares or self.objective.needs.live
 
     def _evaluates(self) -> bool:
         """Whether the held-out examples are looked at after this step."""
@@ -165,6 +178,7 @@ class Trainer:
                 self.progress.tokens += planned.laid_out
                 self.progress.seconds += seconds
                 self._norms.append(gradient_norm)
+                self._move_reference()
         if not finite:
             raise self._non_finite(planned, sums.non_finite())
         return TrainRow(
@@ -190,6 +204,16 @@ class Trainer:
             self._optimizer.step()
         elif not bool(broken):
             self._optimizer.step()
+
+    @property
+    def _moving_reference(self) -> Scorer | None:
+        return self.objective.reference if self.objective.moves is not None else None
+
+    def _move_reference(self) -> None:
+        """Lets the reference follow the policy, where it does and after as many steps as it does."""
+        reference, update = self.objective.reference, self.objective.moves
+        if reference is not None and update is not None and self.progress.step % update.every == 0:
+            move(reference, self.scorer, update)
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
         columns, budget = self.train_examples.columns, self.training.micro_batch_tokens
@@ -230,8 +254,24 @@ class Trainer:
 
     def evaluate(self) -> EvalRow:
         """Loss and implicit rewards on held-out examples, in the same arithmetic as training."""
-        start, sums = time.perf_counter(), Sums(self.objective.needs.unit)
-        for losses in evaluated(self.scorer, self._held_out_plan, self.objective, self.precision):
-            sums.add(losses)
+        start, moving = time.perf_counter(), None
+        if self.objective.moves is None:
+            sums = self._summed(self.objective)
+        else:
+            # Figures against a reference that follows say little of how far the policy has come: these are against the
+            # first one, and those besides.
+            sums = self._summed(dataclasses.replace(self.objective, reference=None))
+            moving, _ = self._summed(self.objective).means()
         seconds = time.perf_counter() - start
-        return eval_row(sums, self._held_out_prompts, self.progress.step, self._epoch(), seconds)
+        row = eval_row(sums, self._held_out_prompts, self.progress.step, self._epoch(), seconds)
+        if moving is None:
+            return row
+        return dataclasses.replace(
+            row, moving_loss=moving.loss, moving_margin=moving.margin, moving_accuracy=moving.accuracy
+        )
+
+    def _summed(self, objective: BoundObjective) -> Sums:
+        sums = Sums(objective.needs.unit)
+        for losses in evaluated(self.scorer, self._held_out_plan, objective, self.precision):
+            sums.add(losses)
+        return sums

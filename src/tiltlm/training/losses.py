@@ -12,9 +12,10 @@ from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.loading import autocast
-from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.model.scorer import Asked, Scorer, sequence_logps
 from tiltlm.model.scoring import totals
-from tiltlm.objectives.interface import MISMATCHED, LossOutput, Needs, Objective, Scored
+from tiltlm.model.token_values import Columns, TokenValues, logps_of
+from tiltlm.objectives.interface import MISMATCHED, LossOutput, Needs, Objective, ReferenceUpdate, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 
 
@@ -28,15 +29,38 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class BoundObjective:
-    """An objective with its settings: all that a step must know of the loss."""
+    """An objective with its settings: all that a step must know of the loss.
+
+    reference: the reference as a model at work, where the objective wants one.
+    """
 
     objective: Objective
     settings: Any
+    reference: Scorer | None = None
 
     @property
     def needs(self) -> Needs:
         """What a run must provide for it."""
         return self.objective.needs
+
+    @property
+    def moves(self) -> ReferenceUpdate | None:
+        """How the reference moves; None where it stays what it was."""
+        return None if self.objective.moves is None else self.objective.moves(self.settings)
+
+    @property
+    def columns(self) -> Columns:
+        """What arrays of scored tokens must hold for it."""
+        return Columns(squares=self.needs.squares, divergence=self.needs.live)
+
+    def values(self, scorer: Scorer, batch: MicroBatch, precision: torch.dtype) -> TokenValues:
+        """What it must know of a batch's scored tokens, in this arithmetic; `batch` is on the scorer's device."""
+        with autocast(scorer.device, precision):
+            asked = asked_by(self, self.reference)
+            if asked is None:
+                return TokenValues(scorer(batch))
+            values: TokenValues = scorer(batch, asked=asked)
+        return values
 
     def units(self, plan: Plan) -> int:
         """By how much the sum of a plan's losses is divided: the number of examples, or of labelled completions."""
@@ -50,32 +74,35 @@ class BoundObjective:
         output: LossOutput = self.objective.loss(scored, self.settings)
         return output
 
-    def scored(self, batches: Sequence[MicroBatch], logps_S: Sequence[Tensor], plan: Plan | None = None) -> Scored:
-        """What the objective sees of micro-batches whose scored tokens have these log-probabilities.
+    def scored(self, batches: Sequence[MicroBatch], values: Sequence[TokenValues], plan: Plan | None = None) -> Scored:
+        """What the objective sees of micro-batches whose scored tokens have these values.
 
         plan: the whole plan that they are of; None where they are all of it.
         """
-        parts = [self._of_one(batch, logps) for batch, logps in zip(batches, logps_S, strict=True)]
+        parts = [self._of_one(batch, own) for batch, own in zip(batches, values, strict=True)]
         together = parts[0] if len(parts) == 1 else _joined(parts)
         return replace(together, tokens_per_unit=self.tokens_per_unit(plan or whole_plan(batches)))
 
-    def _of_one(self, batch: MicroBatch, logps_S: Tensor) -> Scored:
-        needs = self.needs
-        reference_S = batch.reference_S if needs.reference else None
+    def _of_one(self, batch: MicroBatch, values: TokenValues) -> Scored:
+        needs, logps_S = self.needs, values.logps_S
+        known_S = batch.reference_S if self.reference is None else values.reference_S
+        reference_S = known_S if needs.reference else None
         sums = Scored(
             logps_N=sequence_logps(logps_S, batch),
             tokens_N=batch.tokens_N,
             labels_N=batch.labels_N,
             reference_logps_N=None if reference_S is None else sequence_logps(reference_S, batch),
         )
-        if not needs.tokens:
+        if not needs.of_tokens:
             return sums
         return replace(
             sums,
-            token_logps_T=logps_S,
-            reference_token_logps_T=reference_S,
+            token_logps_T=logps_S if needs.tokens else None,
+            reference_token_logps_T=reference_S if needs.tokens else None,
             sequence_T=batch.score_sequence_S,
             offset_T=batch.offset_S,
+            log_squares_T=values.log_squares_S,
+            reference_kl_T=values.divergence_S,
         )
 
     def scored_columns(
@@ -88,23 +115,27 @@ class BoundObjective:
         """What the objective sees of all examples of the columns, in their order.
 
         Args:
-            values, reference: log-probabilities of all scored tokens under the policy and the reference, in nats; sums
-                are those of float32.
+            values, reference: values of all scored tokens under the policy (see `columns`), and log-probabilities under
+                the reference, in nats; sums are those of float32.
         """
         needs = self.needs
         reference = reference if needs.reference else None
         counts, labelled = columns.scored_tokens, columns.labels != MISMATCHED
         units = int(labelled.sum()) if needs.unit == "completion" else len(columns)
         tokens: dict[str, Any] = {}
-        if needs.tokens:
+        if needs.of_tokens:
+            own = self.columns.values(values, dtype)
+            others = None if reference is None else torch.from_numpy(reference).to(dtype)
             tokens = {
-                "token_logps_T": torch.from_numpy(values).to(dtype),
-                "reference_token_logps_T": None if reference is None else torch.from_numpy(reference).to(dtype),
+                "token_logps_T": own.logps_S if needs.tokens else None,
+                "reference_token_logps_T": others if needs.tokens else None,
                 "sequence_T": torch.from_numpy(np.repeat(np.arange(columns.sequences), counts)),
                 "offset_T": torch.from_numpy(np.arange(len(values)) - np.repeat(columns.scored_starts[:-1], counts)),
+                "log_squares_T": own.log_squares_S,
+                "reference_kl_T": own.divergence_S,
             }
         return Scored(
-            logps_N=torch.from_numpy(totals(values, columns)).to(dtype),
+            logps_N=torch.from_numpy(totals(logps_of(values), columns)).to(dtype),
             tokens_N=torch.from_numpy(counts),
             labels_N=torch.from_numpy(np.array(columns.labels)),
             reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
@@ -122,6 +153,16 @@ def whole_plan(batches: Sequence[MicroBatch]) -> Plan:
         sum(int(own.sum()) for own in labelled),
         sum(int(batch.tokens_N[own].sum()) for batch, own in zip(batches, labelled, strict=True)),
     )
+
+
+def asked_by(objective: BoundObjective, reference: Scorer | None) -> Asked | None:
+    """What an objective wants to know of scored tokens besides log-probabilities, with a reference at work if one is
+    given; None: nothing."""
+    needs = objective.needs
+    if reference is None and not needs.squares and not needs.live:
+        return None
+    assert reference is not None or not needs.live
+    return Asked(needs.squares, reference, divergence=needs.live)
 
 
 def _joined(parts: Sequence[Scored]) -> Scored:
@@ -146,6 +187,8 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         reference_token_logps_T=joined([part.reference_token_logps_T for part in parts]),
         sequence_T=joined(sequences),
         offset_T=joined([part.offset_T for part in parts]),
+        log_squares_T=joined([part.log_squares_T for part in parts]),
+        reference_kl_T=joined([part.reference_kl_T for part in parts]),
     )
 
 
@@ -155,21 +198,23 @@ def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: 
         if not objective.needs.coupled:
             for on_host in plan.micro_batches:
                 batch = on_host.to(scorer.device)
-                scored = objective.scored([batch], [_logps(scorer, batch, precision)], plan)
+                scored = objective.scored([batch], [objective.values(scorer, batch, precision)], plan)
                 yield Losses(scored, objective(scored))
             return
         batches = [batch.to(scorer.device) for batch in plan.micro_batches]
-        scored = objective.scored(batches, [_logps(scorer, batch, precision) for batch in batches], plan)
+        scored = objective.scored(batches, [objective.values(scorer, batch, precision) for batch in batches], plan)
         yield Losses(scored, objective(scored))
 
 
-def at_reference(plan: Plan, objective: BoundObjective) -> Iterator[Losses]:
-    """Losses of a plan if the policy were the reference, without a forward pass."""
-    together = objective.needs.coupled
-    for group in [plan.micro_batches] if together else [(batch,) for batch in plan.micro_batches]:
-        values = [batch.reference_S for batch in group if batch.reference_S is not None]
-        scored = objective.scored(group, values, plan)
-        yield Losses(scored, objective(scored))
+def agreeing(scored: Scored) -> Scored:
+    """The same sequences if the policy were the reference; what else there is of its distributions stays as it is."""
+    assert scored.reference_logps_N is not None
+    return replace(
+        scored,
+        logps_N=scored.reference_logps_N,
+        token_logps_T=scored.reference_token_logps_T,
+        reference_kl_T=None if scored.reference_kl_T is None else torch.zeros_like(scored.reference_kl_T),
+    )
 
 
 def backward(
@@ -187,24 +232,21 @@ def backward(
     if not objective.needs.coupled or len(plan.micro_batches) == 1:
         for on_host in plan.micro_batches:
             batch = on_host.to(scorer.device)
-            scored = objective.scored([batch], [_logps(scorer, batch, precision)], plan)
+            scored = objective.scored([batch], [objective.values(scorer, batch, precision)], plan)
             losses = Losses(scored, objective(scored))
             (losses.output.losses_U.sum() / units).backward()
             seen(losses)
         return
     batches = [batch.to(scorer.device) for batch in plan.micro_batches]
     with torch.no_grad():
-        values = [_logps(scorer, batch, precision) for batch in batches]
-    leaves = [value.requires_grad_() for value in values]
+        values = [objective.values(scorer, batch, precision) for batch in batches]
+    leaves = [value.as_leaves() for value in values]
     scored = objective.scored(batches, leaves, plan)
     losses = Losses(scored, objective(scored))
-    slopes = torch.autograd.grad(losses.output.losses_U.sum() / units, leaves)
+    wanted = [leaf for value in leaves for leaf in value.differentiable]
+    slopes = iter(torch.autograd.grad(losses.output.losses_U.sum() / units, wanted, materialize_grads=True))
     seen(losses)
-    for batch, slope_S in zip(batches, slopes, strict=True):
-        torch.autograd.backward(_logps(scorer, batch, precision), slope_S)
-
-
-def _logps(scorer: Scorer, batch: MicroBatch, precision: torch.dtype) -> Tensor:
-    with autocast(scorer.device, precision):
-        logps_S: Tensor = scorer(batch)
-    return logps_S
+    again = objective if objective.needs.live else replace(objective, reference=None)
+    for batch in batches:
+        own = again.values(scorer, batch, precision).differentiable
+        torch.autograd.backward(own, [next(slopes) for _ in own])

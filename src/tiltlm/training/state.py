@@ -31,12 +31,14 @@ class TrainerState:
     """Weights, optimizer, progress and random states.
 
     random: of every generator that a step may draw from, an objective of a user's own among them.
+    reference: weights of a reference that moves; None where it does not.
     """
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     progress: Progress
     random: dict[str, Any]
+    reference: dict[str, torch.Tensor] | None = None
 
     def copy(self) -> TrainerState:
         """The same with tensors of its own on the CPU: what training does next does not change it."""
@@ -50,12 +52,26 @@ class TrainerState:
             "optimizer": self.optimizer,
             "progress": dataclasses.asdict(self.progress),
             "random": self.random,
+            "reference": self.reference,
         }
 
     @staticmethod
     def from_dict(table: dict[str, Any]) -> TrainerState:
         """The state that `to_dict` gave."""
-        return TrainerState(table["model"], table["optimizer"], Progress(**table["progress"]), dict(table["random"]))
+        progress, reference = Progress(**table["progress"]), table.get("reference")
+        return TrainerState(table["model"], table["optimizer"], progress, dict(table["random"]), reference)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A model's weights by their names: those in use, not copies."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def take_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Writes weights into a model's own, by name."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
 
 
 def _copied(value: Any) -> Any:
