@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from tiltlm.errors import ModelError
 from tiltlm.model.attention import mask_for, why_not_shareable
 from tiltlm.model.head import LogitTransform, token_logps
 from tiltlm.plan.batches import MicroBatch
+
+if TYPE_CHECKING:
+    from tiltlm.model.adapters import Adapter
 
 SCORER_REVISION = 2
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
@@ -25,12 +30,14 @@ class Scorer(nn.Module):
 
     Attributes:
         model: the transformers model.
+        adapter: what is trained of it, where that is not all of its weights.
         unshared_because: why prefixes cannot be shared with this model; None where they can.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, adapter: Adapter | None = None) -> None:
         super().__init__()
         self.model = model
+        self.adapter = adapter
         self.unshared_because = why_not_shareable(model)
         self.transform = LogitTransform.of(model)
         head = model.get_output_embeddings()
@@ -41,6 +48,10 @@ class Scorer(nn.Module):
     def trees(self) -> bool:
         """Whether batches for this scorer may hold trees."""
         return self.unshared_because is None
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by their names in the model."""
+        return {name: own for name, own in self.model.named_parameters() if own.requires_grad}
 
     @property
     def device(self) -> torch.device:
