@@ -31,7 +31,12 @@ def require(packages: tuple[str, ...], purpose: str, extra: str = "demo") -> Non
     Raises:
         PackageError: one is not installed, with what installs it.
     """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    missing = [package for package in packages if not is_installed((package,))]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise PackageError(f"{purpose} needs {' and '.join(missing)}, which {verb} not installed: {install(extra)}")
+
+
+def is_installed(packages: tuple[str, ...]) -> bool:
+    """Whether all of them are there, without importing them."""
+    return all(importlib.util.find_spec(package) is not None for package in packages)

@@ -51,10 +51,10 @@ def freeze(model: PreTrainedModel, base: Base) -> None:
     """Takes all weights out of training, and keeps them as the base says."""
     model.requires_grad_(False)
     for module in model.modules():
-        if is_quantised(module) or (base.dtype is not torch.float32 and isinstance(module, nn.Linear | Conv1D)):
+        if is_quantised(module) or (base.dtype is not torch.float32 and is_packable(module)):
             if not is_quantised(module):
                 module.to(base.dtype)
-            module.forward = functools.partial(_product, module)
+            module.forward = functools.partial(multiply_frozen, module)
         elif base.dtype is not torch.float32 and isinstance(module, nn.Embedding):
             module.to(base.dtype)
             # What is looked up is float32 either way: layers add to it, and a narrow sum would lose their small terms.
@@ -118,7 +118,13 @@ def _plain(module: Any) -> nn.Module:
     return plain
 
 
-def _product(module: nn.Module, x: Tensor) -> Tensor:
+def is_packable(module: nn.Module) -> bool:
+    """Whether a layer is one whose weights can be kept in fewer bits."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def multiply_frozen(module: nn.Module, x: Tensor) -> Tensor:
+    """What a frozen layer does: widens its weight where it multiplies."""
     bias: Any = module.bias
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
