@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
-from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
+from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, parsed
 from tiltlm.config import Config, load_config, option_types
 from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
@@ -61,7 +61,7 @@ def parse(words: Sequence[str]) -> Parsed:
     elif run is not None:
         base, name_given = settings_to_resume(run), True
     else:
-        base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
+        base, name_given = _starting_settings(flags), False
     arguments = parsed(Train, words, base)
     if run is None:
         if arguments.allow:
@@ -70,6 +70,25 @@ def parse(words: Sequence[str]) -> Parsed:
     if given := sorted({"run.name", "run.directory", "run.overwrite"} & named):
         raise ConfigError(f"--{given[0]} has no effect on a run that goes on, {run}: leave it out.")
     return Parsed(ready(in_place_of(run, arguments.settings)), True, Resume(run, frozenset(arguments.allow)))
+
+
+def parse_plan(words: Sequence[str]) -> Config:
+    """The settings of `tiltlm plan`: those that `tiltlm train` would have.
+
+    Raises:
+        ConfigError, SystemExit: as for `parse_config`.
+    """
+    file = list(words[:1]) if words and not words[0].startswith("-") else []
+    flags = words[len(file) :]
+    if not asks_for_help(flags):
+        check_flags(flags, option_types(), "tiltlm plan")
+    base = _read_settings(file[0])[0] if file else _starting_settings(flags)
+    return ready(parsed(Plan, words, base).settings)
+
+
+def _starting_settings(flags: Sequence[str]) -> Config:
+    """Where no file is named: the demo's settings, unless data are."""
+    return Config() if "data.train" in flag_names(flags) else load_config(demo.CONFIG)
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:

@@ -164,6 +164,34 @@ def _export(words: Sequence[str]) -> int:
     return 0
 
 
+def _merge(words: Sequence[str]) -> int:
+    if not words:
+        raise ConfigError("name the run whose adapter is to be merged: tiltlm merge runs/NAME [FOLDER].")
+    from tiltlm.cli.arguments import Merge
+    from tiltlm.cli.command_line import parse_simple
+
+    arguments = parse_simple(Merge, words, {}, positional=2)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.pipeline.merging import merge
+
+    merge(_existing(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
+    return 0
+
+
+def _plan(words: Sequence[str]) -> int:
+    from tiltlm.cli.command_line import parse_plan
+
+    config = parse_plan(words)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.cli.plan_command import show_plan
+    from tiltlm.pipeline.preflight import prepare_model
+
+    reporter = ConsoleReporter()
+    prepare_model(config, reporter)
+    show_plan(config, reporter)
+    return 0
+
+
 def _cache(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Cache, Cleared
     from tiltlm.cli.command_line import parse_simple
@@ -210,6 +238,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": _report,
     "inspect": _inspect,
     "export": _export,
+    "merge": _merge,
+    "plan": _plan,
     "cache": _cache,
 }
 

@@ -55,10 +55,14 @@ def load_scorer(
         return Scorer(load_model(source, device, note))
     kept = base or Base()
     require_packages(kept)
+    _import_peft()
     with _quiet():
-        importlib.import_module("peft")
-        model = load_model(source, device, note, kept.quantise)
+        # Narrowed before it is moved: a GPU need not hold all of it in float32.
+        place = device if kept.quantise != "none" else torch.device("cpu")
+        model = load_model(source, place, note, kept.quantise)
     freeze(model, kept)
+    if kept.quantise == "none":
+        torch.nn.Module.to(model, device)
     if source.adapter is None:
         return Scorer(model)
     return with_adapter_of(model, source.adapter)
@@ -101,6 +105,7 @@ def new_adapter(scorer: Scorer, settings: AdapterConfig, seed: int) -> Scorer:
     Raises:
         ConfigError: its targets are no layers of this model, or layers that cannot be merged.
     """
+    _import_peft()
     from peft import LoraConfig
 
     whole = settings.targets == ("all-linear",)
@@ -241,6 +246,12 @@ def _make_readable(path: Path) -> None:
     if isinstance(settings.get("target_modules"), list):
         settings["target_modules"].sort()
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _import_peft() -> None:
+    """The first import of it is not silent: it imports bitsandbytes, where that is installed."""
+    with _quiet():
+        importlib.import_module("peft")
 
 
 @contextmanager

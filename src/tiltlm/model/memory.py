@@ -99,17 +99,22 @@ def step_memory(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: t
                 logps = scorer(placed)
             logps.sum().backward()
     vocabulary = scorer.model.get_output_embeddings().weight.shape[0]
-    moments = 4 * trained * MOMENTS[way.optimizer]
+    checkpoint = checkpoint_bytes(trained, way.optimizer)
     return StepMemory(
         parameters=sum(own.numel() for own in parameters),
         trained=trained,
         weights=weights,
         gradients=4 * trained,
-        moments=moments,
+        moments=checkpoint - 4 * trained,
         activations=peak.most,
         logits=4 * min(len(batch.score_at_S), max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary,
-        checkpoint=4 * trained + moments,
+        checkpoint=checkpoint,
     )
+
+
+def checkpoint_bytes(trained: int, optimizer: str) -> int:
+    """What so many trained parameters take in a checkpoint, with what the optimizer knows of them, in float32."""
+    return 4 * trained * (1 + MOMENTS[optimizer])
 
 
 def fake_batch(columns: int, rows: int, scored: int) -> MicroBatch:

@@ -11,7 +11,7 @@ from tiltlm.checkpoints.identity import of_examples, of_policy, of_reference
 from tiltlm.config import Config, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
-from tiltlm.model.adapters import all_parameters
+from tiltlm.model.adapters import all_parameters, trained_parameters
 from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
@@ -160,7 +160,9 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
         if work.before is not None:
             work.before.require_same(identity)
         policy = to_be_trained(setup, policy)
-        say_what_is_trained(setup, policy, reporter)
+        if setup.base is not None:
+            say_what_is_trained(setup, policy, reporter)
+            require_fit(trained_parameters(policy), setup.config, work.folder.path, reporter)
         return policy, referenced, identity
 
 
@@ -172,7 +174,8 @@ def _policy(work: Work, data: PreparedData) -> Scorer:
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
     sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
-    require_fit(parameters, setup.config, work.folder.path, reporter)
+    if setup.base is None:
+        require_fit(parameters, setup.config, work.folder.path, reporter)
     return policy
 
 
