@@ -88,16 +88,13 @@ def test_nor_does_one_on_a_model_kept_in_fewer_bits(base: Base, precision: torch
 
 
 def test_the_seed_decides_the_first_matrices_and_leaves_other_random_numbers_alone() -> None:
-    state = torch.get_rng_state()
     one, same = adapted(), adapted()
     other = new_adapter(frozen(), AdapterConfig(kind="lora", rank=4), 1)
     assert all(torch.equal(a, b) for a, b in zip(one.trained().values(), same.trained().values(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one.trained().values(), other.trained().values(), strict=True))
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    adapted()
-    del one, same
-    torch.set_rng_state(state)
+    bare, state = frozen(), torch.get_rng_state()
+    new_adapter(bare, AdapterConfig(kind="lora"), 0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 # It is what the papers say
@@ -127,7 +124,7 @@ def test_merged_weights_are_those_of_the_equations(kind: AdapterKind) -> None:
         before = scorer(batch)
         whole = merged(scorer)
         torch.testing.assert_close(whole.get_submodule("model.layers.0.self_attn.q_proj").weight, weight)
-        torch.testing.assert_close(Scorer(whole)(batch), before, atol=1e-5, rtol=0)
+        torch.testing.assert_close(Scorer(whole)(batch), before, atol=5e-5, rtol=0)
     assert not any("lora" in name for name, _ in whole.named_parameters())
 
 
@@ -137,15 +134,16 @@ def test_a_step_is_that_of_plain_peft_one_sequence_at_a_time(kind: AdapterKind, 
     """In float64: DPO's loss by stock transformers on the peft model, no trees, no packing, no own head."""
     columns = pairs(5, seed=3)
     scorer = moved(adapted(kind, family, torch.float64), 0.02)
-    values = torch.linspace(-9, -1, int(columns.scored_starts[-1])).double().numpy()
-    plan = Referenced(columns, values.astype("float32")).plan(range(len(columns)), 64, scorer.trees)
-    backward(scorer, plan, bound(beta=0.3), torch.float64, lambda losses: None)
+    values = -1 - torch.arange(int(columns.scored_starts[-1])).remainder(8).float().numpy() / 4  # sums are exact
+    plan = Referenced(columns, values).plan(range(len(columns)), 64, scorer.trees)
+    backward(scorer, plan, bound(beta=0.3), torch.float32, lambda losses: None)
     found = {name: own.grad.clone() for name, own in scorer.trained().items() if own.grad is not None}
     assert found.keys() == scorer.trained().keys()
     scorer.model.zero_grad()
-    _oracle(scorer.model, columns, torch.from_numpy(values.astype("float32")).double()).backward()
+    _oracle(scorer.model, columns, torch.from_numpy(values).double()).backward()
+    close = 1e-12 if family == "gpt2" else 3e-7  # others have tables of positions in float32
     for name, own in scorer.trained().items():
-        torch.testing.assert_close(found[name], own.grad, atol=1e-10, rtol=1e-6)
+        torch.testing.assert_close(found[name], own.grad, atol=close, rtol=1e-6)
 
 
 def _oracle(model: PreTrainedModel, columns: TokenColumns, reference: Tensor) -> Tensor:
@@ -236,6 +234,7 @@ def test_dither_is_for_what_is_trained_alone_and_comes_off_again() -> None:
 # Its files
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("kind", KINDS)
 def test_stock_peft_reads_what_is_written_and_we_what_it_wrote(kind: AdapterKind, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
@@ -324,7 +323,7 @@ def test_an_adapter_of_another_model_is_refused(written: Path, tmp_path: Path) -
         load_scorer(find_model(str(tmp_path / "adapter"), HubConfig()), CPU)
     _with(written, tmp_path / "other", {"r": 8, "base_model_name_or_path": str(written / "base")})
     with pytest.raises(
-        ModelError, match=r"is not one of the model.*has the shape \(4, 32\) in its files, and .*\(8, 32\)"
+        ModelError, match=r"is not one of the model.*has the shape \(4, 48\) in its files, and .*\(8, 48\)"
     ):
         load_scorer(find_model(str(tmp_path / "other" / "adapter"), HubConfig()), CPU)
 
