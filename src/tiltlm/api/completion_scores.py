@@ -17,12 +17,12 @@ from tiltlm.data.formats.messages import as_chat
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
+from tiltlm.model.adapters import load_scorer
 from tiltlm.model.finding import find_model
 from tiltlm.model.given import Model, fast_tokenizer, in_float32, name_of, own_tokenizer
 from tiltlm.model.loading import choose_device, choose_precision, facts_of, load_tokenizer, model_facts
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score as score_columns
-from tiltlm.model.weights import load_model
 from tiltlm.objectives.interface import CHOSEN
 
 TOKENS_AT_ONCE = 4096
@@ -123,6 +123,6 @@ def _scorer(model: Model, tokenizer: PreTrainedTokenizerBase | None) -> tuple[Sc
         source = find_model(name_of(model, None), HubConfig())
         fast = load_tokenizer(source) if tokenizer is None else fast_tokenizer(tokenizer)
         facts = model_facts(source, fast)
-        scorer = Scorer(load_model(source, choose_device("auto")))
+        scorer = load_scorer(source, choose_device("auto"))
     data = DataConfig(max_length=facts.positions or np.iinfo(np.int32).max)
     return scorer, ExampleTokenizer(fast, data, facts.terminators)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import xxhash
+from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scorer import Scorer
@@ -20,11 +22,17 @@ def of_examples(train: TokenColumns, held_out: TokenColumns) -> dict[str, str]:
 
 def of_policy(policy: Scorer, arithmetic: str) -> dict[str, str]:
     """How many weights a model has before it is trained, with a digest; and the arithmetic of training."""
-    weights = [parameter.detach().cpu().reshape(-1).numpy() for parameter in policy.parameters()]
+    weights = [_as_array(parameter.detach().cpu().reshape(-1)) for parameter in policy.parameters()]
     return {
         WEIGHTS: f"{sum(map(len, weights)):,} weights, {digest_of(*weights)}",
         ARITHMETIC: arithmetic,
     }
+
+
+def _as_array(weights: Tensor) -> np.ndarray:
+    """The same numbers; of a type that numpy lacks, their bits."""
+    array: np.ndarray = (weights.view(torch.int16) if weights.dtype is torch.bfloat16 else weights).numpy()
+    return array
 
 
 def of_reference(train: Referenced, held_out: Referenced) -> dict[str, str]:

@@ -121,6 +121,28 @@ class Objectives:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """Arguments of `tiltlm merge`."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
+    """The run's folder."""
+    model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]", help_behavior_hint="")] = None
+    """The folder to write the model into, which must not be there; RUN/merged if none is named."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arguments of `tiltlm plan`."""
+
+    file: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[CONFIG.toml]", help_behavior_hint="", help="As for tiltlm train."),
+    ]
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class Cache:
     """Arguments of `tiltlm cache`."""
 
@@ -135,13 +157,16 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "inspect": Inspect,
     "export": Export,
+    "merge": Merge,
+    "plan": Plan,
     "objectives": Objectives,
     "cache": Cache,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Objectives, Cache)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
+    Plan: lambda config: Plan(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),
 }
 

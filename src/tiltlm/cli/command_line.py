@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
-from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
+from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, parsed
 from tiltlm.config import Config, load_config, option_types
 from tiltlm.config.recipes import Recipe, Stage, load_recipe
 from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
@@ -69,7 +69,7 @@ def parse(words: Sequence[str]) -> Parsed:
     elif run is not None:
         recipe, name_given = recipe_to_resume(run), True
     else:
-        recipe, name_given = Recipe(Config() if "data.train" in named else load_config(demo.CONFIG)), False
+        recipe, name_given = Recipe(_starting_settings(flags)), False
     recipe.require_common(named)
     arguments = parsed(Train, words, recipe.base)
     if run is None:
@@ -80,6 +80,26 @@ def parse(words: Sequence[str]) -> Parsed:
         raise ConfigError(f"--{given[0]} has no effect on a run that goes on, {run}: leave it out.")
     config = recipe.over(in_place_of(run, arguments.settings)).ready().base
     return Parsed(config, True, recipe.stages, Resume(run, frozenset(arguments.allow)))
+
+
+def parse_plan(words: Sequence[str]) -> Recipe:
+    """The settings of `tiltlm plan`: those that `tiltlm train` would have, with the stages.
+
+    Raises:
+        ConfigError, SystemExit: as for `parse_config`.
+    """
+    file = list(words[:1]) if words and not words[0].startswith("-") else []
+    flags = words[len(file) :]
+    if not asks_for_help(flags):
+        check_flags(flags, option_types(), "tiltlm plan")
+    recipe = _read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
+    recipe.require_common(flag_names(flags))
+    return recipe.over(parsed(Plan, words, recipe.base).settings).ready()
+
+
+def _starting_settings(flags: Sequence[str]) -> Config:
+    """Where no file is named: the demo's settings, unless data are."""
+    return Config() if "data.train" in flag_names(flags) else load_config(demo.CONFIG)
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:

@@ -182,6 +182,37 @@ def _objectives(words: Sequence[str]) -> int:
     return 0
 
 
+def _merge(words: Sequence[str]) -> int:
+    if not words:
+        raise ConfigError("name the run whose adapter is to be merged: tiltlm merge runs/NAME [FOLDER].")
+    from tiltlm.cli.arguments import Merge
+    from tiltlm.cli.command_line import parse_simple
+
+    arguments = parse_simple(Merge, words, {}, positional=2)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.pipeline.merging import merge
+
+    merge(_existing(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
+    return 0
+
+
+def _plan(words: Sequence[str]) -> int:
+    from tiltlm.cli.command_line import parse_plan
+
+    recipe = parse_plan(words)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.cli.plan_command import show_plan
+    from tiltlm.pipeline.preflight import prepare_model
+
+    reporter = ConsoleReporter()
+    prepare_model(recipe.base, reporter)
+    for name, config in recipe.seen_from_the_start():
+        if name is not None:
+            reporter.say(f"Stage `{name}`")
+        show_plan(config, reporter)
+    return 0
+
+
 def _cache(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Cache, Cleared
     from tiltlm.cli.command_line import parse_simple
@@ -228,6 +259,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": _report,
     "inspect": _inspect,
     "export": _export,
+    "merge": _merge,
+    "plan": _plan,
     "objectives": _objectives,
     "cache": _cache,
 }

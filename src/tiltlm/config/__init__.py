@@ -1,5 +1,6 @@
 """Every setting: its type, default, help, range and effect."""
 
+from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import (
     CheckpointConfig,
@@ -17,6 +18,7 @@ from tiltlm.config.sections import (
 from tiltlm.config.tables import config_from_dict, load_config, option_names, option_types, settings_table
 
 __all__ = [
+    "AdapterConfig",
     "CheckpointConfig",
     "ComparisonConfig",
     "Config",

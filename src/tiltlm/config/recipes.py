@@ -78,6 +78,15 @@ class Recipe:
         model = dataclasses.replace(own.model, path=str(self.folder(number - 1) / "model"), reference=None)
         return dataclasses.replace(own, run=run, model=model)
 
+    def seen_from_the_start(self) -> list[tuple[str | None, Config]]:
+        """The settings of each stage with its name, and with the model that there is before the first; those of all
+        under no name where there are no stages."""
+        stages = [
+            (stage.name, dataclasses.replace(self.settings(number), model=self.base.model))
+            for number, stage in enumerate(self.stages)
+        ]
+        return [*stages] or [(None, self.base)]
+
     def stages_that_set(self, option: str) -> list[str]:
         """The names of the stages with a value of their own for `section.option`."""
         section, _, name = option.partition(".")

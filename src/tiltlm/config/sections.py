@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
+from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.column_names import ColumnNames
 from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, PositiveInt, section
 from tiltlm.config.loss_config import LossConfig
@@ -104,7 +105,8 @@ class ModelConfig:
     """The model that is trained, and its frozen reference."""
 
     path: Place = "embedded"
-    """Hub id or folder of a transformers causal language model, or `embedded`: SmolLM2-135M-Instruct, from PyPI."""
+    """Hub id or folder of a transformers causal language model, or of a LoRA adapter of one (peft), which is gone on
+    with; or `embedded`: SmolLM2-135M-Instruct, from PyPI."""
     reference: Place | None = None
     """Hub id or folder of the reference model. Unset: the model as loaded, as in the paper."""
     precision: Precision = "auto"
@@ -239,6 +241,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     hub: HubConfig = field(default_factory=HubConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -107,9 +107,14 @@ OPTIONS = {
     "metric_for_best_model": "checkpoint.best",
     "temp": "comparison.temperature",
     "num_samples": "comparison.samples",
+    "lora_rank": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "lora_target_modules": "adapter.targets",
+    "target_modules": "adapter.targets",
 }
 
-_NO_ADAPTERS = "There are no adapters and no quantised training: all weights are trained."
+_ADAPTERS = "Adapters have a section of their own: --adapter.kind lora, with adapter.rank, alpha, targets and quantise."
+_NO_DROPOUT = "Dropout is off in all of training, that of adapters too: policy and reference must be the same function."
 _RESUME = "A run goes on from its last checkpoint: tiltlm train --resume runs/NAME."
 _NO_TRACKERS = "Nothing is sent anywhere: metrics.jsonl and report.html in the run's folder hold it all."
 _FILE = "A file of settings is named without a flag: tiltlm train FILE.toml."
@@ -118,14 +123,14 @@ NOTES = {
     "c": _FILE,
     "config": _FILE,
     "config_file": _FILE,
-    "use_peft": _NO_ADAPTERS,
-    "use_lora": _NO_ADAPTERS,
-    "lora": _NO_ADAPTERS,
-    "lora_r": _NO_ADAPTERS,
-    "lora_rank": _NO_ADAPTERS,
-    "lora_alpha": _NO_ADAPTERS,
-    "load_in_4bit": _NO_ADAPTERS,
-    "load_in_8bit": _NO_ADAPTERS,
+    "use_peft": _ADAPTERS,
+    "use_lora": _ADAPTERS,
+    "lora": _ADAPTERS,
+    "lora_r": _ADAPTERS,
+    "lora_dropout": _NO_DROPOUT,
+    "bnb_4bit_quant_type": _ADAPTERS,
+    "load_in_4bit": _ADAPTERS,
+    "load_in_8bit": _ADAPTERS,
     "resume_from_checkpoint": _RESUME,
     "resume_from": _RESUME,
     "auto_resume": _RESUME,
@@ -147,6 +152,8 @@ VALUES: dict[str, Mapping[str, str]] = {
         "fp32": "float32",
         "float": "float32",
     },
+    "adapter.quantise": {"4bit": "nf4", "4-bit": "nf4", "qlora": "nf4", "8bit": "int8", "8-bit": "int8"},
+    "adapter.kind": {"qlora": "lora", "none": "none"},
     "model.device": {"gpu": "cuda", "cuda:0": "cuda", "metal": "mps"},
     "data.format": {"alpaca": "instruction", "conversational": "chat", "hh": "dialogue"},
 }

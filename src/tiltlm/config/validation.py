@@ -41,6 +41,7 @@ def validate(config: Config) -> Config:
 def _require_effects(config: Config) -> None:
     training, data, comparison = config.training, config.data, config.comparison
     config.loss.require_effect()
+    config.adapter.require_effect()
     _require(
         config.model.reference is None or config.loss.objective.needs.reference,
         f"model.reference has no effect on the loss `{config.loss.name}`, which needs none: remove it.",

@@ -71,7 +71,9 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 
 
 def rounded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that autocast rounds: those of modules that multiply with a matrix, their biases included.
+    """The trained parameters that autocast rounds: those of modules that multiply with a matrix, their biases included.
+
+    What is not trained is rounded alike in policy and reference, and no change of it can be lost.
 
     Tables that are only looked up, and the weights of norms, stay in float32. A table that is also the output layer is
     multiplied with.
@@ -81,6 +83,7 @@ def rounded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for module in model.modules()
         if not isinstance(module, nn.Embedding) and any(own.dim() > 1 for own in module.parameters(recurse=False))
         for parameter in module.parameters(recurse=False)
+        if parameter.requires_grad
     }
     yield from ((name, parameter) for name, parameter in model.named_parameters() if id(parameter) in rounded)
 

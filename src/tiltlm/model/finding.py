@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from transformers.utils.hub import cached_file
 
 from tiltlm.config import HubConfig
 from tiltlm.errors import ModelError, TiltlmError
+from tiltlm.model.adapter_files import ADAPTER, AdapterFacts, adapter_facts
 from tiltlm.model.embedded import embedded_model
 from tiltlm.storage.hub_access import hub_is_reachable
 from tiltlm.storage.library_errors import is_out_of_memory
 
 EMBEDDED = "embedded"
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
+CONFIG = "config.json"
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -52,11 +53,15 @@ _LONGEST_REASON = 400
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is loaded from: a folder or a hub id, and whether the network may be used."""
+    """Where a model is loaded from: a folder or a hub id, and whether the network may be used.
+
+    adapter: where the adapter is loaded from that belongs on the model; None where it is the model alone.
+    """
 
     location: str
     local_files_only: bool
     trust_remote_code: bool
+    adapter: ModelSource | None = None
 
     def file(self, name: str) -> Path | None:
         """A file of the model, fetched from the hub if need be; None where there is none or it cannot be had."""
@@ -78,20 +83,29 @@ class ModelSource:
 
 
 def find_model(path: str, hub: HubConfig, trust_remote_code: bool = False) -> ModelSource:
-    """Resolves `embedded`, a folder, an id below `hub.folder`, or a hub id, in that order.
+    """Resolves `embedded`, a folder, an id below `hub.folder`, or a hub id, in that order; an adapter with its model.
 
     Raises:
         ModelError: it is none of these, with what was looked for and how to give it locally; or it is a model that
-            cannot be trained as it is: an adapter, quantised weights, a damaged configuration.
+            cannot be trained as it is: quantised weights, a damaged configuration, an adapter of another kind.
     """
     if path == EMBEDDED:
         return ModelSource(str(embedded_model()), True, False)
+    source = _found(path, hub, trust_remote_code)
+    adapter = source.file(ADAPTER)
+    if adapter is None:
+        return _trainable(source)
+    return _of_adapter(source, _json(source, adapter), hub)
+
+
+def _found(path: str, hub: HubConfig, trust_remote_code: bool) -> ModelSource:
+    """What a path stands for: see `find_model`."""
     candidates = [Path(path).expanduser()]
     if hub.folder is not None:
         candidates.append(Path(hub.folder).expanduser() / path)
     for folder in candidates:
         if folder.is_dir():
-            return _trainable(ModelSource(str(folder), True, trust_remote_code))
+            return ModelSource(str(folder), True, trust_remote_code)
         if folder.is_file():
             raise ModelError(f"{folder} is a file: give the folder that holds the model, its {CONFIG} included.")
     if hub.folder is not None:
@@ -100,17 +114,15 @@ def find_model(path: str, hub: HubConfig, trust_remote_code: bool = False) -> Mo
         )
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"there is no model folder {path}.")
-    return _trainable(ModelSource(path, not hub_is_reachable(), trust_remote_code))
+    return ModelSource(path, not hub_is_reachable(), trust_remote_code)
 
 
 def _trainable(source: ModelSource) -> ModelSource:
     """The source, if all its weights can be trained.
 
     Raises:
-        ModelError: it is an adapter, it is quantised, or it has no configuration that can be read.
+        ModelError: it is quantised, or it has no configuration that can be read.
     """
-    if (adapter := source.file(ADAPTER)) is not None:
-        raise ModelError(_adapter(source, _json(source, adapter)))
     config = source.file(CONFIG)
     if config is None:
         if (folder := Path(source.location)).is_dir():
@@ -121,26 +133,46 @@ def _trainable(source: ModelSource) -> ModelSource:
     settings = _json(source, config)
     if (method := _quantisation(source, settings)) is not None:
         raise ModelError(
-            f"the weights of `{source.location}` are quantised ({method}), and training needs them unquantised, as all "
-            "of them are trained: name the model that these were made from, or save them dequantised "
-            "(transformers: model.dequantize(), then save_pretrained)."
+            f"the weights of `{source.location}` are quantised ({method}), and training needs them unquantised: "
+            "name the model that these were made from (adapter.quantise quantises it again for an adapter), or save "
+            "them dequantised (transformers: model.dequantize(), then save_pretrained)."
         )
     return source
 
 
-def _adapter(source: ModelSource, settings: dict[str, Any]) -> str:
-    kind = {"LORA": "LoRA"}.get(str(settings.get("peft_type", "LORA")), str(settings.get("peft_type")))
-    base = settings.get("base_model_name_or_path")
-    what = f"`{source.location}` holds a {kind} adapter ({ADAPTER}){f' of the model `{base}`' if base else ''}"
+def _of_adapter(source: ModelSource, settings: dict[str, Any], hub: HubConfig) -> ModelSource:
+    """The source of an adapter's model, with the adapter.
+
+    Raises:
+        ModelError: the adapter cannot be trained on, stands on another one, or its model cannot be had.
+    """
     if any(source.file(name) for name in (*SAFE_WEIGHTS, *PICKLED_WEIGHTS)):
-        return (
-            f"{what} beside a whole model: if the adapter is merged into that model already, move {ADAPTER} and the "
-            "adapter_model file away; if not, merge it first (peft: merge_and_unload, then save_pretrained)."
+        raise ModelError(
+            f"`{source.location}` holds an adapter ({ADAPTER}) beside a whole model: if the adapter is merged into it "
+            f"already, move {ADAPTER} and the adapter_model file away; if not, move the model away, and name it "
+            f"in {ADAPTER} (base_model_name_or_path)."
         )
-    return (
-        f"{what}, not a whole model: merge it into its base first (peft: AutoPeftModelForCausalLM.from_pretrained, "
-        "merge_and_unload, save_pretrained), and name the folder of the merged model."
-    )
+    facts = adapter_facts(source.location, settings)
+    beside = Path(source.location).parent / facts.base  # as somebody may have written who moves both
+    named = str(beside) if facts.base.startswith(".") and beside.is_dir() else facts.base
+    try:
+        found = _found(named, hub, source.trust_remote_code)
+        if found.file(ADAPTER) is not None:
+            raise ModelError("it is an adapter itself, and only one at a time is trained: merge that one first.")
+        return replace(_trainable(found), adapter=source)
+    except ModelError as error:
+        raise ModelError(
+            f"the model `{facts.base}` of the adapter in `{source.location}` cannot be used: {error} Where it is "
+            f"somewhere else, write that into {ADAPTER} (base_model_name_or_path)."
+        ) from error
+
+
+def facts_of_adapter(source: ModelSource) -> AdapterFacts | None:
+    """What the adapter of a source says of itself; None where it has none."""
+    path = source.adapter.file(ADAPTER) if source.adapter is not None else None
+    if source.adapter is None or path is None:
+        return None
+    return adapter_facts(source.adapter.location, _json(source.adapter, path))
 
 
 def _quantisation(source: ModelSource, settings: dict[str, Any]) -> str | None:

@@ -31,7 +31,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: it cannot be had, its files are missing, or it has no fast form (token offsets are needed).
     """
-    if not any(source.file(name) for name in (*_VOCABULARIES, "tokenizer_config.json")) and source.file(CONFIG):
+    if source.adapter is not None and any(source.adapter.file(name) for name in _VOCABULARIES):
+        source = source.adapter  # it may have a chat template that the model has not
+    elif not any(source.file(name) for name in (*_VOCABULARIES, "tokenizer_config.json")) and source.file(CONFIG):
         raise ModelError(_no_tokenizer(source))
     with explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
+
+if TYPE_CHECKING:
+    from tiltlm.model.adapters import Adapter
 
 SCORER_REVISION = 2
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
@@ -42,13 +46,15 @@ class Scorer(nn.Module):
 
     Attributes:
         model: the transformers model.
+        adapter: what is trained of it, where that is not all of its weights.
         unshared_because: why prefixes cannot be shared with this model; None where they can.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, adapter: Adapter | None = None) -> None:
         super().__init__()
         self.model = model
         choose_exact_attention(model)
+        self.adapter = adapter
         self.unshared_because = why_not_shareable(model)
         self.transform = LogitTransform.of(model)
         head = model.get_output_embeddings()
@@ -59,6 +65,10 @@ class Scorer(nn.Module):
     def trees(self) -> bool:
         """Whether batches for this scorer may hold trees."""
         return self.unshared_because is None
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by their names in the model."""
+        return {name: own for name, own in self.model.named_parameters() if own.requires_grad}
 
     @property
     def device(self) -> torch.device:

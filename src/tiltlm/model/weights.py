@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
+from tiltlm.config.adapter_config import Quantisation
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import ModelSource, explained
 from tiltlm.model.weight_files import require_safe_weights
@@ -39,19 +40,23 @@ _REPEATABLE = (".inv_freq", ".position_ids", ".attn.bias", ".attn.masked_bias", 
 
 
 def load_model(
-    source: ModelSource, device: torch.device, note: Callable[[str], None] = lambda sentence: None
+    source: ModelSource,
+    device: torch.device,
+    note: Callable[[str], None] = lambda sentence: None,
+    quantise: Quantisation = "none",
 ) -> PreTrainedModel:
     """The model with float32 weights, in evaluation mode: dropout is off for policy and reference alike.
 
     Args:
         note: called with each thing worth knowing about the files: weights in them that have no place in the model.
+        quantise: how layers are packed as they are read, by bitsandbytes; the output layer is not.
 
     Raises:
         ModelError: it cannot be had, is not a causal language model, some of its weights are not in its files, or they
             are in files that are not safe to read.
     """
     require_safe_weights(source)
-    model, report = _read(source)
+    model, report = _read(source, {} if quantise == "none" else _packed(quantise, device))
     if (fault := explain_report(report)) is not None:
         raise ModelError(f"the weights of `{source.location}` cannot be used: {fault}")
     if report.unexpected:
@@ -61,7 +66,8 @@ def load_model(
             f"{_names(report.unexpected)}."
         )
     _make_saveable(model, note)
-    torch.nn.Module.to(model, device)
+    if quantise == "none":
+        torch.nn.Module.to(model, device)
     model.eval()
     # The table gives the padding token no gradient; but it is often the EOS, which every answer ends with. Padding
     # itself is never scored nor seen, so it sends none.
@@ -71,7 +77,17 @@ def load_model(
     return model
 
 
-def _read(source: ModelSource) -> tuple[PreTrainedModel, LoadReport]:
+def _packed(quantise: Quantisation, device: torch.device) -> dict[str, Any]:
+    """How transformers is asked to quantise while it reads. NF4 with its constants quantised too is QLoRA's
+    (arXiv 2305.14314, section 3)."""
+    kinds: dict[str, dict[str, Any]] = {
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+        "int8": {"load_in_8bit": True},
+    }
+    return {"quantization_config": BitsAndBytesConfig(**kinds[quantise]), "device_map": {"": device}}
+
+
+def _read(source: ModelSource, packing: dict[str, Any]) -> tuple[PreTrainedModel, LoadReport]:
     with explained(source, "model"), _without_load_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
@@ -82,6 +98,7 @@ def _read(source: ModelSource) -> tuple[PreTrainedModel, LoadReport]:
             output_loading_info=True,
             local_files_only=source.local_files_only,
             trust_remote_code=source.trust_remote_code,
+            **packing,
         )
         model: PreTrainedModel = loaded[0]
         found: dict[str, Collection[Any]] = loaded[1]

@@ -13,14 +13,13 @@ from tiltlm.config import config_from_dict
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts
-from tiltlm.model.finding import ModelSource
 from tiltlm.model.scorer import Scorer
-from tiltlm.model.weights import load_model
 from tiltlm.pipeline.keeping import exact_values
+from tiltlm.pipeline.models import reference_model, saved_model, starting_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, reference_source, set_up
+from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, set_up
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.runs.run_files import RunFiles, has_model
@@ -38,7 +37,7 @@ def evaluate(
     start = time.perf_counter()
     reference = None
     if setup.objective.needs.live:
-        reference = Scorer(load_model(reference_source(setup), setup.device))
+        reference = reference_model(setup)
     values = exact_values(setup, "held-out examples, the saved model", saved, data.exact, reporter, reference)
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
@@ -61,10 +60,10 @@ def compare_answers(
 
     with_reference: whether a reference other than the model as it was, named in the settings, scores the answers.
     """
-    before = Scorer(load_model(setup.source, setup.device))
+    before = starting_model(setup)
     reference = before
     if with_reference and setup.config.model.reference is not None:
-        reference = Scorer(load_model(reference_source(setup), setup.device))
+        reference = reference_model(setup)
     answers = answers_for(setup)
     with reporter.progress("answering", answers.total(prompts), "passes") as advance:
         return answers.compare(Models(before, trained, reference), prompts, advance)
@@ -93,6 +92,5 @@ def ask_models(
     prepare_model(config, reporter)
     setup = set_up(config)
     asked = extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    source = ModelSource(str(run / "model"), True, config.model.trust_remote_code)
-    trained = Scorer(load_model(source, setup.device))
+    trained = saved_model(setup, run / "model")
     return compare_answers(setup, trained, asked, reporter, with_reference=False)

@@ -14,9 +14,8 @@ from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import config_from_dict
 from tiltlm.errors import RunError
 from tiltlm.model.saving import DTYPES
-from tiltlm.model.scorer import Scorer
-from tiltlm.model.weights import load_model
 from tiltlm.pipeline.keeping import keep_model
+from tiltlm.pipeline.models import starting_model, to_be_trained
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import set_up
@@ -49,16 +48,17 @@ def export(run: Path, which: str, place: Path, reporter: Reporter) -> None:
     prepare_model(config, reporter)
     # What training added to the weights depends on the arithmetic of then, whatever this machine would choose.
     setup = dataclasses.replace(set_up(config), precision=DTYPES[record.identity[ARITHMETIC]])
-    policy = Scorer(load_model(setup.source, setup.device))
+    policy = starting_model(setup)
     found = of_policy(policy, record.identity[ARITHMETIC])[WEIGHTS]
     if found != record.identity[WEIGHTS]:
         raise RunError(
             f"the model {config.model.path} is not the one that the run was trained from "
             f"({record.identity[WEIGHTS]} then, {found} now): put that one back."
         )
+    policy = to_be_trained(setup, policy)
     weights = read_state(checkpoint).model
     with torch.no_grad():
-        for name, parameter in policy.model.named_parameters():
+        for name, parameter in policy.trained().items():
             parameter.copy_(weights[name])
     place.parent.mkdir(parents=True, exist_ok=True)
     reporter.say(f"The checkpoint of step {record.step}, {checkpoint}")

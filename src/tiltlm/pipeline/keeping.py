@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tiltlm.model.adapters import Adapter
 from tiltlm.model.dither import remove_dither
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
+from tiltlm.storage.library_errors import as_os_error
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
 from tiltlm.training.losses import asked_by
@@ -36,6 +38,10 @@ def keep_model(
         Float32 values of the held-out examples' scored tokens under the weights as trained (`BoundObjective.columns`),
         where the files hold them rounded; else None.
     """
+    if policy.adapter is not None:
+        _keep_adapter(setup, policy, policy.adapter, place, stop)
+        reporter.say(f"  {place}: {setup.save_why}, for the model {base_name(setup)}")
+        return None
     values = None
     try:
         if setup.precision is not torch.float32:
@@ -66,3 +72,18 @@ def exact_values(
     budget, asked = setup.config.training.micro_batch_tokens, asked_by(setup.objective, reference)
     with reporter.progress(what, len(examples.columns), "examples") as advance:
         return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked)
+
+
+def _keep_adapter(setup: Setup, policy: Scorer, adapter: Adapter, place: Path, stop: StopRequest) -> None:
+    with stop.held():
+        if setup.precision is not torch.float32:
+            remove_dither(policy.model)
+        with written_whole(place) as unfinished, as_os_error(place):
+            adapter.save(unfinished, base_name(setup))
+            setup.tokenizer.tokenizer.save_pretrained(unfinished)
+
+
+def base_name(setup: Setup) -> str:
+    """Where the model of an adapter is found again: its id on the hub, or its folder, from wherever that is asked."""
+    folder = Path(setup.source.location)
+    return str(folder.resolve()) if folder.is_dir() else setup.source.location

@@ -10,6 +10,7 @@ from tiltlm.demo.packages import require
 from tiltlm.evaluation.rewards import PACKAGES
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.model.memory import checkpoint_bytes
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
@@ -17,9 +18,6 @@ from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_spa
 
 BESIDES_THE_MODEL = 5_000_000
 """Bytes of a run's other files: tokenizer, pictures, records."""
-
-CHECKPOINT_BYTES = {"adamw": 12, "rmsprop": 8}
-"""Bytes of a checkpoint for each weight: it and what the optimizer knows of it, in float32."""
 
 
 def before_work(config: Config, reporter: Reporter, goes_on: bool = False, made: RunFolder | None = None) -> None:
@@ -54,7 +52,7 @@ def before_work(config: Config, reporter: Reporter, goes_on: bool = False, made:
 def require_fit(weights: int, config: Config, folder: Path, reporter: Reporter) -> None:
     """The same once the model is loaded, which tells of models of the hub too.
 
-    weights: how many there are; 2 to 4 bytes of each are saved.
+    weights: how many are trained; 2 to 4 bytes of each are saved.
 
     Raises:
         RunError: not even 2 bytes of each fit. Where 4 might not, or checkpoints, a line says so.
@@ -64,8 +62,8 @@ def require_fit(weights: int, config: Config, folder: Path, reporter: Reporter) 
     if free < 4 * weights:
         reporter.say(f"  the disk may be too full for the trained model: {in_words(free)} are free in {folder}")
         return
-    moving = 4 if config.loss.objective.moves is not None else 0  # the reference's own weights
-    one = weights * (CHECKPOINT_BYTES[config.training.optimizer] + moving)
+    moving = 4 * weights if config.loss.objective.moves is not None else 0  # the reference's own weights
+    one = checkpoint_bytes(weights, config.training.optimizer) + moving
     # Besides those kept there may be the best one, and one that is being written.
     if config.checkpoint.on and free < 4 * weights + (config.checkpoint.keep + 2) * one:
         reporter.say(

@@ -87,7 +87,9 @@ class ReopenedRun:
         record = self.found.record if self.found is not None else None
         was = effective_settings(config_from_dict(self.files.settings)) if record is None else record.settings
         now = effective_settings(config)
-        values = {name: (was.get(name, "none"), now.get(name, "none")) for name in {**was, **now}}
+        # A run of before there was an option had what is its default since.
+        default = {name: value for name, value in effective_settings(Config()).items() if not name.startswith("loss.")}
+        values = {name: (was.get(name, default.get(name, "none")), now.get(name, "none")) for name in {**was, **now}}
         self._require(values, {name: name for name in values})
         last = len(self.files.metrics.train)
         if self.differences and self.came_to_its_end and (record is None or record.step != last):

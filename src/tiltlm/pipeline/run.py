@@ -11,12 +11,12 @@ from tiltlm.checkpoints.identity import of_examples, of_policy, of_reference
 from tiltlm.config import Config, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
-from tiltlm.model.finding import ModelSource
+from tiltlm.model.adapters import all_parameters, trained_parameters
 from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
-from tiltlm.model.weights import load_model
 from tiltlm.pipeline.assess import compare_answers, evaluate
+from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
@@ -135,8 +135,7 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         reporter.say("  no step was taken, so there is no model to save")
         return False
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
-        files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
-        saved = Scorer(load_model(files, setup.device))
+        saved = saved_model(setup, folder.model)
         folder.write_json("evaluation.json", evaluate(setup, saved, trained.values, referenced, reporter))
     if not trained.completed or work.stop.requested:
         return False
@@ -163,18 +162,23 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
         identity |= of_reference(referenced.train, referenced.held_out)
         if work.before is not None:
             work.before.require_same(identity)
+        policy = to_be_trained(setup, policy)
+        if setup.base is not None:
+            say_what_is_trained(setup, policy, reporter)
+            require_fit(trained_parameters(policy), setup.config, work.folder.path, reporter)
         return policy, referenced, identity
 
 
 def _policy(work: Work, data: PreparedData) -> Scorer:
     setup, reporter = work.setup, work.reporter
-    policy = Scorer(load_model(setup.source, setup.device, lambda note: reporter.say(f"  note: {note}")))
+    policy = starting_model(setup, reporter)
     require_vocabulary(setup, policy, data)
-    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    parameters = all_parameters(policy)
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
     sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
-    require_fit(parameters, setup.config, work.folder.path, reporter)
+    if setup.base is None:
+        require_fit(parameters, setup.config, work.folder.path, reporter)
     return policy
 
 

@@ -11,7 +11,10 @@ from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
+from tiltlm.model.adapters import require_packages
+from tiltlm.model.base_choice import choose_base
 from tiltlm.model.finding import ModelSource, find_model
+from tiltlm.model.frozen import Base
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.repeatable import require_choice
 from tiltlm.model.saving import choose_save_dtype
@@ -21,7 +24,10 @@ from tiltlm.training.losses import BoundObjective
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the settings come to on this machine, before any weight is loaded."""
+    """What the settings come to on this machine, before any weight is loaded.
+
+    base: how the model is kept that an adapter is trained on; None where all weights are trained.
+    """
 
     config: Config
     objective: BoundObjective
@@ -34,6 +40,7 @@ class Setup:
     precision_why: str
     save_dtype: torch.dtype
     save_why: str
+    base: Base | None = None
 
 
 def set_up(config: Config) -> Setup:
@@ -52,7 +59,11 @@ def set_up(config: Config) -> Setup:
     check_limits(config.data, config.comparison, facts.positions)
     choose_template(tokenizer, config.model.chat_template)
     encoder = ExampleTokenizer(tokenizer, config.data, facts.terminators)
+    base = choose_base(config.adapter, source, device, precision, facts.stored)
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
+    if base is not None:
+        require_packages(base)
+        save_dtype, save_why = torch.float32, "the adapter, saved in float32"
     return Setup(
         config,
         bound(config.loss),
@@ -65,6 +76,7 @@ def set_up(config: Config) -> Setup:
         why,
         save_dtype,
         save_why,
+        base,
     )
 
 

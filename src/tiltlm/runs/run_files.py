@@ -109,7 +109,8 @@ def newest_comparable(directory: Path, anew: bool) -> Path:
 
 def has_model(run: Path) -> bool:
     """Whether the run saved a trained model."""
-    return (run / "model" / "config.json").is_file() and any((run / "model").glob("*.safetensors"))
+    configured = any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return configured and any((run / "model").glob("*.safetensors"))
 
 
 def _is_readable(run: Path) -> bool:

@@ -78,7 +78,7 @@ class Trainer:
         self.order = Order(len(train.columns), training.batch_pairs, seed)
         self.progress = Progress()
         self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
-        self._optimizer = OPTIMIZERS[training.optimizer](scorer.parameters(), training)
+        self._optimizer = OPTIMIZERS[training.optimizer](scorer.trained().values(), training)
         self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.trees)
         self._held_out_prompts = prompt_groups(held_out.columns)
 
@@ -86,19 +86,19 @@ class Trainer:
         """Everything that training would need to go on from here; tensors are those in use, not copies."""
         progress, reference = dataclasses.replace(self.progress), self._moving_reference
         return TrainerState(
-            weights_of(self.scorer.model),
+            weights_of(self.scorer.trained().items()),
             self._optimizer.state_dict(),
             progress,
             random_states(),
-            None if reference is None else weights_of(reference.model),
+            None if reference is None else weights_of(reference.model.named_parameters()),
         )
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
         """Goes back, or on, to a state of a trainer made alike."""
-        take_weights(self.scorer.model, state.model)
+        take_weights(self.scorer.trained().items(), state.model)
         if self._moving_reference is not None and state.reference is not None:
-            take_weights(self._moving_reference.model, state.reference)
+            take_weights(self._moving_reference.model.named_parameters(), state.reference)
         self._optimizer.load_state_dict(state.optimizer)
         self.progress = dataclasses.replace(state.progress)
         restore_random_states(state.random)
@@ -166,7 +166,7 @@ class Trainer:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
         backward(self.scorer, planned, self.objective, self.precision, sums.add)
-        norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), training.gradient_clip or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self.scorer.trained().values(), training.gradient_clip or float("inf"))
         with stop.held():
             self._change_weights(norm, sums.finite())
             means, (gradient_norm,) = sums.means(norm)

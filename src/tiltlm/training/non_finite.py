@@ -93,7 +93,7 @@ def explanation(failed: FailedStep, scorer: Scorer, objective: BoundObjective, p
 
 
 def _of_weights(scorer: Scorer) -> Iterator[Cause]:
-    broken = [name for name, weights in scorer.model.named_parameters() if not bool(weights.isfinite().all())]
+    broken = [name for name, weights in scorer.trained().items() if not bool(weights.isfinite().all())]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         yield Cause(
@@ -204,7 +204,7 @@ def _of_gradient(failed: FailedStep, scorer: Scorer, objective: BoundObjective, 
 def _gradient_is_finite(
     failed: FailedStep, number: int, scorer: Scorer, objective: BoundObjective, precision: torch.dtype
 ) -> bool:
-    parameters = list(scorer.parameters())
+    parameters = list(scorer.trained().values())
     try:
         backward(scorer, failed.plan([number]), objective, precision, lambda losses: None)
         norm = nn.utils.get_total_norm([own.grad for own in parameters if own.grad is not None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +63,15 @@ class TrainerState:
         return TrainerState(table["model"], table["optimizer"], progress, dict(table["random"]), reference)
 
 
-def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A model's weights by their names: those in use, not copies."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+def weights_of(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.Tensor]:
+    """Weights by their names: those in use, not copies."""
+    return {name: parameter.detach() for name, parameter in parameters}
 
 
 @torch.no_grad()
-def take_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Writes weights into a model's own, by name."""
-    for name, parameter in model.named_parameters():
+def take_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], weights: dict[str, torch.Tensor]) -> None:
+    """Writes weights into parameters, by name."""
+    for name, parameter in parameters:
         parameter.copy_(weights[name])
 
 

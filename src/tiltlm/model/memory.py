@@ -1,0 +1,225 @@
+"""What a training step takes in memory, found without weights: the step is run on tensors that have no content.
+
+PyTorch's fake tensors have shape, type and device, and every operation on them is the real one's in all but numbers. So
+the model is built by its configuration, frozen, given an adapter, run forward and backward over a micro-batch as
+training runs it, and what is alive is added up as it comes and goes. What kernels take for themselves, what an
+allocator cannot use again and what the process holds besides are not in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from tiltlm.config import AdapterConfig
+from tiltlm.model.adapters import new_adapter
+from tiltlm.model.frozen import Base, freeze, is_packable, multiply_frozen
+from tiltlm.model.head import CHUNK_ELEMENTS
+from tiltlm.model.loading import autocast, checkpoint_activations
+from tiltlm.model.scorer import Scorer
+from tiltlm.plan.batches import MicroBatch
+
+_NOBODY = np.empty(0, dtype=np.int64)
+
+MOMENTS = {"adamw": 2, "rmsprop": 1}
+"""Numbers that an optimizer keeps of each trained parameter, in float32."""
+
+# With their constants packed too: 4 bits, 1 byte for 64 weights, 4 bytes for 256 of those.
+_PACKED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to train a model.
+
+    base, adapter: how the model is kept and what is added to it; None: all weights are trained.
+    """
+
+    base: Base | None
+    adapter: AdapterConfig | None
+    precision: torch.dtype
+    optimizer: str
+    activation_checkpointing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Bytes of a training step by part, and how many parameters there are.
+
+    activations: what one micro-batch takes at its peak besides the rest: activations kept for the backward pass,
+        weights as they are rounded for the arithmetic, chunks of logits. logits: one such chunk.
+    checkpoint: bytes of a checkpoint on disk.
+    """
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    logits: int
+    checkpoint: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations
+
+
+def step_memory(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: torch.device) -> StepMemory:
+    """The memory of one training step over a micro-batch, where gradients of earlier ones are there already.
+
+    Raises:
+        ConfigError: the adapter's targets are not in the model, or its layers cannot be recomputed.
+    """
+    with torch.device("meta"):
+        scorer, packed = _without_content(config, way)
+    parameters = list(scorer.parameters())
+    trained = sum(own.numel() for own in parameters if own.requires_grad)
+    weights = sum(own.numel() * own.element_size() for own in parameters if id(own) not in packed)
+    weights += sum(packed.values())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _put_on(scorer.model, device)
+        parameters = list(scorer.parameters())
+        for own in parameters:
+            own.grad = torch.zeros_like(own) if own.requires_grad else None
+        placed = batch.to(device)
+        with _Peak() as peak:
+            with autocast(device, way.precision):
+                logps = scorer(placed)
+            logps.sum().backward()
+    vocabulary = scorer.model.get_output_embeddings().weight.shape[0]
+    checkpoint = checkpoint_bytes(trained, way.optimizer)
+    return StepMemory(
+        parameters=sum(own.numel() for own in parameters),
+        trained=trained,
+        weights=weights,
+        gradients=4 * trained,
+        moments=checkpoint - 4 * trained,
+        activations=peak.most,
+        logits=4 * min(len(batch.score_at_S), max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary,
+        checkpoint=checkpoint,
+    )
+
+
+def checkpoint_bytes(trained: int, optimizer: str) -> int:
+    """What so many trained parameters take in a checkpoint, with what the optimizer knows of them, in float32."""
+    return 4 * trained * (1 + MOMENTS[optimizer])
+
+
+def fake_batch(columns: int, rows: int, scored: int) -> MicroBatch:
+    """A micro-batch of so many full rows, of which so many tokens are scored."""
+    grid = torch.zeros(rows, columns, dtype=torch.long)
+    places = torch.zeros(scored, dtype=torch.long)
+    return MicroBatch(
+        tokens_RL=grid,
+        positions_RL=grid,
+        subtree_end_RL=grid + columns,
+        score_at_S=places,
+        score_token_S=places,
+        score_sequence_S=places,
+        offset_S=places,
+        reference_S=None,
+        labels_N=torch.zeros(1, dtype=torch.long),
+        tokens_N=torch.ones(1, dtype=torch.long),
+        examples=_NOBODY,
+        places=_NOBODY,
+        laid_out=rows * columns,
+        trees=True,
+    )
+
+
+def _without_content(config: PreTrainedConfig, way: Way) -> tuple[Scorer, Mapping[int, int]]:
+    """The model as it is trained, and how many bytes its packed weights take, by the parameters' identity."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.eval()
+    packed: dict[int, int] = {}
+    if way.base is None:
+        scorer = Scorer(model)
+    else:
+        freeze(model, replace(way.base, quantise="none"))
+        if way.base.quantise != "none":
+            packed = _pack(model, way.base.quantise)
+        assert way.adapter is not None
+        scorer = new_adapter(Scorer(model), way.adapter, 0)
+    if way.activation_checkpointing:
+        checkpoint_activations(model)
+    return scorer, packed
+
+
+def _put_on(model: nn.Module, device: torch.device) -> None:
+    """Puts fake tensors on a device in the place of those without content. To be called where tensors are fake."""
+    made: dict[int, Tensor] = {}
+
+    def like(own: Tensor) -> Tensor:
+        if id(own) not in made:
+            there = torch.empty(own.shape, dtype=own.dtype, device=device)
+            made[id(own)] = nn.Parameter(there, own.requires_grad) if isinstance(own, nn.Parameter) else there
+        return made[id(own)]
+
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, own in table.items():
+                if own is not None:
+                    table[name] = like(own)  # type: ignore[assignment]
+
+
+def _pack(model: PreTrainedModel, quantise: str) -> dict[int, int]:
+    """Puts bytes in the place of weights that would be packed: they are widened where they multiply, as those are."""
+    packed = {}
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if is_packable(module) and module is not head:
+            own: Any = module
+            count = own.weight.numel()
+            own.weight = nn.Parameter(torch.empty_like(own.weight, dtype=torch.uint8), requires_grad=False)
+            packed[id(own.weight)] = round(_PACKED_BYTES[quantise] * count) + 4 * (quantise == "int8") * len(own.weight)
+            own.forward = functools.partial(multiply_frozen, own)
+    return packed
+
+
+class _Peak(TorchDispatchMode):
+    """Adds up the bytes of what operations make and what is let go of again.
+
+    most: of all that was alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
+        before = {leaf.untyped_storage()._cdata for leaf in given}
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage(), before)
+        return made
+
+    def _see(self, storage: torch.UntypedStorage, before: set[int]) -> None:
+        key = storage._cdata
+        if key in before or key in self._alive:
+            return
+        size = storage.nbytes()
+        self._now += size
+        self.most = max(self.most, self._now)
+
+        def gone(_: object) -> None:
+            self._now -= size
+            self._alive.pop(key, None)
+
+        self._alive[key] = weakref.ref(storage, gone)
