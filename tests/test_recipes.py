@@ -77,7 +77,7 @@ def test_each_stage_begins_with_the_model_of_the_one_before_and_has_it_as_its_re
     assert main(["train", "recipe.toml"]) == 0
     first, second = read_run(FIRST), read_run(RUN)
     assert first.settings["loss"]["name"] == "simpo"
-    assert second.settings["loss"] == {"name": "sigmoid", "beta": 0.3, "label_smoothing": 0.0}
+    assert {"name": "sigmoid", "beta": 0.3}.items() <= second.settings["loss"].items()
     assert second.settings["model"]["path"] == str(FIRST / "model")
     assert second.settings["training"]["max_steps"] == 3
     assert (first.settings["training"]["learning_rate"], second.settings["training"]["learning_rate"]) == (1e-3, 1e-4)

@@ -6,16 +6,13 @@ A sentence claims an effect only where its 95% interval is clear of chance or ze
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 from tiltlm.report.coherence import signs_of_decay
+from tiltlm.report.course import Finding, course
 from tiltlm.report.learnt_from import has_reference, imitates, unit
 from tiltlm.report.wording import at_temperature, count, duration, estimated, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
-
-Status = Literal["shown", "not shown", "not measured", "caution", "note"]
 
 # Of the trained margin, what the saved weights must have at least.
 SURVIVING = 0.95
@@ -30,15 +27,6 @@ NEGATIVE_KL = (
 """Said wherever an estimate below zero is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing a reader asks about a run, how far it is answered, and the answer."""
-
-    topic: str
-    status: Status
-    sentence: str
-
-
 def verdict(summary: Summary) -> list[str]:
     """The findings as sentences, most important first, and what the run's answers to common questions add to them."""
     added = [answer.line for answer in summary.questions if answer.line is not None]
@@ -48,10 +36,7 @@ def verdict(summary: Summary) -> list[str]:
 def findings(summary: Summary) -> list[Finding]:
     """What the run showed and what it did not, most important first."""
     return [
-        *_interruption(summary),
-        *_resumption(summary),
-        *_stages(summary),
-        *_failed_checks(summary),
+        *course(summary),
         _loss(summary) if imitates(summary) else _accuracy(summary),
         _reward(summary),
         _divergence(summary),
@@ -59,47 +44,6 @@ def findings(summary: Summary) -> list[Finding]:
         _coherence(summary),
         _log_probabilities(summary),
         _cost(summary),
-    ]
-
-
-_ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
-
-
-def _interruption(summary: Summary) -> list[Finding]:
-    if summary.completed:
-        return []
-    ended = _ENDS.get(summary.status or "interrupted", "The run ended")
-    after = f" after {count(summary.steps, 'step')}" if summary.steps is not None else ""
-    why = f" ({summary.message.rstrip('.')})" if summary.message else ""
-    sentence = f"{ended}{after}{why}; what figures there are, are those of the model that was saved."
-    return [Finding("Completion", "caution", sentence)]
-
-
-def _resumption(summary: Summary) -> list[Finding]:
-    if not summary.resumed:
-        return []
-    steps = ", ".join(str(resumption.step) for resumption in summary.resumed)
-    others = list(dict.fromkeys(other for resumption in summary.resumed for other in resumption.differences))
-    sentence = f"The run was stopped and went on, after step {steps}"
-    if others:
-        return [Finding("Going on", "caution", f"{sentence}, with something else than before: {'; '.join(others)}.")]
-    but = "" if all(one.repeatable for one in summary.resumed) else ", but for rounding (training.deterministic)"
-    return [Finding("Going on", "note", f"{sentence}, as if it had not been stopped{but}.")]
-
-
-def _stages(summary: Summary) -> list[Finding]:
-    if not summary.earlier:
-        return []
-    names = ", ".join(f"{stage.name} (`{stage.loss}`, {count(stage.steps or 0, 'step')})" for stage in summary.earlier)
-    sentence = f"Before this stage came {names}: here, before training is after those, and so is the reference."
-    return [Finding("Stages", "note", sentence)]
-
-
-def _failed_checks(summary: Summary) -> list[Finding]:
-    return [
-        Finding("Start-up check", "caution", f"The start-up check `{check.name}` failed: {check.detail}.")
-        for check in summary.checks or ()
-        if not check.passed
     ]
 
 
