@@ -7,8 +7,8 @@ from typing import Any
 import example_run
 import pytest
 
-from tiltlm.report.tiles import tiles
 from tiltlm.report.course import Finding
+from tiltlm.report.tiles import tiles
 from tiltlm.report.verdict import findings, verdict
 from tiltlm.runs.outcomes import Summary
 
