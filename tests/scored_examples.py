@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,16 @@ def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] |
     )
 
 
+def with_running(given: Scored, objective: Objective, settings: Any, moved: bool = True) -> Scored:
+    """The same with the statistics that the objective keeps, before this batch, or moved by it."""
+    kept = objective.running
+    if kept is None:
+        return given
+    start = {name: given.logps_N.new_tensor(value) for name, value in kept.start(settings).items()}
+    started = replace(given, running=start)
+    return replace(given, running=kept.moved(started, settings)) if moved else started
+
+
 def _sums(values_T: Tensor, sequence_T: Tensor, sequences: int) -> Tensor:
     return values_T.new_zeros(sequences).index_add(0, sequence_T, values_T)
 
@@ -78,7 +89,8 @@ def pairs(
 
 def losses(objective: Objective, given: Scored, **settings: float) -> list[float]:
     """The objective's losses per unit, as numbers."""
-    values: list[float] = objective.loss(given, objective.settings(**settings)).losses_U.tolist()
+    configured = objective.settings(**settings)
+    values: list[float] = objective.loss(with_running(given, objective, configured), configured).losses_U.tolist()
     return values
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import TypeAdapter
-from scored_examples import Completion, random_examples, scored
+from scored_examples import Completion, random_examples, scored, with_running
 from torch import Tensor
 
 from tiltlm.objectives import ALIASES, OBJECTIVES, gathered
-from tiltlm.objectives.interface import MISMATCHED, Objective
+from tiltlm.objectives.interface import MISMATCHED, LossOutput, Objective, Scored
 
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
@@ -24,8 +24,18 @@ every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES
 def of(
     objective: Objective, examples: list[list[Completion]], batch: list[list[Completion]] | None = None
 ) -> tuple[Tensor, Tensor]:
-    output = objective.loss(scored(examples, objective.needs, batch), objective.settings())
+    """Losses and rewards as in the first step of a training.
+
+    batch: of which `examples` are a part, for what is known of it beforehand.
+    """
+    output = objective.loss(given(objective, examples, batch), objective.settings())
     return output.losses_U, output.rewards_N
+
+
+def given(
+    objective: Objective, examples: list[list[Completion]], batch: list[list[Completion]] | None = None
+) -> Scored:
+    return with_running(scored(examples, objective.needs, batch), objective, objective.settings())
 
 
 @every
@@ -56,11 +66,15 @@ def test_the_gradient_is_that_of_finite_differences(objective: Objective) -> Non
     """In every token of every completion but mismatched ones, which only set a level and are not trained."""
     examples = random_examples(objective.needs, 4, seed=1)
     trained = [one for example in examples for one in example if one.label != MISMATCHED]
+    running = given(objective, examples).running
 
     def losses(*policies: Tensor) -> Tensor:
-        given = dict(zip(map(id, trained), policies, strict=True))
-        moved = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
-        return of(objective, moved)[0]
+        changed = dict(zip(map(id, trained), policies, strict=True))
+        moved = [[dataclasses.replace(one, policy=changed.get(id(one), one.policy)) for one in e] for e in examples]
+        # Statistics have no gradient: they stand still while differences are taken.
+        still = dataclasses.replace(scored(moved, objective.needs), running=running)
+        output: LossOutput = objective.loss(still, objective.settings())
+        return output.losses_U
 
     torch.autograd.gradcheck(losses, [one.policy.clone().requires_grad_() for one in trained])
 
@@ -100,16 +114,24 @@ def test_far_from_the_reference_loss_and_gradient_are_finite(objective: Objectiv
         assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
 
 
-LIMITS = {"sigmoid": math.log(2), "ld_dpo": math.log(2), "simpo": math.log(2), "kto": 0.5, "ipo": 1.0}
+LIMITS = {
+    "bco": math.log(2),
+    "sigmoid": math.log(2),
+    "ld_dpo": math.log(2),
+    "simpo": math.log(2),
+    "kto": 0.5,
+    "ipo": 1.0,
+}
 """What a loss tends to as beta tends to 0; that of `ipo` in units of its first loss, 1 / (4 beta^2)."""
 
 
 @pytest.mark.parametrize(("name", "limit"), LIMITS.items())
 def test_without_beta_nothing_is_told_apart(name: str, limit: float) -> None:
     objective, beta = OBJECTIVES[name], 1e-12
-    given_scored = scored(random_examples(objective.needs, 5, seed=6), objective.needs)
+    examples, settings = random_examples(objective.needs, 5, seed=6), objective.settings(beta=beta)
+    given_scored = with_running(scored(examples, objective.needs), objective, settings)
     unit = 1 / (4 * beta**2) if name == "ipo" else 1.0
-    found = objective.loss(given_scored, objective.settings(beta=beta)).losses_U / unit
+    found = objective.loss(given_scored, settings).losses_U / unit
     torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-9, atol=0)
 
 
@@ -121,7 +143,7 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     if objective.needs.reference:
         moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
         assert not torch.allclose(of(objective, moved)[0], losses_U)
-    given_scored = scored(examples, objective.needs)
+    given_scored = given(objective, examples)
     assert given_scored.tokens_per_unit is not None
     longer = dataclasses.replace(
         given_scored, tokens_N=given_scored.tokens_N + 1, tokens_per_unit=given_scored.tokens_per_unit + 1

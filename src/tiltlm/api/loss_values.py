@@ -61,6 +61,8 @@ def loss(
 ) -> list[float] | Tensor:
     """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
 
+    An objective that keeps statistics from step to step has those of a first step on what is given.
+
     Args:
         name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
         chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
@@ -86,8 +88,16 @@ def loss(
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
     rows, is_tensor = _rows(given)
-    losses_U = objective.loss(_scored(objective.needs, _sequences(objective.needs, sides, rows)), configured).losses_U
+    scored = _with_running(_scored(objective.needs, _sequences(objective.needs, sides, rows)), objective, configured)
+    losses_U = objective.loss(scored, configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
+
+
+def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored:
+    if objective.running is None:
+        return scored
+    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
+    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
 
 
 def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,20 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class BoundObjective:
-    """An objective with its settings: all that a step must know of the loss."""
+    """An objective with its settings: all that a step must know of the loss.
+
+    running: the values of the statistics that it keeps, see `Running`: those of now.
+    """
 
     objective: Objective
     settings: Any
+    running: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = self.objective.running
+        if kept is not None and not self.running:
+            start = {name: torch.tensor(value) for name, value in kept.start(self.settings).items()}
+            object.__setattr__(self, "running", start)
 
     @property
     def needs(self) -> Needs:
@@ -46,6 +56,18 @@ class BoundObjective:
         """See `Scored.tokens_per_unit`."""
         return plan.tokens / self.units(plan)
 
+    def moved(self, scored: Scored) -> Scored:
+        """The same with statistics moved by this batch, which is a whole one."""
+        kept = self.objective.running
+        return scored if kept is None else replace(scored, running=kept.moved(scored, self.settings))
+
+    def with_running(self, values: Mapping[str, Tensor]) -> BoundObjective:
+        """The same with other values of its statistics; those that are not given stay as they are."""
+        return replace(self, running={name: values.get(name, value) for name, value in self.running.items()})
+
+    def _running_beside(self, logps: Tensor) -> dict[str, Tensor]:
+        return {name: value.to(logps.device, logps.dtype) for name, value in self.running.items()}
+
     def __call__(self, scored: Scored) -> LossOutput:
         output: LossOutput = self.objective.loss(scored, self.settings)
         return output
@@ -57,7 +79,8 @@ class BoundObjective:
         """
         parts = [self._of_one(batch, logps) for batch, logps in zip(batches, logps_S, strict=True)]
         together = parts[0] if len(parts) == 1 else _joined(parts)
-        return replace(together, tokens_per_unit=self.tokens_per_unit(plan or whole_plan(batches)))
+        tokens_per_unit = self.tokens_per_unit(plan or whole_plan(batches))
+        return replace(together, tokens_per_unit=tokens_per_unit, running=self._running_beside(together.logps_N))
 
     def _of_one(self, batch: MicroBatch, logps_S: Tensor) -> Scored:
         needs = self.needs
@@ -103,12 +126,14 @@ class BoundObjective:
                 "sequence_T": torch.from_numpy(np.repeat(np.arange(columns.sequences), counts)),
                 "offset_T": torch.from_numpy(np.arange(len(values)) - np.repeat(columns.scored_starts[:-1], counts)),
             }
+        logps_N = torch.from_numpy(totals(values, columns)).to(dtype)
         return Scored(
-            logps_N=torch.from_numpy(totals(values, columns)).to(dtype),
+            logps_N=logps_N,
             tokens_N=torch.from_numpy(counts),
             labels_N=torch.from_numpy(np.array(columns.labels)),
             reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
             tokens_per_unit=int(counts[labelled].sum()) / units,
+            running=self._running_beside(logps_N),
             **tokens,
         )
 
@@ -174,7 +199,7 @@ def at_reference(plan: Plan, objective: BoundObjective) -> Iterator[Losses]:
 
 def backward(
     scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype, seen: Callable[[Losses], None]
-) -> None:
+) -> Mapping[str, Tensor]:
     """Adds the gradient of a plan's mean loss to the weights'; `seen` is given the losses as they come.
 
     The loss is the sum over units divided by their number in the whole plan, known before any backward pass, so
@@ -182,26 +207,31 @@ def backward(
     micro-batch is scored once without gradients, the loss and its slope by every log-probability are taken, and a
     second pass carries those slopes to the weights (gradient caching, arXiv 2101.06983). One micro-batch needs no
     second pass.
+
+    Returns:
+        The objective's statistics, moved by the plan; they are its own once they are put into it.
     """
+    assert objective.objective.running is None or objective.needs.coupled
     units = objective.units(plan)
     if not objective.needs.coupled or len(plan.micro_batches) == 1:
         for on_host in plan.micro_batches:
             batch = on_host.to(scorer.device)
-            scored = objective.scored([batch], [_logps(scorer, batch, precision)], plan)
+            scored = objective.moved(objective.scored([batch], [_logps(scorer, batch, precision)], plan))
             losses = Losses(scored, objective(scored))
             (losses.output.losses_U.sum() / units).backward()
             seen(losses)
-        return
+        return scored.running
     batches = [batch.to(scorer.device) for batch in plan.micro_batches]
     with torch.no_grad():
         values = [_logps(scorer, batch, precision) for batch in batches]
     leaves = [value.requires_grad_() for value in values]
-    scored = objective.scored(batches, leaves, plan)
+    scored = objective.moved(objective.scored(batches, leaves, plan))
     losses = Losses(scored, objective(scored))
     slopes = torch.autograd.grad(losses.output.losses_U.sum() / units, leaves)
     seen(losses)
     for batch, slope_S in zip(batches, slopes, strict=True):
         torch.autograd.backward(_logps(scorer, batch, precision), slope_S)
+    return scored.running
 
 
 def _logps(scorer: Scorer, batch: MicroBatch, precision: torch.dtype) -> Tensor:
