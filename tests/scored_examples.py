@@ -65,6 +65,16 @@ def _joined(values: Sequence[Tensor | None], like_T: Tensor, counts_N: Tensor) -
     return torch.cat(own).to(like_T.dtype)
 
 
+def with_running(given: Scored, objective: Objective, settings: Any, moved: bool = True) -> Scored:
+    """The same with the statistics that the objective keeps, before this batch, or moved by it."""
+    kept = objective.running
+    if kept is None:
+        return given
+    start = {name: given.logps_N.new_tensor(value) for name, value in kept.start(settings).items()}
+    started = replace(given, running=start)
+    return replace(given, running=kept.moved(started, settings)) if moved else started
+
+
 def _sums(values_T: Tensor, sequence_T: Tensor, sequences: int) -> Tensor:
     return values_T.new_zeros(sequences).index_add(0, sequence_T, values_T)
 
@@ -92,16 +102,8 @@ def pairs(
 def losses(objective: Objective, given: Scored, **settings: Any) -> list[float]:
     """The objective's losses per unit, as numbers."""
     configured = objective.settings(**settings)
-    values: list[float] = objective.loss(moved(objective, given, configured), configured).losses_U.tolist()
+    values: list[float] = objective.loss(with_running(given, objective, configured), configured).losses_U.tolist()
     return values
-
-
-def moved(objective: Objective, given: Scored, settings: Any) -> Scored:
-    """The same as a first step has it: statistics that the objective keeps have taken in these examples."""
-    if objective.running is None:
-        return given
-    start = {name: given.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
-    return replace(given, running=objective.running.moved(replace(given, running=start), settings))
 
 
 def random_examples(

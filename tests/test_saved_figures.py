@@ -116,7 +116,8 @@ def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, pr
     assert run.evaluation is not None and run.outcome is not None
     config, needs = config_from_dict(run.settings), OBJECTIVES[name].needs
     columns = prepare_data(read_data(config, needs), set_up(config).tokenizer, lambda done: None).eval
-    objective = bound(config.loss)
+    kept = {name: torch.tensor(value) for name, value in run.evaluation.running.items()}
+    objective = bound(config.loss).with_running(kept)
     saved, before = (values_for(needs, folder, columns) for folder in (RUN / "model", "tiny"))
     reference = token_values("tiny", columns)
 

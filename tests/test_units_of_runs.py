@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_runs import leave_undrawn
 from kill_runs import RUN, outcome_of
 from tiny_runs import write_model
 
@@ -37,7 +38,13 @@ class Case:
     row: Any
 
 
+ANSWERS = {True: " yes", False: " no"}
 CASES = (
+    Case(
+        "bco",
+        "example",
+        lambda n: {"prompt": f"Is {n} a number? Answer:", "completion": ANSWERS[n % 3 > 0], "label": n % 3 > 0},
+    ),
     Case("sft", "demonstration", lambda n: {"prompt": f"Is {n} a number? Answer:", "completion": " yes" * (1 + n % 3)}),
 )
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss)
@@ -77,6 +84,7 @@ def test_it_learns_and_says_so_in_its_own_words(case: Case, tmp_path: Path, monk
 
 @every
 def test_stopped_it_goes_on_to_the_same_bits(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     assert start(case, tmp_path / "whole", monkeypatch) == 0
     wanted = outcome_of(tmp_path / "whole")
     real = Trainer.step
@@ -97,9 +105,10 @@ def test_stopped_it_goes_on_to_the_same_bits(case: Case, tmp_path: Path, monkeyp
 
 @every
 def test_micro_batches_change_nothing(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
     losses = []
     for tokens in ("64", "100000"):
-        words = ["--training.micro-batch-tokens", tokens]
+        words = ["--training.micro-batch-tokens", tokens, "--training.epochs", "1", "--comparison.prompts", "0"]
         assert start(case, tmp_path / tokens, monkeypatch, *words) == 0
         metrics = read_run(RUN).metrics
         losses.append([row.loss for row in (*metrics.train, *metrics.evaluations)])

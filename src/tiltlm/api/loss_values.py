@@ -65,6 +65,8 @@ def loss(
 ) -> list[float] | Tensor:
     """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
 
+    An objective that keeps statistics from step to step has those of a first step on what is given.
+
     Args:
         name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
         chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
@@ -77,8 +79,7 @@ def loss(
             stands.
         chosen_kl, rejected_kl: KL(pi_ref || pi) of the distributions, token by token or summed over a completion's.
         reference_*: the same under the reference.
-        settings: the objective's own, such as `beta`; those not given have their defaults. Statistics that an
-            objective keeps from step to step are those after a first step with what is given.
+        settings: the objective's own, such as `beta`; those not given have their defaults.
 
     Returns:
         A list, computed in float64; where a tensor was among what was given, a tensor of shape (losses,), of the
@@ -94,9 +95,16 @@ def loss(
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
     rows, is_tensor = _rows(given)
-    scored = _scored(objective.needs, _sequences(objective.needs, sides, rows))
-    losses_U = objective.loss(_as_first_batch(objective, scored, configured), configured).losses_U
+    scored = _with_running(_scored(objective.needs, _sequences(objective.needs, sides, rows)), objective, configured)
+    losses_U = objective.loss(scored, configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
+
+
+def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored:
+    if objective.running is None:
+        return scored
+    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
+    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
 
 
 def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
@@ -243,14 +251,6 @@ def _sequences(needs: Needs, sides: Sequence[str], rows: Mapping[str, list[Tenso
 def _require_length(length: int, of: str, argument: str, found: int) -> None:
     if found != length:
         raise ConfigError(f"{argument} holds {found} and {of} {length}: they must hold equally many.")
-
-
-def _as_first_batch(objective: Objective, scored: Scored, settings: Any) -> Scored:
-    """With statistics that the objective keeps, where it does, as they are when nothing but these was seen."""
-    if objective.running is None:
-        return scored
-    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
-    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
 
 
 def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tiltlm.config import config_from_dict
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models, Prompt
@@ -16,6 +14,7 @@ from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.models import reference_model, saved_model, starting_model
+from tiltlm.pipeline.optimize import Trained
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
@@ -27,23 +26,18 @@ from tiltlm.training.held_out import evaluate_saved
 from tiltlm.training.seen import evaluate_seen
 
 
-def evaluate(
-    setup: Setup, saved: Scorer, trained: np.ndarray | None, data: ReferencedData, reporter: Reporter
-) -> Evaluation:
-    """The saved model's figures on the held-out examples, and on some that it was trained on, in float32.
-
-    trained: the log-probabilities before weights were rounded, see `optimize.Trained`.
-    """
+def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData, reporter: Reporter) -> Evaluation:
+    """The saved model's figures on the held-out examples, and on some that it was trained on, in float32."""
     start = time.perf_counter()
     reference = None
     if setup.objective.needs.live:
         reference = reference_model(setup)
     values = exact_values(setup, "held-out examples, the saved model", saved, data.exact, reporter, reference)
     name = str(setup.save_dtype).removeprefix("torch.")
-    evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
+    evaluation = evaluate_saved(values, trained.values, data.exact, trained.objective, name, start)
     if evaluation.margin is not None:
         seen = exact_values(setup, "training examples, the saved model", saved, data.seen, reporter, reference)
-        found = evaluate_seen(seen, data.seen, values, data.exact, setup.objective)
+        found = evaluate_seen(seen, data.seen, values, data.exact, trained.objective)
         evaluation = dataclasses.replace(evaluation, seen=found)
     figures = evaluation.figures
     words = [f"held-out loss {figures.loss:.4f}"]

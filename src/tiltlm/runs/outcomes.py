@@ -64,6 +64,7 @@ class Evaluation:
     """`evaluation.json`: the saved model on the held-out examples, read back from its files, in float32.
 
     saved_as: the type of the saved weights.
+    running: the statistics that the objective keeps from step to step, as training left them: its losses are of these.
     margin: mean reward margin. Intervals here are over prompts.
     chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion. None where its
         log-probabilities were not taken, or no example has such an answer.
@@ -79,6 +80,7 @@ class Evaluation:
 
     saved_as: str
     figures: EvalRow
+    running: dict[str, float] = field(default_factory=dict)
     margin: Estimate | None = None
     chosen_logp_change: Estimate | None = None
     rejected_logp_change: Estimate | None = None

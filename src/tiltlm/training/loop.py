@@ -91,6 +91,7 @@ class Trainer:
             progress,
             random_states(),
             None if reference is None else weights_of(reference.model.named_parameters()),
+            dict(self.objective.running),
         )
 
     @torch.no_grad()
@@ -101,6 +102,8 @@ class Trainer:
             take_weights(self._moving_reference.model.named_parameters(), state.reference)
         self._optimizer.load_state_dict(state.optimizer)
         self.progress = dataclasses.replace(state.progress)
+        # Of what a state does not know, the values before the first step.
+        self.objective = dataclasses.replace(self.objective, running={}).with_running(state.running)
         restore_random_states(state.random)
 
     def plan_of(self, step: int) -> Plan:
@@ -165,7 +168,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
-        backward(self.scorer, planned, self.objective, self.precision, sums.add)
+        running = backward(self.scorer, planned, self.objective, self.precision, sums.add)
         norm = torch.nn.utils.clip_grad_norm_(self.scorer.trained().values(), training.gradient_clip or float("inf"))
         with stop.held():
             self._change_weights(norm, sums.finite())
@@ -173,6 +176,7 @@ class Trainer:
             self._optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - start
             if finite := math.isfinite(means.loss) and math.isfinite(gradient_norm):
+                self.objective = self.objective.with_running(running)
                 self.progress.step += 1
                 self.progress.examples += planned.examples
                 self.progress.tokens += planned.laid_out

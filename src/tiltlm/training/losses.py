@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,19 @@ class BoundObjective:
     """An objective with its settings: all that a step must know of the loss.
 
     reference: the reference as a model at work, where the objective wants one.
+    running: the values of the statistics that it keeps, see `Running`: those of now.
     """
 
     objective: Objective
     settings: Any
     reference: Scorer | None = None
+    running: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = self.objective.running
+        if kept is not None and not self.running:
+            start = {name: torch.tensor(value) for name, value in kept.start(self.settings).items()}
+            object.__setattr__(self, "running", start)
 
     @property
     def needs(self) -> Needs:
@@ -70,6 +78,18 @@ class BoundObjective:
         """See `Scored.tokens_per_unit`."""
         return plan.tokens / self.units(plan)
 
+    def moved(self, scored: Scored) -> Scored:
+        """The same with statistics moved by this batch, which is a whole one."""
+        kept = self.objective.running
+        return scored if kept is None else replace(scored, running=kept.moved(scored, self.settings))
+
+    def with_running(self, values: Mapping[str, Tensor]) -> BoundObjective:
+        """The same with other values of its statistics; those that are not given stay as they are."""
+        return replace(self, running={name: values.get(name, value) for name, value in self.running.items()})
+
+    def _running_beside(self, logps: Tensor) -> dict[str, Tensor]:
+        return {name: value.to(logps.device, logps.dtype) for name, value in self.running.items()}
+
     def __call__(self, scored: Scored) -> LossOutput:
         output: LossOutput = self.objective.loss(scored, self.settings)
         return output
@@ -81,7 +101,8 @@ class BoundObjective:
         """
         parts = [self._of_one(batch, own) for batch, own in zip(batches, values, strict=True)]
         together = parts[0] if len(parts) == 1 else _joined(parts)
-        return replace(together, tokens_per_unit=self.tokens_per_unit(plan or whole_plan(batches)))
+        tokens_per_unit = self.tokens_per_unit(plan or whole_plan(batches))
+        return replace(together, tokens_per_unit=tokens_per_unit, running=self._running_beside(together.logps_N))
 
     def _of_one(self, batch: MicroBatch, values: TokenValues) -> Scored:
         needs, logps_S = self.needs, values.logps_S
@@ -134,12 +155,14 @@ class BoundObjective:
                 "log_squares_T": own.log_squares_S,
                 "reference_kl_T": own.divergence_S,
             }
+        logps_N = torch.from_numpy(totals(logps_of(values), columns)).to(dtype)
         return Scored(
-            logps_N=torch.from_numpy(totals(logps_of(values), columns)).to(dtype),
+            logps_N=logps_N,
             tokens_N=torch.from_numpy(counts),
             labels_N=torch.from_numpy(np.array(columns.labels)),
             reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
             tokens_per_unit=int(counts[labelled].sum()) / units,
+            running=self._running_beside(logps_N),
             **tokens,
         )
 
@@ -219,7 +242,7 @@ def agreeing(scored: Scored) -> Scored:
 
 def backward(
     scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype, seen: Callable[[Losses], None]
-) -> None:
+) -> Mapping[str, Tensor]:
     """Adds the gradient of a plan's mean loss to the weights'; `seen` is given the losses as they come.
 
     The loss is the sum over units divided by their number in the whole plan, known before any backward pass, so
@@ -227,21 +250,25 @@ def backward(
     micro-batch is scored once without gradients, the loss and its slope by every log-probability are taken, and a
     second pass carries those slopes to the weights (gradient caching, arXiv 2101.06983). One micro-batch needs no
     second pass.
+
+    Returns:
+        The objective's statistics, moved by the plan; they are its own once they are put into it.
     """
+    assert objective.objective.running is None or objective.needs.coupled
     units = objective.units(plan)
     if not objective.needs.coupled or len(plan.micro_batches) == 1:
         for on_host in plan.micro_batches:
             batch = on_host.to(scorer.device)
-            scored = objective.scored([batch], [objective.values(scorer, batch, precision)], plan)
+            scored = objective.moved(objective.scored([batch], [objective.values(scorer, batch, precision)], plan))
             losses = Losses(scored, objective(scored))
             (losses.output.losses_U.sum() / units).backward()
             seen(losses)
-        return
+        return scored.running
     batches = [batch.to(scorer.device) for batch in plan.micro_batches]
     with torch.no_grad():
         values = [objective.values(scorer, batch, precision) for batch in batches]
     leaves = [value.as_leaves() for value in values]
-    scored = objective.scored(batches, leaves, plan)
+    scored = objective.moved(objective.scored(batches, leaves, plan))
     losses = Losses(scored, objective(scored))
     wanted = [leaf for value in leaves for leaf in value.differentiable]
     slopes = iter(torch.autograd.grad(losses.output.losses_U.sum() / units, wanted, materialize_grads=True))
@@ -250,3 +277,4 @@ def backward(
     for batch in batches:
         own = again.values(scorer, batch, precision).differentiable
         torch.autograd.backward(own, [next(slopes) for _ in own])
+    return scored.running

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """Weights, optimizer, progress and random states.
+    """Weights, optimizer, progress, random states, and the objective's statistics.
 
     random: of every generator that a step may draw from, an objective of a user's own among them.
     reference: weights of a reference that moves; None where it does not.
+    running: see `Running` of objectives/interface.py; none in states of before there were any.
     """
 
     model: dict[str, torch.Tensor]
@@ -40,6 +41,7 @@ class TrainerState:
     progress: Progress
     random: dict[str, Any]
     reference: dict[str, torch.Tensor] | None = None
+    running: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def copy(self) -> TrainerState:
         """The same with tensors of its own on the CPU: what training does next does not change it."""
@@ -54,13 +56,15 @@ class TrainerState:
             "progress": dataclasses.asdict(self.progress),
             "random": self.random,
             "reference": self.reference,
+            "running": self.running,
         }
 
     @staticmethod
     def from_dict(table: dict[str, Any]) -> TrainerState:
         """The state that `to_dict` gave."""
         progress, reference = Progress(**table["progress"]), table.get("reference")
-        return TrainerState(table["model"], table["optimizer"], progress, dict(table["random"]), reference)
+        running = dict(table.get("running", {}))
+        return TrainerState(table["model"], table["optimizer"], progress, dict(table["random"]), reference, running)
 
 
 def weights_of(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.Tensor]:
