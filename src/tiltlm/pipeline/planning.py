@@ -134,7 +134,7 @@ def _size(batch: MicroBatch) -> int:
 
 
 def _ways(setup: Setup) -> dict[str, Way]:
-    """What the settings say first, then what else there is, activations kept or computed again."""
+    """What the settings say first, then what else there is, activations kept or recomputed."""
     training, adapter = setup.config.training, _adapter(setup)
     precision = setup.precision
     narrow = torch.bfloat16 if precision is torch.bfloat16 else torch.float32
@@ -148,7 +148,7 @@ def _ways(setup: Setup) -> dict[str, Way]:
         for again in (False, True):
             way = dataclasses.replace(chosen, base=base, activation_checkpointing=again)
             if way != chosen:
-                ways[f"{name}, activations computed again" if again else name] = way
+                ways[f"{name}, recomputed" if again else name] = way
     return ways
 
 
