@@ -7,7 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
-from tiltlm.config import config_from_dict, settings_table
+from tiltlm.config import AdapterConfig, config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
@@ -16,12 +16,19 @@ from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
 
-def model_card(run: RunFiles, summary: Summary) -> str:
-    """Markdown with the hub's front matter."""
+def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
+    """Markdown with the hub's front matter.
+
+    adapter: whether the folder holds an adapter, which needs its base model.
+    """
     config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
-    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
+    front = [
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "pipeline_tag: text-generation",
+        "tags: [dpo, tiltlm{}]".format(", lora" if adapter else ""),
+    ]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
@@ -31,6 +38,7 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
+        "Adapter": _adapter(config.adapter) if adapter else "",
         "Reference": (config.model.reference or "the base model") if objective.needs.reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
@@ -47,8 +55,15 @@ def model_card(run: RunFiles, summary: Summary) -> str:
         *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
         "",
     ]
-    lines += [f"- **{name}**: {value}" for name, value in facts.items()]
+    lines += [f"- **{name}**: {value}" for name, value in facts.items() if value or name != "Adapter"]
     lines += ["", "## What training showed", "", *(f"- {sentence}" for sentence in verdict(summary))]
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]
     return visible(masked("\n".join(lines)))
+
+
+def _adapter(settings: AdapterConfig) -> str:
+    kept = "" if settings.quantise == "none" else f", on the base model in {settings.quantise}"
+    if settings.kind == "none":
+        return f"an earlier one, gone on with{kept}"
+    return f"{settings.kind}, rank {settings.rank}, alpha {settings.alpha:g}{kept}"
