@@ -6,7 +6,8 @@ from rich.table import Table
 
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
-from tiltlm.pipeline.planning import BESIDES, RunPlan, plan_run
+from tiltlm.model.memory import BESIDES
+from tiltlm.pipeline.planning import RunPlan, plan_run
 from tiltlm.storage.space import in_words
 
 
