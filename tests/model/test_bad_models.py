@@ -160,7 +160,7 @@ BAD: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda folder: change_json(folder, quantization_config={"quant_method": "gptq"}),
         ("are quantised (gptq)", "name the model that these were made from"),
     ),
-    "an adapter alone": (as_adapter, ("a LoRA adapter", "of the model `gpt2`", "merge it")),
+    "an adapter alone": (as_adapter, ("of `gpt2`, the model of the adapter in", "base_model_name_or_path")),
     "an encoder-decoder": (as_encoder_decoder, ("is a t5 model, which is no causal language model",)),
     "config.json cut short": (lambda folder: cut_short(folder / "config.json"), ("config.json", "restore")),
     "an architecture of next year": (

@@ -89,7 +89,8 @@ def test_the_gradient_through_frozen_layers_is_that_of_their_unpacked_weights(so
 
 def test_a_bfloat16_base_has_the_bits_of_a_float32_base_whose_files_are_bfloat16(tmp_path: Path) -> None:
     """In bfloat16 arithmetic: so it is the default on a GPU. Sums between layers stay float32 either way."""
-    model = tiny_model("llama").to(torch.bfloat16)
+    model = tiny_model("llama")
+    torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(tmp_path)
     batch, values = packed(family()), []
     for dtype in (torch.float32, torch.bfloat16):

@@ -6,7 +6,8 @@ from rich.table import Table
 
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.config import Config
-from tiltlm.pipeline.planning import BESIDES, RunPlan, plan_run
+from tiltlm.model.memory import BESIDES
+from tiltlm.pipeline.planning import RunPlan, plan_run
 from tiltlm.storage.space import in_words
 
 
@@ -38,6 +39,7 @@ def show_plan(config: Config, reporter: ConsoleReporter) -> RunPlan:
     reporter.console.print(table)
     reporter.say(
         f"Activations are those of one micro-batch, a chunk of logits ({in_words(first.logits)}) and rounded weights "
-        "among them: training.micro_batch_tokens makes them smaller. docs/adapters.md says how far this is off."
+        "among them: training.micro_batch_tokens makes them smaller, and so does recomputing most of them "
+        "(training.activation_checkpointing). docs/adapters.md says how far this is off."
     )
     return found

@@ -216,13 +216,15 @@ def explained(source: ModelSource, what: str) -> Iterator[None]:
 
 
 def _sentence(source: ModelSource, what: str, error: Exception) -> str:
+    adapter = "" if source.adapter is None else f", the model of the adapter in `{source.adapter.location}`,"
     if source.local_files_only and not Path(source.location).is_dir():
+        named = "--model.path FOLDER" if source.adapter is None else f"its folder in {ADAPTER}, base_model_name_or_path"
         return (
-            f"the {what} of `{source.location}` is not in the local cache, and the Hugging Face hub cannot be reached. "
-            f"Give it locally: --model.path FOLDER, or --hub.folder DIR with the files in DIR/{source.location}."
+            f"the {what} of `{source.location}`{adapter} is not in the local cache, and the Hugging Face hub cannot be "
+            f"reached. Give it locally: {named}, or --hub.folder DIR with the files in DIR/{source.location}."
         )
     hint = next((hint for kind, hint in _HINTS.items() if kind in f"{type(error).__name__} {error}"), _OTHERWISE)
-    return f"the {what} of `{source.location}` cannot be loaded: {_reason(error)} {hint}"
+    return f"the {what} of `{source.location}`{adapter} cannot be loaded: {_reason(error)} {hint}"
 
 
 def _reason(error: Exception) -> str:

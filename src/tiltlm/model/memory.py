@@ -9,6 +9,7 @@ allocator cannot use again and what the process holds besides are not in it.
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ _NOBODY = np.empty(0, dtype=np.int64)
 
 MOMENTS = {"adamw": 2, "rmsprop": 1}
 """Numbers that an optimizer keeps of each trained parameter, in float32."""
+
+BESIDES = 700_000_000
+"""Bytes that a process with PyTorch holds besides, about: its libraries on a CPU, the context of a GPU."""
 
 # With their constants packed too: 4 bits, 1 byte for 64 weights, 4 bytes for 256 of those.
 _PACKED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
@@ -110,6 +114,22 @@ def step_memory(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: t
         logits=4 * min(len(batch.score_at_S), max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary,
         checkpoint=checkpoint,
     )
+
+
+def held_bytes(scorer: Scorer, optimizer: str) -> int:
+    """What weights, gradients and the optimizer's numbers of a model take, whatever the step."""
+    weights = sum(own.numel() * own.element_size() for own in scorer.parameters())
+    trained = sum(own.numel() for own in scorer.trained().values())
+    return weights + checkpoint_bytes(trained, optimizer)  # gradients as trained weights, then the moments
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
 
 
 def checkpoint_bytes(trained: int, optimizer: str) -> int:

@@ -7,7 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
-from tiltlm.config import config_from_dict, settings_table
+from tiltlm.config import AdapterConfig, config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.objectives.interface import NOUNS
 from tiltlm.report.verdict import verdict
@@ -17,16 +17,23 @@ from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
 
-def model_card(run: RunFiles, summary: Summary) -> str:
-    """Markdown with the hub's front matter."""
+def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
+    """Markdown with the hub's front matter.
+
+    adapter: whether the folder holds an adapter, which needs its base model.
+    """
     config, environment = config_from_dict(run.settings), run.environment
     began = summary.earlier[0].model if summary.earlier else config.model.path
     entering = "the model after those" if summary.earlier else "the base model"
     embedded = began == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else began
     imitates = config.loss.objective.needs.unit == "demonstration"
-    tags = f"tags: [{'sft' if imitates else 'dpo'}, tiltlm]"
-    front = ["library_name: transformers", "pipeline_tag: text-generation", tags]
+    tags = ["sft" if imitates else "dpo", "tiltlm", *(["lora"] if adapter else [])]
+    front = [
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "pipeline_tag: text-generation",
+        f"tags: [{', '.join(tags)}]",
+    ]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
@@ -37,6 +44,7 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
         "Stages before": ", ".join(f"{stage.name} ({stage.loss}, {stage.steps} steps)" for stage in summary.earlier),
+        "Adapter": _adapter(config.adapter) if adapter else "",
         "Reference": (config.model.reference or entering) if objective.needs.reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
@@ -58,3 +66,10 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     lines += ["", "## How to repeat it", "", "```", shlex.join(environment.command), "```", ""]
     lines += ["## Settings", "", "```json", json.dumps(settings_table(config), indent=1), "```", ""]
     return visible(masked("\n".join(lines)))
+
+
+def _adapter(settings: AdapterConfig) -> str:
+    kept = "" if settings.quantise == "none" else f", on the base model in {settings.quantise}"
+    if settings.kind == "none":
+        return f"an earlier one, gone on with{kept}"
+    return f"{settings.kind}, rank {settings.rank}, alpha {settings.alpha:g}{kept}"

@@ -11,9 +11,11 @@ from tiltlm.model.adapters import all_parameters, load_scorer, new_adapter, trai
 from tiltlm.model.dither import add_dither
 from tiltlm.model.finding import ModelSource, facts_of_adapter
 from tiltlm.model.frozen import Base
+from tiltlm.model.memory import BESIDES, held_bytes, memory_of
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
+from tiltlm.storage.space import in_words
 
 SLOW_FOR_ADAPTERS = 5e-6
 """The least learning rate with which adapters are commonly trained by DPO (docs/adapters.md)."""
@@ -60,7 +62,15 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
-    """A line on the adapter, and one on a learning rate that suits all weights but not the few of an adapter."""
+    """Lines on memory that is too small for what is trained, on the adapter, and on a learning rate that suits all weights
+    but not the few of an adapter.
+    """
+    held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
+    if there is not None and held + BESIDES > there:
+        reporter.say(
+            f"  weights, gradients and the optimizer's numbers take {in_words(held)}, and the {setup.device.type} has "
+            f"{in_words(there)} of memory: tiltlm plan shows what would fit"
+        )
     if setup.base is None:
         return
     trained, whole = trained_parameters(policy), all_parameters(policy)

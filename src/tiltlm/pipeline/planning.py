@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from tiltlm.config import AdapterConfig, Config
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.finding import explained, facts_of_adapter
 from tiltlm.model.frozen import Base
-from tiltlm.model.memory import StepMemory, Way, step_memory
+from tiltlm.model.memory import BESIDES, StepMemory, Way, memory_of, step_memory
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.reporter import Reporter
@@ -26,9 +25,6 @@ from tiltlm.training.loop import total_steps
 
 LOOKED_AT = 64
 """Steps that are laid out: the largest micro-batch is theirs, and the tokens of all are told from theirs."""
-
-BESIDES = 700_000_000
-"""Bytes that a process with PyTorch holds besides: its libraries on a CPU, the context of a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +99,6 @@ def plan_run(config: Config, reporter: Reporter) -> RunPlan:
 CHOSEN = "as set"
 
 
-def memory_of(device: torch.device) -> int | None:
-    """Bytes of memory that a device has; None where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
 def _configuration(setup: Setup) -> PreTrainedConfig:
     source = setup.source
     with explained(source, "configuration"):
@@ -134,7 +121,7 @@ def _size(batch: MicroBatch) -> int:
 
 
 def _ways(setup: Setup) -> dict[str, Way]:
-    """What the settings say first, then what else there is, activations kept or computed again."""
+    """What the settings say first, then what else there is, activations kept or recomputed."""
     training, adapter = setup.config.training, _adapter(setup)
     precision = setup.precision
     narrow = torch.bfloat16 if precision is torch.bfloat16 else torch.float32
@@ -148,7 +135,7 @@ def _ways(setup: Setup) -> dict[str, Way]:
         for again in (False, True):
             way = dataclasses.replace(chosen, base=base, activation_checkpointing=again)
             if way != chosen:
-                ways[f"{name}, activations computed again" if again else name] = way
+                ways[f"{name}, recomputed" if again else name] = way
     return ways
 
 

@@ -163,8 +163,8 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
         if work.before is not None:
             work.before.require_same(identity)
         policy = to_be_trained(setup, policy)
+        say_what_is_trained(setup, policy, reporter)
         if setup.base is not None:
-            say_what_is_trained(setup, policy, reporter)
             require_fit(trained_parameters(policy), setup.config, work.folder.path, reporter)
         return policy, referenced, identity
 

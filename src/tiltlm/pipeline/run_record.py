@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from tiltlm.model.adapter_files import ADAPTER
 from tiltlm.pipeline.model_card import model_card
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.report.summary import summarise
@@ -93,5 +94,5 @@ def conclude(folder: RunFolder) -> Summary:
     folder.write_json("summary.json", summary)
     if folder.model.is_dir():
         with written_whole(folder.model / "README.md") as file:
-            file.write_text(model_card(run, summary), encoding="utf-8")
+            file.write_text(model_card(run, summary, (folder.model / ADAPTER).is_file()), encoding="utf-8")
     return summary
