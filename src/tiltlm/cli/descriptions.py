@@ -24,6 +24,8 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train; --model.path names the model whose tokenizer counts.",
     "export": "Write a checkpoint of a run as a model that transformers and vLLM load.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
+    "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"
+    "What has no counterpart is named, in the file and on standard error. docs/from-trl.md has the table.",
 }
 """Every command by its name; the first paragraph stands in the list of commands."""
 
