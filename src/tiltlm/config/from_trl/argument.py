@@ -37,9 +37,9 @@ class Argument:
         return value is not None and value != self.default and value not in self.neutral
 
 
-def mapped(name: str, kind: Kind, default: object, ours: str, says: str = "") -> Argument:
+def mapped(name: str, kind: Kind, default: object, ours: str, says: str = "", *neutral: object) -> Argument:
     """An argument with a counterpart. ours: options, separated by spaces."""
-    return Argument(name, kind, default, tuple(ours.split()), says)
+    return Argument(name, kind, default, tuple(ours.split()), says, neutral=neutral)
 
 
 def lost(name: str, kind: Kind, default: object, says: str, *neutral: object) -> Argument:

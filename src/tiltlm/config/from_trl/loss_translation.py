@@ -85,7 +85,6 @@ def _mix(draft: Draft) -> tuple[str, dict[str, tuple[Any, str]]]:
     if len(parts) == 1:
         if weights[0] != 1:
             draft.remark("lost", "loss_weights", "The weight of a single loss is no setting here: AdamW undoes it.")
-        draft.seen.add("loss_weights")
         return kinds[0], {}
     mix = _MIXES.get(tuple(kind for kind, _ in parts))
     ordered = [weight for _, weight in parts]
@@ -101,7 +100,8 @@ def _mix(draft: Draft) -> tuple[str, dict[str, tuple[Any, str]]]:
         "loss_type",
         f"{first} stands in for this mix: write the mix as an objective of your own, in a file.",
     )
-    draft.seen.add("loss_weights")
+    if given.has("loss_weights"):
+        draft.remark("lost", "loss_weights", "They belong to the mix.")
     return first, {}
 
 

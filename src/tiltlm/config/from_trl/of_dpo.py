@@ -44,7 +44,7 @@ ARGUMENTS = (
         "loss.name",
         "By the same names; sigmoid with sft is rpo, and with bco_pair and sft mpo.",
     ),
-    mapped("loss_weights", "numbers", None, "loss.nll_weight", "The weights of a mix that has a name here."),
+    mapped("loss_weights", "numbers", None, "loss.nll_weight", "The weights of a mix that has a name here.", [1.0]),
     mapped("ld_alpha", "number", None, "loss.name loss.alpha", "With sigmoid: ld_dpo."),
     mapped(
         "f_divergence_type", "text", "reverse_kl", "loss.divergence", "js_divergence is js, alpha_divergence alpha."

@@ -28,9 +28,7 @@ def run(draft: Draft) -> None:
         _folder(draft, "run_name", PurePosixPath(given["run_name"]))
     if given["overwrite_output_dir"]:
         draft.set("run.overwrite", True, "overwrite_output_dir")
-    draft.set("run.seed", given["seed"], "seed")
-    if given["data_seed"] == given["seed"]:
-        draft.seen.add("data_seed")
+    draft.set("run.seed", given["seed"], "seed", *(("data_seed",) if given["data_seed"] == given["seed"] else ()))
     _trackers(draft)
 
 
