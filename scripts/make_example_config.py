@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm import config
 from tiltlm.config.help_texts import option_texts
-from tiltlm.config.loss_config import readers_of
+from tiltlm.config.loss_config import DEFAULT, readers_of
 from tiltlm.config.toml_text import toml_comment, toml_value
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.text.type_words import alternatives
@@ -45,10 +45,11 @@ def example() -> str:
 
 
 def _unset(section: str, option: str) -> str:
-    """An option without a default, behind a `#`; that of an objective with the default of the first that reads it."""
+    """An option without a default, behind a `#`; that of an objective with the default of one that reads it."""
     if section != "loss":
         return f"# {option} ="
-    reader = OBJECTIVES[readers_of(option, OBJECTIVES)[0]]
+    readers = readers_of(option, OBJECTIVES)
+    reader = OBJECTIVES[DEFAULT if DEFAULT in readers else readers[0]]
     return f"# {option} = {toml_value(getattr(reader.settings(), option))}"
 
 

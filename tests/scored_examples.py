@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,10 +67,19 @@ def pairs(
     )
 
 
-def losses(objective: Objective, given: Scored, **settings: float) -> list[float]:
+def losses(objective: Objective, given: Scored, **settings: Any) -> list[float]:
     """The objective's losses per unit, as numbers."""
-    values: list[float] = objective.loss(given, objective.settings(**settings)).losses_U.tolist()
+    configured = objective.settings(**settings)
+    values: list[float] = objective.loss(moved(objective, given, configured), configured).losses_U.tolist()
     return values
+
+
+def moved(objective: Objective, given: Scored, settings: Any) -> Scored:
+    """The same as a first step has it: statistics that the objective keeps have taken in these examples."""
+    if objective.running is None:
+        return given
+    start = {name: given.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
+    return replace(given, running=objective.running.moved(replace(given, running=start), settings))
 
 
 def random_examples(

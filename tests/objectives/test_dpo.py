@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,6 @@ def test_the_bits_are_those_of_the_formula_over_columns(dtype: torch.dtype, smoo
 @pytest.mark.parametrize(
     "wrong", [{"beta": 0.0}, {"beta": -1.0}, {"beta": math.inf}, {"label_smoothing": 0.5}, {"label_smoothing": -0.1}]
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SigmoidSettings(**wrong)

@@ -6,23 +6,26 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 from pydantic import TypeAdapter
-from scored_examples import Completion, random_examples, scored
+from scored_examples import Completion, moved, random_examples, scored
 from torch import Tensor
 
 from tiltlm.objectives import ALIASES, OBJECTIVES, gathered
-from tiltlm.objectives.interface import MISMATCHED, Objective
+from tiltlm.objectives.divergences import Divergence
+from tiltlm.objectives.interface import MISMATCHED, Objective, sides
 
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
 
 def of(objective: Objective, examples: list[list[Completion]]) -> tuple[Tensor, Tensor]:
-    output = objective.loss(scored(examples, objective.needs), objective.settings())
+    settings = objective.settings()
+    output = objective.loss(moved(objective, scored(examples, objective.needs), settings), settings)
     return output.losses_U, output.rewards_N
 
 
@@ -51,14 +54,20 @@ def test_losses_come_in_the_type_of_the_log_probabilities(objective: Objective, 
 
 @every
 def test_the_gradient_is_that_of_finite_differences(objective: Objective) -> None:
-    """In every token of every completion but mismatched ones, which only set a level and are not trained."""
+    """In every token of every completion but mismatched ones, which only set a level and are not trained; nor are
+    statistics that the objective keeps."""
     examples = random_examples(objective.needs, 4, seed=1)
+    settings = objective.settings()
+    running = moved(objective, scored(examples, objective.needs), settings).running
     trained = [one for example in examples for one in example if one.label != MISMATCHED]
 
     def losses(*policies: Tensor) -> Tensor:
         given = dict(zip(map(id, trained), policies, strict=True))
-        moved = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
-        return of(objective, moved)[0]
+        stepped = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
+        losses_U: Tensor = objective.loss(
+            dataclasses.replace(scored(stepped, objective.needs), running=running), settings
+        ).losses_U
+        return losses_U
 
     torch.autograd.gradcheck(losses, [one.policy.clone().requires_grad_() for one in trained])
 
@@ -80,35 +89,114 @@ def test_only_coupled_losses_depend_on_the_batch(objective: Objective) -> None:
     assert torch.allclose(whole, parts, rtol=1e-12, atol=0) != objective.needs.coupled
 
 
-@every
-@pytest.mark.parametrize("ratio", [-1e4, 1e4])
-def test_far_from_the_reference_loss_and_gradient_are_finite(objective: Objective, ratio: float) -> None:
-    """All log-ratios at 1e4 nats either way, and one side alone; in float32, as in training."""
-    for moved in ((ratio, ratio), (ratio, -ratio), (ratio, 0.0)):
-        examples = random_examples(objective.needs, 4, seed=4)
-        policies = []
-        for number, one in enumerate(one for example in examples for one in example):
-            policies.append(one.policy.float().add(moved[number % 2] / len(one.policy)).requires_grad_())
-        drawn = iter(policies)
-        far = [[dataclasses.replace(o, policy=next(drawn), reference=o.policy.float()) for o in e] for e in examples]
-        losses_U, rewards_N = of(objective, far)
-        losses_U.sum().backward()
-        assert losses_U.isfinite().all()
-        assert rewards_N.isfinite().all()
-        assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
+def require_finite(objective: Objective, examples: list[list[Completion]], settings: Any) -> None:
+    """Loss, rewards and the gradient in every token of the policy."""
+    policies = [one.policy.clone().requires_grad_() for example in examples for one in example]
+    drawn = iter(policies)
+    learnt = [[dataclasses.replace(one, policy=next(drawn)) for one in example] for example in examples]
+    output = objective.loss(moved(objective, scored(learnt, objective.needs), settings), settings)
+    output.losses_U.sum().backward()
+    assert output.losses_U.isfinite().all()
+    assert output.rewards_N.isfinite().all()
+    assert all(policy.grad is None or policy.grad.isfinite().all() for policy in policies)
 
 
-LIMITS = {"sigmoid": math.log(2), "ld_dpo": math.log(2), "simpo": math.log(2), "kto": 0.5, "ipo": 1.0}
-"""What a loss tends to as beta tends to 0; that of `ipo` in units of its first loss, 1 / (4 beta^2)."""
+def in_type(examples: list[list[Completion]], dtype: torch.dtype) -> list[list[Completion]]:
+    return [
+        [dataclasses.replace(one, policy=one.policy.to(dtype), reference=one.reference.to(dtype)) for one in example]
+        for example in examples
+    ]
+
+
+VARIANTS = [
+    pytest.param(objective, settings, id=f"{objective.name}-{settings.divergence}")
+    for objective in OBJECTIVES.values()
+    if hasattr(objective.settings(), "divergence")
+    for settings in (objective.settings(divergence=kind) for kind in get_args(get_args(Divergence)[0]))
+]
+ALL_SETTINGS = VARIANTS + [
+    pytest.param(objective, objective.settings(), id=name) for name, objective in OBJECTIVES.items()
+]
+types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@pytest.mark.parametrize(("objective", "settings"), ALL_SETTINGS)
+@pytest.mark.parametrize("ratio", [-1e4, -100.0, 100.0, 1e4])
+@types
+def test_far_from_the_reference_loss_and_gradient_are_finite(
+    objective: Objective, settings: Any, ratio: float, dtype: torch.dtype
+) -> None:
+    """All log-ratios far either way, both sides opposed, and each side alone; in float32, as in training, and in
+    float64."""
+    for far in ((ratio, ratio), (ratio, -ratio), (ratio, 0.0), (0.0, ratio)):
+        examples = random_examples(objective.needs, 4, seed=4, same=True)
+        displaced = [
+            [
+                dataclasses.replace(one, policy=one.policy + far[place % 2] / len(one.policy))
+                for place, one in enumerate(example)
+            ]
+            for example in examples
+        ]
+        require_finite(objective, in_type(displaced, dtype), settings)
+
+
+@pytest.mark.parametrize(("objective", "settings"), ALL_SETTINGS)
+@types
+def test_equal_inputs_are_finite(objective: Objective, settings: Any, dtype: torch.dtype) -> None:
+    """Policy and reference agree; answers of an example are the same; all examples are; answers are certain."""
+    same = random_examples(objective.needs, 4, seed=7, same=True)
+    tied = [[dataclasses.replace(example[0], label=one.label) for one in example] for example in same]
+    certain = [[dataclasses.replace(one, policy=torch.zeros_like(one.policy)) for one in example] for example in same]
+    for examples in (same, tied, [tied[0]] * 3, certain, [same[0]]):
+        require_finite(objective, in_type(examples, dtype), settings)
+
+
+LN2 = math.log(2)
+LIMITS = {
+    **dict.fromkeys(["sigmoid", "robust", "ld_dpo", "simpo", "sigmoid_norm"], LN2),
+    "kto": 0.5,
+    "hinge": 1.0,
+    "exo_pair": -LN2 - math.log(1e-3 * (1 - 1e-3)) / 2,
+    **dict.fromkeys(["nca_pair", "bco_pair"], 2 * LN2),
+    **dict.fromkeys(["apo_zero", "apo_down"], 1.0),
+    "discopop": (1 + LN2) / 2,
+    **dict.fromkeys(["aot", "aot_unpaired", "dpop"], LN2),
+    "sppo_hard": 1.0,
+    "cal_dpo": 1.0,
+    "ropo": 4 * 14 / 15**2 * (LN2 + 7),
+    "ipo": 1.0,
+}
+"""What a loss tends to as beta tends to 0; that of those in OF_TARGETS in units of its first loss."""
+OF_TARGETS: dict[str, Callable[[float], float]] = {
+    "ipo": lambda beta: 1 / (4 * beta**2),
+    "sppo_hard": lambda beta: 1 / (4 * beta**2),
+    "cal_dpo": lambda beta: 1 / (2 * beta**2),
+}
 
 
 @pytest.mark.parametrize(("name", "limit"), LIMITS.items())
 def test_without_beta_nothing_is_told_apart(name: str, limit: float) -> None:
     objective, beta = OBJECTIVES[name], 1e-12
-    given_scored = scored(random_examples(objective.needs, 5, seed=6), objective.needs)
-    unit = 1 / (4 * beta**2) if name == "ipo" else 1.0
-    found = objective.loss(given_scored, objective.settings(beta=beta)).losses_U / unit
+    settings = objective.settings(beta=beta)
+    given_scored = moved(objective, scored(random_examples(objective.needs, 5, seed=6), objective.needs), settings)
+    found = objective.loss(given_scored, settings).losses_U / (OF_TARGETS[name](beta) if name in OF_TARGETS else 1.0)
     torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("objective", "settings"), ALL_SETTINGS)
+def test_the_gradient_raises_the_chosen_answer_over_the_rejected(objective: Objective, settings: Any) -> None:
+    """Where policy and reference agree, a step down the gradient widens the margin of log-probabilities of a pair."""
+    if objective.needs.unit != "pair":
+        pytest.skip("it compares no pairs")
+    if objective.name == "discopop":
+        pytest.skip("near a margin of 0 it goes the other way: see its own test")
+    examples = random_examples(objective.needs, 3, seed=9, same=True)
+    given_scored = moved(objective, scored(examples, objective.needs), settings)
+    leaves = [one.requires_grad_() for one in (given_scored.logps_N, given_scored.token_logps_T) if one is not None]
+    slopes = torch.autograd.grad(objective.loss(given_scored, settings).losses_U.sum(), leaves, allow_unused=True)
+    read = next(slope for slope in slopes if slope is not None)
+    chosen_P, rejected_P = sides(read if len(read) == len(given_scored.labels_N) else given_scored.sums(read))
+    assert (chosen_P < rejected_P).all()
 
 
 @every
@@ -117,9 +205,9 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     examples = random_examples(objective.needs, 4, seed=5)
     losses_U, _ = of(objective, examples)
     if objective.needs.reference:
-        moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
-        assert not torch.allclose(of(objective, moved)[0], losses_U)
-    given_scored = scored(examples, objective.needs)
+        further = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
+        assert not torch.allclose(of(objective, further)[0], losses_U)
+    given_scored = moved(objective, scored(examples, objective.needs), objective.settings())
     longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
     reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
     assert reads_counts == objective.needs.counts or objective.needs.tokens

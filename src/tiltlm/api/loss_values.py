@@ -57,7 +57,7 @@ def loss(
     rejected_token_logps: TokenValues | None = None,
     reference_chosen_token_logps: TokenValues | None = None,
     reference_rejected_token_logps: TokenValues | None = None,
-    **settings: float,
+    **settings: float | str,
 ) -> list[float] | Tensor:
     """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
 
@@ -70,7 +70,8 @@ def loss(
         chosen_tokens, rejected_tokens: how many tokens each sum has.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
         reference_*: the same under the reference.
-        settings: the objective's own, such as `beta`; those not given have their defaults.
+        settings: the objective's own, such as `beta`; those not given have their defaults. Statistics that an
+            objective keeps from step to step are those after a first step with what is given.
 
     Returns:
         A list, computed in float64; where a tensor was among what was given, a tensor of shape (losses,), of the
@@ -86,7 +87,8 @@ def loss(
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
     rows, is_tensor = _rows(given)
-    losses_U = objective.loss(_scored(objective.needs, _sequences(objective.needs, sides, rows)), configured).losses_U
+    scored = _scored(objective.needs, _sequences(objective.needs, sides, rows))
+    losses_U = objective.loss(_as_first_batch(objective, scored, configured), configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
 
 
@@ -105,7 +107,7 @@ def _objective(name: str) -> Objective:
     raise ConfigError(f"There is no objective `{name}`. {hint}: {', '.join(OBJECTIVES)}.")
 
 
-def _configured(objective: Objective, settings: Mapping[str, float]) -> Any:
+def _configured(objective: Objective, settings: Mapping[str, float | str]) -> Any:
     known = _settings_of(objective)
     for setting in settings:
         if setting in known:
@@ -216,6 +218,14 @@ def _sequences(needs: Needs, sides: Sequence[str], rows: Mapping[str, list[Tenso
 def _require_length(length: int, of: str, argument: str, found: int) -> None:
     if found != length:
         raise ConfigError(f"{argument} holds {found} and {of} {length}: they must hold equally many.")
+
+
+def _as_first_batch(objective: Objective, scored: Scored, settings: Any) -> Scored:
+    """With statistics that the objective keeps, where it does, as they are when nothing but these was seen."""
+    if objective.running is None:
+        return scored
+    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
+    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
 
 
 def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:

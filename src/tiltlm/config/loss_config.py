@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -18,6 +18,9 @@ from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import Objective
 
 DEFAULT = "sigmoid"
+
+NAMED = 4
+"""How many objectives are named one by one, and explained one by one, before a text refers to `tiltlm objectives`."""
 
 
 class ChosenObjective:
@@ -56,7 +59,10 @@ class ChosenObjective:
         """
         for option in self._given():
             if option not in _options(self.objective):
-                readers = " or ".join(f"`{name}`" for name in readers_of(option, self.objectives))
+                names = readers_of(option, self.objectives)
+                readers = " or ".join(f"`{name}`" for name in names[:NAMED])
+                if len(names) > NAMED:
+                    readers += f" or another of {len(names)} (`tiltlm objectives`)"
                 raise ConfigError(
                     f"loss.{option} has no effect on the loss `{self.name}`: remove it, or set loss.name to {readers}."
                 )
@@ -94,7 +100,7 @@ def readers_of(option: str, objectives: Mapping[str, Objective]) -> list[str]:
 def loss_section(objectives: Mapping[str, Objective]) -> type:
     """The section for a table of objectives: their names, and every setting of any of them, all unset."""
     annotations: dict[str, Any] = {
-        "name": Annotated[Literal[tuple(objectives)], Field(description=_names_text(objectives))],
+        "name": Annotated[Literal[tuple(objectives)], Field(description=_names_text())],
     }
     for option in settings_of(objectives):
         kind = _common_type(option, objectives)
@@ -124,17 +130,45 @@ def _common_type(option: str, objectives: Mapping[str, Objective]) -> Any:
     return ranged[0] if same else reduce(or_, dict.fromkeys(plain))
 
 
-def _names_text(objectives: Mapping[str, Objective]) -> str:
-    return " ".join(f"`{name}`: {_sentence(objective.what)}" for name, objective in objectives.items())
+def _names_text() -> str:
+    return (
+        "What is learnt from the data. `tiltlm objectives` says what each is for, `tiltlm objectives NAME` what it "
+        "computes and where it comes from."
+    )
 
 
 def _setting_text(option: str, objectives: Mapping[str, Objective]) -> str:
-    """What the objectives say of a setting, each text once, with the names and defaults of those that say it."""
-    said: dict[str, list[str]] = {}
+    """What the objectives say of a setting, each text once, with the names and defaults of those that say it.
+
+    Of a setting that many read, it is what most of them say; the others are named.
+    """
+    said: dict[str, dict[str, list[str]]] = {}
     for name in readers_of(option, objectives):
         text = _sentence(option_texts(objectives[name].settings)[option])
-        said.setdefault(text, []).append(f"`{name}` (default {getattr(objectives[name].settings(), option)})")
-    return " ".join(f"Of {', '.join(names)}: {text}" for text, names in said.items())
+        default = getattr(objectives[name].settings(), option)
+        said.setdefault(text, {}).setdefault(f"{default}", []).append(f"`{name}`")
+    common, *others = sorted(said.items(), key=lambda one: -sum(map(len, one[1].values())))
+    if len(readers_of(option, objectives)) <= NAMED:
+        return " ".join(f"Of {_defaults(values)}: {text}" for text, values in (common, *others))
+    text = f"{common[0]} Default of {_defaults(common[1])}."
+    return f"{text} Something else of {_defaults(_merged(others))}: see `tiltlm objectives NAME`." if others else text
+
+
+def _defaults(values: Mapping[str, Sequence[str]]) -> str:
+    """Names by their default, the commonest first: `a`, `b` (0.1), `c` (2.0); of many names that is said of most."""
+    by_number = sorted(values.items(), key=lambda one: -len(one[1]))
+    return ", ".join(
+        f"{'most' if place == 0 and len(names) > NAMED else ', '.join(names)} ({default})"
+        for place, (default, names) in enumerate(by_number)
+    )
+
+
+def _merged(said: Sequence[tuple[str, Mapping[str, Sequence[str]]]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for _, values in said:
+        for default, names in values.items():
+            found.setdefault(default, []).extend(names)
+    return found
 
 
 def _if_set(default: str) -> str:

@@ -1,4 +1,4 @@
-"""DPO, and DPO with smoothed labels.
+"""DPO, DPO with smoothed labels or another divergence, and DPO per token.
 
 Notation, here and in the other families: pi is the policy, pi_ref the reference, (x, y_w, y_l) a prompt with its chosen
 and rejected completion, and  h = [log pi(y_w|x) - log pi_ref(y_w|x)] - [log pi(y_l|x) - log pi_ref(y_l|x)]  the
@@ -10,11 +10,10 @@ depends on x alone), so beta * h is the implicit reward margin. Why that term ma
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from tiltlm.objectives.common_settings import Pull, Smoothing
+from tiltlm.objectives.divergences import USUAL_ALPHA, Divergence, DivergenceAlpha, require_read, reward_per_beta
 from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored, sides
 from tiltlm.objectives.logistic import log_sigmoid
 
@@ -23,10 +22,13 @@ from tiltlm.objectives.logistic import log_sigmoid
 class SigmoidSettings:
     """What `sigmoid` may be given."""
 
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    """Strength of the pull towards the reference: reward per nat of KL (theory.pdf, eq. 1 (objective))."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Assumed share of flipped labels (conservative DPO), below 0.5."""
+    beta: Pull = 0.1
+    label_smoothing: Smoothing = 0.0
+    divergence: Divergence = "reverse_kl"
+    divergence_alpha: DivergenceAlpha = USUAL_ALPHA
+
+    def __post_init__(self) -> None:
+        require_read(self.divergence, self.divergence_alpha)
 
 
 def sigmoid(scored: Scored, settings: SigmoidSettings) -> LossOutput:
@@ -42,15 +44,23 @@ def sigmoid(scored: Scored, settings: SigmoidSettings) -> LossOutput:
 
         loss = -(1 - e) * log sigmoid(beta * h) - e * log sigmoid(-beta * h)
 
-    Units: nats per pair. At the start, when policy and reference agree, it is ln 2 whatever e is.
-    Rewards: the implicit ones, beta * (log pi - log pi_ref).
+    With another divergence than the reverse KL, h is that of f-DPO (arXiv 2309.16240, Theorem 1): the log-ratios q are
+    passed through g before they are subtracted. forward_kl: 1 - exp(-q); js: ln 2 + log sigmoid(q); alpha:
+    (1 - exp(-a * q)) / a. Below an exponent of -20 exp goes on as its tangent, so that no loss overflows.
+
+    Peers: TRL reads label_smoothing not here but in its `robust` and `exo_pair` alone; its coefficient of the
+    alpha-divergence is 1 - a; it stops exp at 80, where the gradient is 0, and leaves that of its forward KL to
+    overflow.
+
+    Units: nats per pair. At the start, when policy and reference agree, it is ln 2 whatever the settings are.
+    Rewards: the implicit ones, beta * g(log pi - log pi_ref).
     """
-    log_ratios_N = scored.log_ratios()
-    chosen_P, rejected_P = sides(log_ratios_N)
+    rewards_N = reward_per_beta(scored.log_ratios(), settings.divergence, settings.divergence_alpha)
+    chosen_P, rejected_P = sides(rewards_N)
     logits_P = settings.beta * (chosen_P - rejected_P)
     e = settings.label_smoothing
     losses_P = -(1 - e) * log_sigmoid(logits_P) - e * log_sigmoid(-logits_P)
-    return LossOutput(losses_P, settings.beta * log_ratios_N.detach())
+    return LossOutput(losses_P, settings.beta * rewards_N.detach())
 
 
 SIGMOID = Objective(
@@ -59,5 +69,40 @@ SIGMOID = Objective(
     settings=SigmoidSettings,
     needs=Needs(),
     what="DPO: raises the odds of the chosen answer over the rejected one, against the reference; the first to try.",
-    aliases=("dpo", "cdpo", "logistic"),
+    aliases=("dpo", "cdpo", "logistic", "f_dpo"),
+)
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class SigmoidNormSettings:
+    """What `sigmoid_norm` may be given."""
+
+    beta: Pull = 5.0
+
+
+def sigmoid_norm(scored: Scored, settings: SigmoidNormSettings) -> LossOutput:
+    """DPO on log-ratios per token: length alone earns no margin.
+
+        loss = -log sigmoid(beta * (q_w / |y_w| - q_l / |y_l|)),    q = log pi(y|x) - log pi_ref(y|x)
+
+    (arXiv 2411.15124, the length-normalised DPO of Tulu 3, with its beta of 5), |y| being a completion's number of
+    tokens. A mean per token is some hundred times smaller than a sum, so beta is larger than that of `sigmoid`. Peers:
+    TRL's beta is 0.1 here too, by default, at which there is little to learn.
+
+    Units: nats per pair. At the start, when policy and reference agree, it is ln 2.
+    Rewards: beta * (log pi - log pi_ref) / |y|, per token, as they are compared.
+    """
+    means_N = scored.log_ratios() / scored.tokens_N
+    chosen_P, rejected_P = sides(means_N)
+    losses_P = -log_sigmoid(settings.beta * (chosen_P - rejected_P))
+    return LossOutput(losses_P, settings.beta * means_N.detach())
+
+
+SIGMOID_NORM = Objective(
+    name="sigmoid_norm",
+    loss=sigmoid_norm,
+    settings=SigmoidNormSettings,
+    needs=Needs(counts=True),
+    what="DPO per token: compares mean log-ratios, so that length alone earns nothing; where DPO makes answers long.",
+    aliases=("dpo_norm", "dpo_ln"),
 )

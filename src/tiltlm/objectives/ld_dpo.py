@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from tiltlm.objectives.common_settings import Pull
 from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored, sides
 from tiltlm.objectives.logistic import log_sigmoid
 
@@ -15,8 +16,7 @@ from tiltlm.objectives.logistic import log_sigmoid
 class LdDpoSettings:
     """What `ld_dpo` may be given."""
 
-    beta: Annotated[float, Field(gt=0)] = 0.1
-    """Strength of the pull towards the reference: reward per nat of KL, as in DPO."""
+    beta: Pull = 0.1
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Weight of the tokens that the longer answer has over the shorter one. 1: DPO; 0: they do not count."""
 
@@ -29,8 +29,9 @@ def ld_dpo(scored: Scored, settings: LdDpoSettings) -> LossOutput:
         q_t = log pi(y_t|x, y_<t) - log pi_ref(y_t|x, y_<t),    m = min(|y_w|, |y_l|)
 
     (arXiv 2409.06411, where the likelihood of the tokens after the m-th is raised to the power alpha, for the policy
-    and the reference alike). With alpha = 1, and for answers of one length, it is DPO (theory.pdf, eq. 10 (dpo)).
-    Peers: TRL weighs both models as here; some leave the reference unweighted, which gives another loss at the start.
+    and the reference alike; alpha is 0.5 there for most models). With alpha = 1, and for answers of one length, it is
+    DPO (theory.pdf, eq. 10 (dpo)). Peers: TRL and turbo-alignment weigh both models as here; some leave the reference
+    unweighted, which gives another loss at the start. TRL's alpha is unset by default, which is DPO.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln 2.
     Rewards: beta * (log pi - log pi_ref) of whole completions, as for `sigmoid`, so that margins can be compared.

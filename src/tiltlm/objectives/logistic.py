@@ -1,11 +1,15 @@
-"""The logistic function's logarithm, for objectives: imports torch when it is called, as their modules may not."""
+"""Logarithms that objectives take of probabilities: they import torch when called, as objectives' modules may not."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CERTAIN = -1e-6
+"""Log-probability from which on log(1 - p) is continued by its tangent; there its slope is a million."""
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -13,3 +17,13 @@ def log_sigmoid(x: Tensor) -> Tensor:
     import torch.nn.functional as F
 
     return F.logsigmoid(x)
+
+
+def log_one_less_exp(a: Tensor) -> Tensor:
+    """log(1 - exp(a)) of log-probabilities, element by element, and its tangent where a is above CERTAIN.
+
+    Through expm1, as 1 - exp(a) loses its digits where a is near 0. Finite, with a finite gradient, for every finite a.
+    """
+    uncertain = a.clamp(max=CERTAIN)
+    slope = -math.exp(CERTAIN) / -math.expm1(CERTAIN)
+    return (-uncertain.expm1()).log() + slope * (a - uncertain)
