@@ -1,4 +1,4 @@
-"""Writes the table of docs/objectives.md, read from the objectives themselves.
+"""Writes the tables of docs/objectives.md, read from the objectives themselves.
 
 python scripts/make_objectives_table.py
 """
@@ -8,45 +8,40 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.objectives.interface import Needs, Objective
+from tiltlm.objectives.in_words import grouped, needed, settings_in_words
+from tiltlm.objectives.interface import Objective
 
 TARGET = Path(__file__).parents[1] / "docs" / "objectives.md"
-ROWS = re.compile(r"(?<=\n\| --- \| --- \| --- \| --- \|\n)(?:\| `.*\n)*")
-RANGES = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "up to"}
+BEGIN, END = "<!-- written by scripts/make_objectives_table.py -->\n", "<!-- end -->\n"
+HEAD = (
+    "| `loss.name` | what it does, when to use it | it needs | its settings | source |",
+    "| --- | --- | --- | --- | --- |",
+)
 
 
 def page() -> str:
-    """The page's text, with its table as the code has it."""
-    rows = "".join(f"{row(objective)}\n" for objective in OBJECTIVES.values())
-    text, tables = ROWS.subn(lambda _: rows, TARGET.read_text(encoding="utf-8"))
-    assert tables == 1
-    return text
+    """The page's text, with its tables as the code has it."""
+    text = TARGET.read_text(encoding="utf-8")
+    written, places = re.subn(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}{tables()}{END}", text, flags=re.DOTALL)
+    assert places == 1
+    return written
+
+
+def tables() -> str:
+    """A table for each kind of data, families together."""
+    written = []
+    for group, members in grouped(OBJECTIVES.values()).items():
+        written += ["", f"### {group}", "", *HEAD, *map(row, members), ""]
+    return "\n".join([*written, ""])
 
 
 def row(objective: Objective) -> str:
-    """An objective's row of the table."""
-    settings = []
-    for name, field in TypeAdapter(objective.settings).json_schema()["properties"].items():
-        bounds = [f"{words} {field[bound]:g}" for bound, words in RANGES.items() if bound in field]
-        bounds += [" or ".join(f"`{choice}`" for choice in field["enum"])] if "enum" in field else []
-        settings.append(f"`{name}` {field['default']} ({', '.join(bounds)})")
-    return f"| `{objective.name}` | {objective.what} | {_needed(objective.needs)} | {', '.join(settings)} |"
-
-
-def _needed(needs: Needs) -> str:
-    named = {
-        "pairs": needs.unit == "pair",
-        "single answers": needs.unit == "completion",
-        "a reference": needs.reference,
-        "numbers of tokens": needs.counts,
-        "values of single tokens": needs.tokens,
-        "the whole batch at once": needs.coupled,
-        "mismatched answers": needs.mismatched,
-    }
-    return ", ".join(words for words, holds in named.items() if holds)
+    """An objective's row of its table, without the line's end."""
+    settings = [f"`{setting.name}` {setting.default} ({setting.allowed})" for setting in settings_in_words(objective)]
+    name = re.sub(r"https://arxiv.org/abs/", "arXiv ", objective.source or "")
+    cells = (f"`{objective.name}`", objective.what, ", ".join(needed(objective)), ", ".join(settings))
+    return f"| {' | '.join(cells)} | [{name}]({objective.source}) |"
 
 
 if __name__ == "__main__":

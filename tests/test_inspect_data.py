@@ -16,9 +16,10 @@ from tiny_models import SHAREABLE
 from tiny_runs import write_model
 from tiny_tokenizers import EOS, byte_level
 
-from tiltlm.cli.console import ConsoleReporter, SafeConsole
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.data_findings import show_parts
 from tiltlm.cli.inspect_command import inspect_data
+from tiltlm.cli.safe_console import SafeConsole
 from tiltlm.config import ComparisonConfig, Config, DataConfig, LossConfig, ModelConfig
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError, DataError

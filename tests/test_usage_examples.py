@@ -60,18 +60,18 @@ def test_own_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_own_objective(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: h is 2 - (-10) = 12 and 0, so 1 - 0.05 * 12 = 0.4 and 1."""
-    assert ran("examples/own_objective.py").splitlines()[0] == "losses  [0.4, 1.0]"
+    """By hand: h is 2 - (-10) = 12 and 0, so (1 - 0.05 * 12)^2 = 0.16 and 1."""
+    assert ran("examples/own_objective.py").splitlines()[0] == "losses  [0.16, 1.0]"
     package = here / "own_objectives"
     package.mkdir()
     (package / "__init__.py").touch()
-    shutil.copy("examples/own_objective.py", package / "hinge.py")
+    shutil.copy("examples/own_objective.py", package / "squared_hinge.py")
     monkeypatch.syspath_prepend(here)
     found = gathered("own_objectives", [str(package)])
-    assert list(found) == ["hinge"]
-    assert all(words in (found["hinge"].loss.__doc__ or "") for words in ("Units:", "At the start"))
+    assert list(found) == ["squared_hinge"]
+    assert all(words in (found["squared_hinge"].loss.__doc__ or "") for words in ("Units:", "At the start"))
     given = pairs([-10, -8, 0], [-30, -9, -99], [-12, -8, 0], [-20, -9, 0])
-    assert losses(found["hinge"], given, beta=0.05) == pytest.approx([0.4, 1, 0])
+    assert losses(found["squared_hinge"], given, beta=0.05) == pytest.approx([0.16, 1, 0])
 
 
 def test_from_python(here: Path) -> None:

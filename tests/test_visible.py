@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from tiltlm.cli.console import ConsoleReporter, SafeConsole
+from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.safe_console import SafeConsole
 from tiltlm.text.masking import MASK, masked, masked_command, masked_values
 from tiltlm.text.visible import shortened, visible, visible_line
 

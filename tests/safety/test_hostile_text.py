@@ -24,8 +24,9 @@ from tiny_runs import write_model
 
 from tiltlm.cli import main
 from tiltlm.cli.compare_command import show
-from tiltlm.cli.console import ConsoleReporter, SafeConsole
+from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.output import inert_errors
+from tiltlm.cli.safe_console import SafeConsole
 from tiltlm.report import page as page_module
 from tiltlm.report.comparison_page import comparison_markdown
 from tiltlm.report.page import render_page

@@ -113,6 +113,14 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Objectives:
+    """Arguments of `tiltlm objectives`."""
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]", help_behavior_hint="")] = None
+    """The objective to show; all are listed if none is given."""
+
+
+@dataclass(frozen=True)
 class Cache:
     """Arguments of `tiltlm cache`."""
 
@@ -143,11 +151,12 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "inspect": Inspect,
     "export": Export,
+    "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Cache, ConvertConfig)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Objectives, Cache, ConvertConfig)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),

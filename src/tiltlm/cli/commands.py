@@ -164,6 +164,23 @@ def _export(words: Sequence[str]) -> int:
     return 0
 
 
+def _objectives(words: Sequence[str]) -> int:
+    from tiltlm.cli.arguments import Objectives
+    from tiltlm.cli.command_line import parse_simple
+
+    arguments = parse_simple(Objectives, words, {}, positional=1)
+    from tiltlm.cli.objectives_command import found, list_objectives, show_objective
+    from tiltlm.cli.safe_console import SafeConsole
+    from tiltlm.objectives import OBJECTIVES
+
+    console = SafeConsole(highlight=False, emoji=False)
+    if arguments.name is None:
+        list_objectives(OBJECTIVES, console)
+    else:
+        show_objective(found(arguments.name, OBJECTIVES), console)
+    return 0
+
+
 def _cache(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Cache, Cleared
     from tiltlm.cli.command_line import parse_simple
@@ -223,6 +240,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": _report,
     "inspect": _inspect,
     "export": _export,
+    "objectives": _objectives,
     "cache": _cache,
     "convert-config": _convert_config,
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from tiltlm.cli.console import ConsoleReporter, as_it_is
+from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.safe_console import as_it_is
 from tiltlm.errors import RunError
 from tiltlm.pipeline.assess import ask_models
 from tiltlm.runs.answers import Answer, Comparison

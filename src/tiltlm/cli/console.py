@@ -6,37 +6,19 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
+from tiltlm.cli.safe_console import SafeConsole, as_it_is
 from tiltlm.pipeline.reporter import Advance, timed
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
 PLAIN_LINE_SECONDS = 15.0
 """Without a terminal, progress is a line at most this often."""
-
-
-class SafeConsole(Console):
-    """A console that shows hidden characters instead of obeying them, wherever a text came from."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """As in rich; every string that is printed, also in tables, comes through here."""
-        return super().render_str(visible(text), **options)
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Rich would end the program here, past everything that must still be saved."""
-        raise BrokenPipeError
-
-
-def as_it_is(text: str, style: str = "") -> Text:
-    """Text of others to print: nothing in it is rich's markup, and its hidden characters are shown."""
-    return Text(visible(text), style)
 
 
 class ConsoleReporter:

@@ -23,6 +23,7 @@ DESCRIPTIONS = {
     "inspect": "Show what is in preference data, before training on it.\n\n"
     "The options are those of tiltlm train; --model.path names the model whose tokenizer counts.",
     "export": "Write a checkpoint of a run as a model that transformers and vLLM load.",
+    "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
     "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"
     "What has no counterpart is named, in the file and on standard error. docs/from-trl.md has the table.",

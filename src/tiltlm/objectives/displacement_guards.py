@@ -64,8 +64,8 @@ def cal_dpo(scored: Scored, settings: CalDpoSettings) -> LossOutput:
         loss = -log sigmoid(h) + c * [(q_w - 1 / (2 * beta))^2 + (q_l + 1 / (2 * beta))^2],
         q = log pi(y|x) - log pi_ref(y|x)
 
-    (arXiv 2412.14516), c being `calibration_weight`. There is no beta in the comparison. c is 1 in the paper, while the
-    authors' code (https://github.com/tengxiao1/Cal-DPO) has 0.5; the paper's is the default here.
+    (arXiv 2412.14516, eq. 10), c being `calibration_weight`. There is no beta in the comparison. c is 1 in the paper,
+    while the authors' code (https://github.com/tengxiao1/Cal-DPO) has 0.5; the paper's is the default here.
 
     Units: nats and nats^2, per pair. At the start, when policy and reference agree, it is ln 2 + c / (2 * beta^2).
     Rewards: beta * (log pi - log pi_ref), as for `sigmoid`; 1/2 and -1/2 where calibrated.
