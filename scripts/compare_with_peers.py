@@ -106,7 +106,7 @@ def compare(comparison: Comparison) -> Found:
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> float:
-    return float(((ours - theirs).abs() / theirs.abs().clamp(min=1)).max())
+    return float(((ours - theirs).abs() / theirs.abs().clamp(min=1)).detach().max())
 
 
 def page(record: Record) -> str:
