@@ -1,6 +1,6 @@
 """Compares every loss with the peers' own code, in float64, and records by how much they differ and why.
 
-    FOLDER/bin/python scripts/compare_with_peers.py
+    HALOS=CHECKOUT FOLDER/bin/python scripts/compare_with_peers.py
 
 in an environment of scripts/make_peers_environment.py. Writes benchmarks/results/peers/objectives.json, and from it the
 table of docs/peers.md.
@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from peer_comparisons import COMPARISONS, Comparison, Loss
-from peer_losses import random_batch
+from halos_losses import COMMIT, is_there
+from peer_comparisons import COMPARISONS, Comparison
+from peer_losses import Loss, random_batch
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
@@ -154,10 +156,13 @@ def main() -> None:
         if not comparison.there:
             print(f"left out: there is no objective {comparison.objective}")
             continue
+        if comparison.peer == "HALOs" and not is_there():
+            sys.exit("HALOS names no checkout of HALOs: see scripts/halos_losses.py.")
         one = compare(comparison)
         found.append(one)
         print(f"{one.objective:<14}{one.peer}: {one.call:<56}  {_words(one.difference)}  {one.because}")
-    record = Record(COMMAND, {name: version(name) for name in PACKAGES}, BATCHES, PAIRS, found)
+    versions = {name: version(name) for name in PACKAGES} | {"HALOs": COMMIT}
+    record = Record(COMMAND, versions, BATCHES, PAIRS, found)
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(page(record), encoding="utf-8")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from halos_losses import halos, halos_kto
 from peer_losses import (
     Batch,
+    Loss,
     each,
     liger_cpo,
     liger_dpo,
@@ -24,9 +25,6 @@ from peer_losses import (
 from torch import Tensor
 
 from tiltlm.objectives import OBJECTIVES
-
-Loss = Callable[[Batch, float], Tensor]
-"""Losses of a batch, given beta; or their mean, where nothing else is to be had."""
 
 EXACT = 1e-9
 FLOAT32 = 1e-5
@@ -73,7 +71,7 @@ def _ours_mean(name: str, **settings: Any) -> Loss:
 
 def _trl(*kinds: str, **arguments: Any) -> Loss:
     """TRL's DPOTrainer, pair by pair."""
-    return lambda batch, beta: each(lambda pair: trl_dpo(pair, loss_type=list(kinds), beta=beta, **arguments))(batch)
+    return each(lambda pair, beta: trl_dpo(pair, loss_type=list(kinds), beta=beta, **arguments))
 
 
 def _trl_mean(*kinds: str, **arguments: Any) -> Loss:
@@ -400,7 +398,57 @@ LIGER = [
     Comparison("kto", "Liger", "LigerFusedLinearKTOFunction", _ours_mean("kto"), liger_kto, note="theirs is given z"),
 ]
 
-COMPARISONS = [*TRL, *LIGER]
+HALOS = [
+    Comparison(
+        "sigmoid", "HALOs", "DPOTrainer", _ours("sigmoid"), lambda batch, beta: halos("DPOTrainer", batch, beta=beta)
+    ),
+    Comparison(
+        "sigmoid",
+        "HALOs",
+        "CDPOTrainer, with label smoothing",
+        _ours("sigmoid", label_smoothing=0.125),
+        lambda batch, beta: halos("CDPOTrainer", batch, beta=beta, epsilon=0.125),
+    ),
+    Comparison(
+        "ipo",
+        "HALOs",
+        "IPOTrainer",
+        _ours("ipo"),
+        lambda batch, beta: halos("IPOTrainer", batch, tau=beta),
+        note="where no log-ratio is 0: theirs counts those that are not, so that it is 0/0 at the start",
+    ),
+    Comparison(
+        "simpo",
+        "HALOs",
+        "SimPOTrainer",
+        _ours("simpo", gamma_beta_ratio=0.5),
+        lambda batch, beta: halos("SimPOTrainer", batch, beta=beta, gamma_beta_ratio=0.5),
+    ),
+    Comparison(
+        "slic",
+        "HALOs",
+        "SLiCTrainer, pair by pair",
+        lambda batch, beta: ours("slic", batch, delta=1 / beta, nll_weight=0.5),
+        each(lambda pair, beta: halos("SLiCTrainer", pair, beta=1 / beta, lambda_coef=0.5).mean()),
+        differs="has the mean over the tokens of a padded row for the imitation; ours, as the paper, the sum",
+        mended=each(
+            lambda pair, beta: halos(
+                "SLiCTrainer", pair, beta=1 / beta, lambda_coef=0.5 * len(pair.chosen[0].policy)
+            ).mean()
+        ),
+    ),
+    Comparison(
+        "kto",
+        "HALOs",
+        "KTOTrainer",
+        _ours("kto", desirable_weight=1.25, undesirable_weight=0.75),
+        lambda batch, beta: halos_kto(batch, beta=beta, desirable_weight=1.25, undesirable_weight=0.75),
+        within=FLOAT32,
+        note="theirs takes z in float32, over all processes",
+    ),
+]
+
+COMPARISONS = [*TRL, *LIGER, *HALOS]
 WITHOUT_PEER = {
     "ropo": "no peer has it",
     "dpop": "no peer has it",

@@ -126,9 +126,13 @@ def _scored(sequences: Sequence[tuple[int, Answer]]) -> Scored:
 # TRL
 
 
-def each(loss: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
+Loss = Callable[[Batch, float], Tensor]
+"""Losses of a batch, given beta; or their mean, where nothing else is to be had."""
+
+
+def each(loss: Loss) -> Loss:
     """A loss that is a mean over a batch, pair by pair."""
-    return lambda batch: torch.stack([loss(batch.part(place, place + 1)) for place in range(len(batch))])
+    return lambda batch, beta: torch.stack([loss(batch.part(place, place + 1), beta) for place in range(len(batch))])
 
 
 class _Model:
