@@ -304,6 +304,28 @@ def test_secrets_are_not_written_down() -> None:
     assert "env" in text
 
 
+def test_trackers_that_both_know_are_kept() -> None:
+    found = tables(report_to=["wandb", "comet_ml"])["run"]
+    assert found.get("trackers", ["wandb"]) == ["wandb"]
+    assert "comet_ml" in lost(report_to=["wandb", "comet_ml"])
+    assert "report_to" in lost(report_to="all")
+    assert lost(report_to="none") == lost(report_to=None) == lost(beta=0.1)
+
+
+@pytest.mark.skipif("adapter.kind" not in option_types(), reason="there are no adapters")
+def test_adapters() -> None:
+    asked = {"use_peft": True, "lora_r": 8, "lora_alpha": 16, "lora_target_modules": ["q_proj"]}
+    assert tables(**asked)["adapter"] == {"kind": "lora", "rank": 8, "alpha": 16.0, "targets": ["q_proj"]}
+    assert tables(**asked, use_rslora=True)["adapter"]["kind"] == "rslora"
+    assert tables(**asked, use_dora=True, load_in_4bit=True)["adapter"]["quantise"] == "nf4"
+    assert tables(**asked, load_in_8bit=True)["adapter"]["quantise"] == "int8"
+    assert "lora_modules_to_save" in lost(**asked, lora_modules_to_save=["lm_head"])
+    assert "lora_dropout" in lost(**asked, disable_dropout=False)
+    assert "lora_dropout" not in lost(**asked)
+    assert "adapter" not in tables(lora_r=8)
+    assert "load_in_4bit" in lost(load_in_4bit=True)
+
+
 def test_several_data_sets() -> None:
     one = {"path": "someone/pairs", "name": "helpful", "split": "train[:10%]", "columns": ["chosen", "rejected"]}
     found = tables(datasets=[one], test_split_size=0.05)

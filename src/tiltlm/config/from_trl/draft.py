@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from tiltlm.config.from_trl.given_arguments import ARGUMENTS, Given
 from tiltlm.config.tables import option_types
@@ -102,18 +102,3 @@ class Draft:
 @lru_cache(maxsize=1)
 def _option_types() -> dict[str, Any]:
     return option_types()
-
-
-def choices(option: str) -> tuple[str, ...]:
-    """The words that an option may be, or that may stand in its list."""
-    found: list[str] = []
-
-    def collect(hint: Any) -> None:
-        for part in get_args(hint):
-            if isinstance(part, str):
-                found.append(part)
-            else:
-                collect(part)
-
-    collect(_option_types().get(option))
-    return tuple(found)

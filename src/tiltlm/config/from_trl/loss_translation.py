@@ -107,7 +107,9 @@ def _mix(draft: Draft) -> tuple[str, dict[str, tuple[Any, str]]]:
 
 def _smoothing(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> None:
     smoothing = draft.given["label_smoothing"]
-    if name in _READS_SMOOTHING:
+    if name == "exo_pair" and smoothing == 0:
+        draft.remark("lost", "label_smoothing", "TRL refuses 0 with exo_pair; the default here is the paper's 0.001.")
+    elif name in _READS_SMOOTHING:
         settings["label_smoothing"] = (smoothing, "label_smoothing")
     elif smoothing and name in ("sigmoid", "simpo"):
         says = "TRL's loss does not read it" if name == "sigmoid" else "SimPO's has none"

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from tiltlm.config.from_trl.draft import Draft, choices
+from tiltlm.config.from_trl.draft import Draft
 from tiltlm.config.from_trl.given_arguments import short
 from tiltlm.config.sections import RunConfig
 from tiltlm.errors import ConfigError
 
 YOUR_MODEL, YOUR_DATA = "NAME-YOUR-MODEL", "NAME-YOUR-DATA"
 """What stands where a file names none, as one of a trainer's arguments alone: a run does not find it, and says so."""
+TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow", "swanlab")
+"""Trackers that both know, by one name."""
 _FILE_KINDS = ("json", "csv", "parquet", "arrow", "text")
 """Names under which the library datasets reads files."""
 
@@ -45,7 +47,7 @@ def _folder(draft: Draft, name: str, path: PurePosixPath) -> None:
 
 def _trackers(draft: Draft) -> None:
     wanted = [one for one in draft.given["report_to"] or [] if one != "none"] if draft.given.has("report_to") else []
-    known = [one for one in dict.fromkeys(wanted) if one in choices("run.trackers")]
+    known = [one for one in dict.fromkeys(wanted) if one in TRACKERS]
     unknown = [one for one in wanted if one not in known]
     if known:
         draft.set("run.trackers", known, "report_to")
