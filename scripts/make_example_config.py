@@ -6,14 +6,13 @@ python scripts/make_example_config.py
 from __future__ import annotations
 
 import dataclasses
-import json
-import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tiltlm import config
 from tiltlm.config.help_texts import option_texts
 from tiltlm.config.loss_config import DEFAULT, readers_of
+from tiltlm.config.toml_text import toml_comment, toml_value
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.text.type_words import alternatives
 
@@ -25,7 +24,6 @@ HEAD = """\
 #
 #     tiltlm train settings.toml
 """
-WIDTH = 116
 
 
 def example() -> str:
@@ -35,11 +33,13 @@ def example() -> str:
     for section in dataclasses.fields(defaults):
         kind = type(getattr(defaults, section.name))
         hints, texts = get_type_hints(kind), option_texts(kind)
-        lines = [*_comment((kind.__doc__ or "").strip()), f"[{section.name}]"]
+        lines = [*toml_comment((kind.__doc__ or "").strip()), f"[{section.name}]"]
         for option in dataclasses.fields(kind):
             value = getattr(getattr(defaults, section.name), option.name)
-            lines += ["", *_comment(_described(texts[option.name], hints[option.name]))]
-            lines.append(f"{option.name} = {_toml(value)}" if value is not None else _unset(section.name, option.name))
+            lines += ["", *toml_comment(_described(texts[option.name], hints[option.name]))]
+            lines.append(
+                f"{option.name} = {toml_value(value)}" if value is not None else _unset(section.name, option.name)
+            )
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
 
@@ -50,24 +50,12 @@ def _unset(section: str, option: str) -> str:
         return f"# {option} ="
     readers = readers_of(option, OBJECTIVES)
     reader = OBJECTIVES[DEFAULT if DEFAULT in readers else readers[0]]
-    return f"# {option} = {_toml(getattr(reader.settings(), option))}"
+    return f"# {option} = {toml_value(getattr(reader.settings(), option))}"
 
 
 def _described(text: str, hint: Any) -> str:
     choices = [choice for kind in alternatives(hint) if get_origin(kind) is Literal for choice in get_args(kind)]
     return f"{text} One of: {', '.join(choices)}." if choices else text
-
-
-def _comment(text: str) -> list[str]:
-    return [f"# {line}" for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
 
 
 if __name__ == "__main__":

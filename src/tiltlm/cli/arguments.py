@@ -151,6 +151,22 @@ class Cache:
     again."""
 
 
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Arguments of `tiltlm convert-config`."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+    """YAML as `trl dpo --config` takes it, or JSON, such as a dump of TrainingArguments."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="")] = None
+    """Write the settings into this file, which must not be there. Unset: to standard output."""
+    pairs: Annotated[int | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """How many pairs train: turns what is given as a share of the run, such as warmup_ratio, into steps."""
+    processes: int = 1
+    """How many processes trained at once: a step had the pairs of all."""
+    strict: Annotated[bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff] = False
+    """Fail where an argument has no counterpart."""
+
+
 COMMANDS: dict[str, type] = {
     "train": Train,
     "compare": Compare,
@@ -161,9 +177,10 @@ COMMANDS: dict[str, type] = {
     "plan": Plan,
     "objectives": Objectives,
     "cache": Cache,
+    "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),
@@ -179,7 +196,7 @@ def parsed(kind: type[Arguments], words: Sequence[str], settings: Config | None 
     Raises:
         SystemExit: help was asked for, and shown; or a word is not understood, which `check_flags` says better.
     """
-    name = next(name for name, command in COMMANDS.items() if command is kind)
+    name = name_of(kind)
     if {"-h", "--help"} & set(words):
         for explained in (Config, *_WITH_TEXTS_BELOW):
             explain(explained)
@@ -187,6 +204,11 @@ def parsed(kind: type[Arguments], words: Sequence[str], settings: Config | None 
     arguments = tyro.cli(union, args=[name, *words], prog="tiltlm", description=PROGRAM)
     assert isinstance(arguments, kind)
     return arguments
+
+
+def name_of(kind: type) -> str:
+    """The name of the command whose arguments are of a type."""
+    return next(name for name, command in COMMANDS.items() if command is kind)
 
 
 def _subcommand(name: str, kind: Any, settings: Config) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
-from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, parsed
+from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, name_of, parsed
 from tiltlm.config import Config, load_config, option_types
 from tiltlm.config.recipes import Recipe, Stage, load_recipe
 from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
@@ -137,7 +137,7 @@ def parse_simple(kind: type[Arguments], words: Sequence[str], options: Mapping[s
     """
     if not asks_for_help(words):
         leading = next((place for place, word in enumerate(words) if is_flag(word)), len(words))
-        check_flags(words[min(leading, positional) :], options, f"tiltlm {kind.__name__.lower()}")
+        check_flags(words[min(leading, positional) :], options, f"tiltlm {name_of(kind)}")
     return parsed(kind, words)
 
 
@@ -264,7 +264,10 @@ def _read_settings(word: str) -> tuple[Recipe, bool]:
     if path.is_dir():
         raise ConfigError(_not_settings_folder(word, path))
     if path.suffix.lower() in (".yaml", ".yml"):
-        raise ConfigError(f"`{word}`: settings are TOML, not YAML; configs/example.toml shows every option.")
+        raise ConfigError(
+            f"`{word}`: settings are TOML, not YAML: configs/example.toml shows every option, and "
+            f"tiltlm convert-config {word} writes them from a TRL script's."
+        )
     if path.suffix.lower() == ".json" and path.is_file():
         settings = settings_of_run(path)
         if settings is not None:

@@ -225,6 +225,19 @@ def _cache(words: Sequence[str]) -> int:
     return 0
 
 
+def _convert_config(words: Sequence[str]) -> int:
+    if not words:
+        raise ConfigError("name the file of a TRL script's arguments: tiltlm convert-config dpo.yaml.")
+    from tiltlm.cli.arguments import ConvertConfig
+    from tiltlm.cli.command_line import parse_simple
+
+    options = {"output": Path, "pairs": int, "processes": int, "strict": bool}
+    arguments = parse_simple(ConvertConfig, words, options, positional=1)
+    from tiltlm.cli.convert_command import convert_config
+
+    return convert_config(arguments)
+
+
 def _inspect(words: Sequence[str]) -> int:
     from tiltlm.cli.command_line import parse_inspect
 
@@ -263,6 +276,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "objectives": _objectives,
     "cache": _cache,
+    "convert-config": _convert_config,
 }
 
 if __name__ == "__main__":

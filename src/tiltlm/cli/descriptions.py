@@ -28,6 +28,8 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train. No weight is loaded.",
     "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
+    "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"
+    "What has no counterpart is named, in the file and on standard error. docs/from-trl.md has the table.",
 }
 """Every command by its name; the first paragraph stands in the list of commands."""
 

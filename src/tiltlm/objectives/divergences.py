@@ -68,6 +68,10 @@ def reward_per_beta(log_ratios: Tensor, divergence: str, alpha: float) -> Tensor
 
 
 def _one_less_exp(q: Tensor) -> Tensor:
-    """1 - exp(-q), and its tangent where q is below -FAR."""
-    near = q.clamp(min=-FAR)
-    return (q - near) * math.exp(FAR) - (-near).expm1()
+    """1 - exp(-q), and its tangent where q is below -FAR.
+
+    One or the other, not the sum of a curve and a line that is flat elsewhere: the gradient would be a difference of
+    two large numbers, and in float32 nothing but rounding.
+    """
+    near = -(-q.clamp(min=-FAR)).expm1()
+    return near.where(q >= -FAR, (q + FAR) * math.exp(FAR) - math.expm1(FAR))

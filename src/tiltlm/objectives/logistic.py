@@ -24,6 +24,7 @@ def log_one_less_exp(a: Tensor) -> Tensor:
 
     Through expm1, as 1 - exp(a) loses its digits where a is near 0. Finite, with a finite gradient, for every finite a.
     """
-    uncertain = a.clamp(max=CERTAIN)
-    slope = -math.exp(CERTAIN) / -math.expm1(CERTAIN)
-    return (-uncertain.expm1()).log() + slope * (a - uncertain)
+    uncertain = (-a.clamp(max=CERTAIN).expm1()).log()
+    slope = math.exp(CERTAIN) / math.expm1(CERTAIN)
+    # One or the other: the gradient of their sum, one of them flat, is a difference of large numbers (divergences.py).
+    return uncertain.where(a <= CERTAIN, math.log(-math.expm1(CERTAIN)) + slope * (a - CERTAIN))

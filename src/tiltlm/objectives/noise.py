@@ -33,7 +33,7 @@ def robust(scored: Scored, settings: RobustSettings) -> LossOutput:
 
     (arXiv 2403.00409, eq. 12), e being `label_smoothing`; with e = 0 it is DPO. What is subtracted makes losses
     negative where the margin is large: they have no lower bound, so a pair is never done, and e too large does harm.
-    Peers: TRL's default of e is 0, which is DPO; nothing there refuses e = 0.5, where the loss is not defined.
+    Peers: TRL's default of e is 0, which is DPO.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln 2 whatever e is.
     Rewards: the implicit ones, beta * g(log pi - log pi_ref), with g of the divergence as in `sigmoid`.
