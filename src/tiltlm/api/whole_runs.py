@@ -79,8 +79,8 @@ def train(
         run = Path(resume).expanduser() if resume is not None else None
         if run is None and allow:
             raise ConfigError("`allow` has no effect without `resume`: name the run to go on with, or leave it out.")
-        settings = settings_to_resume(run) if run is not None and config is None else _settings(config)
-        settings, given = _with_data(_with_model(settings, model, tokenizer), train, eval)
+        settings = settings_to_resume(run) if run is not None and config is None else settings_given(config)
+        settings, given = with_data(with_model(settings, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:
             settings, goes_on = in_place_of(run, settings), Resume(run, frozenset(allow))
@@ -114,7 +114,7 @@ def inspect(
         DataError: no example can be used.
         TiltlmError: the data or the tokenizer cannot be had.
     """
-    settings, given = _with_data(_settings(config), data, None)
+    settings, given = with_data(settings_given(config), data, None)
     settings = ready(settings)
     if isinstance(model, PreTrainedModel) or (tokenizer is not None and model is None):
         fast = with_template(own_tokenizer(tokenizer), settings.model.chat_template)
@@ -123,7 +123,7 @@ def inspect(
         encoder = ExampleTokenizer(fast, settings.data, facts.terminators if facts is not None else frozenset())
     else:
         with leaving_no_trace():
-            encoder = set_up(_with_model(settings, model, tokenizer)).tokenizer
+            encoder = set_up(with_model(settings, model, tokenizer)).tokenizer
     prepared, problem = examine_data(
         read_data(settings, settings.loss.objective.needs, given.train), encoder, lambda done: None
     )
@@ -159,7 +159,8 @@ def compare(
     return files.comparison
 
 
-def _settings(config: Settings | None) -> Config:
+def settings_given(config: Settings | None) -> Config:
+    """The settings, in whatever form they are given; defaults where none are."""
     if config is None:
         return Config()
     if isinstance(config, str | Path):
@@ -173,13 +174,14 @@ def _settings(config: Settings | None) -> Config:
     return config if isinstance(config, Config) else config_from_dict(config)
 
 
-def _with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
+def with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
+    """The settings with the model that is named or given."""
     if model is None and tokenizer is None:
         return config
     return replace(config, model=replace(config.model, path=name_of(model, tokenizer)))
 
 
-def _with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:
+def with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:
     """The settings with the data that is named, and the rows that are given."""
     data = config.data
     if train is not None:

@@ -57,7 +57,7 @@ def parse(words: Sequence[str]) -> Parsed:
         check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
-        base, name_given = _read_settings(file[0])
+        base, name_given = read_settings(file[0])
     elif run is not None:
         base, name_given = settings_to_resume(run), True
     else:
@@ -117,7 +117,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 def flag_names(words: Sequence[str]) -> set[str]:
     """The options that flags in a command line set, as `section.option`."""
-    return {_option(word) for word in words if word.startswith("--")}
+    return {option_of(word) for word in words if word.startswith("--")}
 
 
 def check_flags(words: Sequence[str], options: Mapping[str, Any], prog: str) -> None:
@@ -134,7 +134,7 @@ def check_flags(words: Sequence[str], options: Mapping[str, Any], prog: str) -> 
         place += 1
         if not is_flag(word):
             raise ConfigError(_stray(word, prog))
-        option = _option(word)
+        option = option_of(word)
         if option not in options:
             raise ConfigError(_unknown(word.partition("=")[0], list(options), prog))
         values = [word.partition("=")[2]] if "=" in word else []
@@ -153,7 +153,7 @@ def is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not _NUMBER.match(word)
 
 
-def _option(flag: str) -> str:
+def option_of(flag: str) -> str:
     """`training.learning_rate` for `--training.learning-rate=1`; also for the `no-` form of a switch."""
     section, dot, name = flag.partition("=")[0].lstrip("-").replace("-", "_").rpartition(".")
     option = f"{section}{dot}{name}"
@@ -228,7 +228,7 @@ def _run_to_resume(flags: Sequence[str]) -> Path:
     return Path(given).expanduser()
 
 
-def _read_settings(word: str) -> tuple[Config, bool]:
+def read_settings(word: str) -> tuple[Config, bool]:
     """The settings in a file, and whether they name the run. Those of an earlier run do not: its name is taken."""
     path = Path(word).expanduser()
     if path.is_dir():

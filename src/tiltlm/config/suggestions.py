@@ -111,7 +111,7 @@ OPTIONS = {
 
 _NO_ADAPTERS = "There are no adapters and no quantised training: all weights are trained."
 _RESUME = "A run goes on from its last checkpoint: tiltlm train --resume runs/NAME."
-_NO_TRACKERS = "Nothing is sent anywhere: metrics.jsonl and report.html in the run's folder hold it all."
+_TRACKERS = "Name trackers with --run.trackers, such as wandb or trackio (docs/trackers.md)."
 _FILE = "A file of settings is named without a flag: tiltlm train FILE.toml."
 # What others have an option for, and tiltlm does otherwise.
 NOTES = {
@@ -129,9 +129,9 @@ NOTES = {
     "resume_from_checkpoint": _RESUME,
     "resume_from": _RESUME,
     "auto_resume": _RESUME,
-    "report_to": _NO_TRACKERS,
-    "wandb": _NO_TRACKERS,
-    "wandb_project": _NO_TRACKERS,
+    "report_to": _TRACKERS,
+    "wandb": _TRACKERS,
+    "wandb_project": _TRACKERS,
 }
 
 # Values of an option as others call them.

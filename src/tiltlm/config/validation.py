@@ -15,10 +15,15 @@ def ready(config: Config) -> Config:
     Raises:
         ConfigError: see `validate`.
     """
-    if config.run.directory.startswith("~"):
-        directory = str(Path(config.run.directory).expanduser())
-        config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
-    return validate(config)
+    return validate(home_written_out(config))
+
+
+def home_written_out(config: Config) -> Config:
+    """The settings with a folder of runs below `~` named in full."""
+    if not config.run.directory.startswith("~"):
+        return config
+    directory = str(Path(config.run.directory).expanduser())
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))
 
 
 def validate(config: Config) -> Config:

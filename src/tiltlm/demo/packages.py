@@ -13,7 +13,7 @@ GGUF = ("accelerate", "gguf")
 """What transformers needs to read the embedded model's file."""
 
 
-def require(packages: tuple[str, ...], purpose: str) -> None:
+def require(packages: tuple[str, ...], purpose: str, install: str = INSTALL) -> None:
     """Makes sure, without importing them, that packages are there.
 
     Raises:
@@ -22,4 +22,4 @@ def require(packages: tuple[str, ...], purpose: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise PackageError(f"{purpose} needs {' and '.join(missing)}, which {verb} not installed: {INSTALL}")
+        raise PackageError(f"{purpose} needs {' and '.join(missing)}, which {verb} not installed: {install}")

@@ -27,6 +27,7 @@ from tiltlm.runs.answers import Comparison
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.runs.run_files import RunFiles, has_model
 from tiltlm.training.held_out import evaluate_saved
+from tiltlm.training.paired_figures import held_out_pairs
 from tiltlm.training.seen import evaluate_seen
 
 
@@ -41,6 +42,7 @@ def evaluate(
     values = exact_values(setup, "the saved model", saved, data.exact, reporter)
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
+    evaluation = dataclasses.replace(evaluation, pairs=held_out_pairs(values, data.exact, setup.objective))
     if evaluation.margin is not None:
         budget = setup.config.training.micro_batch_tokens
         with reporter.progress("training examples, the saved model", len(data.seen.columns), "examples") as advance:

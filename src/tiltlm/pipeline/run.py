@@ -35,6 +35,7 @@ from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Summary
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
+from tiltlm.training.trackers import tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def train(
     observers: tuple[Observer, ...] = (),
     given: Given = NOTHING,
     resume: Resume | None = None,
+    stop: StopRequest | None = None,
 ) -> Run:
     """Runs the whole job and leaves its files in the run's folder.
 
@@ -63,16 +65,15 @@ def train(
     ended.
 
     Args:
-        command: what was typed, for the record.
-        observers: are given every row of the metrics as it is made.
+        command: what was typed, for the record. observers: are given every row of the metrics as it is made.
         given: rows in memory, in place of the data that the settings name.
-        resume: a run to go on with, whose name and place the settings have.
+        resume: a run to go on with, whose name and place the settings have. stop: asks it to stop after a step.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
     before_work(config, reporter, goes_on=resume is not None)
-    with StopRequest() as stop, ExitStack() as held:
+    with stop or StopRequest() as stop, ExitStack() as held:
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
         if before is not None and before.complete:
             reporter.say(f"The run in {before.folder.path} came to its end: nothing is left to do.")
@@ -94,6 +95,7 @@ def train(
             before.require_same(of_examples(data.train, data.eval))
             before.note_environment(_environment(setup, command), reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
+        observers = (*observers, *held.enter_context(tracked(folder.path, config, record.status)))
         try:
             with memory_explained(config, record.current_stage):
                 completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
