@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from tiltlm.api.completion_scores import CompletionScore, score
     from tiltlm.api.loss_values import loss
     from tiltlm.api.whole_runs import compare, inspect, train
+    from tiltlm.api.whole_sweeps import sweep
     from tiltlm.config import Config
     from tiltlm.errors import TiltlmError
     from tiltlm.objectives.interface import Objective
     from tiltlm.pipeline.run import Run
+    from tiltlm.pipeline.sweep import Sweep
     from tiltlm.runs.rows import EvalRow, TrainRow
 
 __all__ = [
@@ -30,12 +32,14 @@ __all__ = [
     "EvalRow",
     "Objective",
     "Run",
+    "Sweep",
     "TiltlmError",
     "TrainRow",
     "compare",
     "inspect",
     "loss",
     "score",
+    "sweep",
     "train",
 ]
 
@@ -45,12 +49,14 @@ _HOMES = {
     "EvalRow": "tiltlm.runs.rows",
     "Objective": "tiltlm.objectives.interface",
     "Run": "tiltlm.pipeline.run",
+    "Sweep": "tiltlm.pipeline.sweep",
     "TiltlmError": "tiltlm.errors",
     "TrainRow": "tiltlm.runs.rows",
     "compare": "tiltlm.api.whole_runs",
     "inspect": "tiltlm.api.whole_runs",
     "loss": "tiltlm.api.loss_values",
     "score": "tiltlm.api.completion_scores",
+    "sweep": "tiltlm.api.whole_sweeps",
     "train": "tiltlm.api.whole_runs",
 }
 """The module that each public name is defined in."""

@@ -314,7 +314,7 @@ def test_trackers_that_both_know_are_kept() -> None:
 
 @pytest.mark.skipif("adapter.kind" not in option_types(), reason="there are no adapters")
 def test_adapters() -> None:
-    asked = {"use_peft": True, "lora_r": 8, "lora_alpha": 16, "lora_target_modules": ["q_proj"]}
+    asked: dict[str, Any] = {"use_peft": True, "lora_r": 8, "lora_alpha": 16, "lora_target_modules": ["q_proj"]}
     assert tables(**asked)["adapter"] == {"kind": "lora", "rank": 8, "alpha": 16.0, "targets": ["q_proj"]}
     assert tables(**asked, use_rslora=True)["adapter"]["kind"] == "rslora"
     assert tables(**asked, use_dora=True, load_in_4bit=True)["adapter"]["quantise"] == "nf4"

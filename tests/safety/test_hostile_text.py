@@ -137,8 +137,8 @@ def test_the_policy_allows_styles_of_ours_alone(tmp_path: Path) -> None:
         assert (set(re.findall(r"'sha256-[^']+'", asked)) <= known) is allowed
 
 
-def test_templates_escape_whatever_they_are_given() -> None:
-    environment = page_module._templates()
+def testtemplates_escape_whatever_they_are_given() -> None:
+    environment = page_module.templates()
     assert environment.autoescape is True
     for path in REPORT.glob("*.j2"):
         assert not re.search(r"\|\s*safe\b|autoescape|<script|\son\w+=", path.read_text(encoding="utf-8"))

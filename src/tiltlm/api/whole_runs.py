@@ -81,7 +81,7 @@ def train(
         if run is None and allow:
             raise ConfigError("`allow` has no effect without `resume`: name the run to go on with, or leave it out.")
         recipe = recipe_to_resume(run) if run is not None and config is None else _recipe(config)
-        settings, given = _with_data(_with_model(recipe.base, model, tokenizer), train, eval)
+        settings, given = with_data(with_model(recipe.base, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:
             settings, goes_on = in_place_of(run, settings), Resume(run, frozenset(allow))
@@ -115,7 +115,7 @@ def inspect(
         DataError: no example can be used.
         TiltlmError: the data or the tokenizer cannot be had.
     """
-    settings, given = _with_data(_settings(config), data, None)
+    settings, given = with_data(settings_given(config), data, None)
     settings = ready(settings)
     if isinstance(model, PreTrainedModel) or (tokenizer is not None and model is None):
         fast = with_template(own_tokenizer(tokenizer), settings.model.chat_template)
@@ -124,7 +124,7 @@ def inspect(
         encoder = ExampleTokenizer(fast, settings.data, facts.terminators if facts is not None else frozenset())
     else:
         with leaving_no_trace():
-            encoder = set_up(_with_model(settings, model, tokenizer)).tokenizer
+            encoder = set_up(with_model(settings, model, tokenizer)).tokenizer
     prepared, problem = examine_data(
         read_data(settings, settings.loss.objective.needs, given.train), encoder, lambda done: None
     )
@@ -166,10 +166,11 @@ def _recipe(config: Settings | None) -> Recipe:
         return recipe_from_dict(config)
     if isinstance(config, str | Path) and Path(config).suffix != ".json":
         return load_recipe(Path(config).expanduser())
-    return Recipe(_settings(config))
+    return Recipe(settings_given(config))
 
 
-def _settings(config: Settings | None) -> Config:
+def settings_given(config: Settings | None) -> Config:
+    """The settings, in whatever form they are given; defaults where none are."""
     if config is None:
         return Config()
     if isinstance(config, str | Path):
@@ -183,13 +184,14 @@ def _settings(config: Settings | None) -> Config:
     return config if isinstance(config, Config) else config_from_dict(config)
 
 
-def _with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
+def with_model(config: Config, model: Model | None, tokenizer: PreTrainedTokenizerBase | None) -> Config:
+    """The settings with the model that is named or given."""
     if model is None and tokenizer is None:
         return config
     return replace(config, model=replace(config.model, path=name_of(model, tokenizer)))
 
 
-def _with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:
+def with_data(config: Config, train: str | Path | Rows | None, eval: str | Path | Rows | None) -> tuple[Config, Given]:
     """The settings with the data that is named, and the rows that are given."""
     data = config.data
     if train is not None:

@@ -62,6 +62,58 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Arguments of `tiltlm sweep`; options that are swept are taken out of the words before."""
+
+    file: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="[CONFIG.toml]",
+            help_behavior_hint="",
+            help="As for tiltlm train; [sweep.options] in it may hold what is swept, [sweep] trials and metric.",
+        ),
+    ]
+    settings: Settings
+    trials: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="N",
+            help_behavior_hint="",
+            help="Draw so many members by run.seed, in place of every combination. Fractions above zero are drawn on a "
+            'logarithmic scale, whole numbers evenly. Needs pip install "tiltlm[sweep]".',
+        ),
+    ] = None
+    metric: Annotated[
+        Literal["accuracy", "margin", "loss"] | None,
+        tyro.conf.arg(
+            help_behavior_hint="(default: accuracy)",
+            help="With --trials: the held-out figure to make the best of, by which members are stopped too. Losses and "
+            "margins of different objectives are different quantities, and refused.",
+        ),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="SWEEP",
+            help_behavior_hint="",
+            help="Go on with a sweep that was stopped or killed: members that ended stay, the one at work goes on from "
+            "its last checkpoint. The plan is the sweep's own.",
+        ),
+    ] = None
+    retry_failed: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help_behavior_hint="", help="With --resume: begin the members that failed anew."),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help_behavior_hint="", help="Show the members with their optimizer steps, and stop."),
+    ] = False
+
+
+@dataclass(frozen=True)
 class Compare:
     """Arguments of `tiltlm compare`."""
 
@@ -79,7 +131,7 @@ class Report:
     """Arguments of `tiltlm report`."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
-    """The run's folder."""
+    """The folder of a run or a sweep."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +221,7 @@ class ConvertConfig:
 
 COMMANDS: dict[str, type] = {
     "train": Train,
+    "sweep": Sweep,
     "compare": Compare,
     "report": Report,
     "inspect": Inspect,
@@ -184,6 +237,7 @@ _WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertC
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),
+    Sweep: lambda config: Sweep(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),
 }
 

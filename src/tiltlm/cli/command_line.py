@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, name_of, parsed
+from tiltlm.cli.settings_files import DATA_NAME, read_settings
 from tiltlm.config import Config, load_config, option_types
-from tiltlm.config.recipes import Recipe, Stage, load_recipe
+from tiltlm.config.recipes import Recipe, Stage
 from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
-from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
-from tiltlm.runs.folder import MARKER
 from tiltlm.text.type_words import alternatives, takes
 
 _SWITCHED = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "none"})
 _NUMBER = re.compile(r"-[.\d]")
-_DATA = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|xz|zst|bz2|zip))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def parse(words: Sequence[str]) -> Parsed:
         check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
-        recipe, name_given = _read_settings(file[0])
+        recipe, name_given = read_settings(file[0])
     elif run is not None:
         recipe, name_given = recipe_to_resume(run), True
     else:
@@ -92,7 +89,7 @@ def parse_plan(words: Sequence[str]) -> Recipe:
     flags = words[len(file) :]
     if not asks_for_help(flags):
         check_flags(flags, option_types(), "tiltlm plan")
-    recipe = _read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
+    recipe = read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
     recipe.require_common(flag_names(flags))
     return recipe.over(parsed(Plan, words, recipe.base).settings).ready()
 
@@ -147,7 +144,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 def flag_names(words: Sequence[str]) -> set[str]:
     """The options that flags in a command line set, as `section.option`."""
-    return {_option(word) for word in words if word.startswith("--")}
+    return {option_of(word) for word in words if word.startswith("--")}
 
 
 def check_flags(words: Sequence[str], options: Mapping[str, Any], prog: str) -> None:
@@ -164,7 +161,7 @@ def check_flags(words: Sequence[str], options: Mapping[str, Any], prog: str) -> 
         place += 1
         if not is_flag(word):
             raise ConfigError(_stray(word, prog))
-        option = _option(word)
+        option = option_of(word)
         if option not in options:
             raise ConfigError(_unknown(word.partition("=")[0], list(options), prog))
         values = [word.partition("=")[2]] if "=" in word else []
@@ -183,7 +180,7 @@ def is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not _NUMBER.match(word)
 
 
-def _option(flag: str) -> str:
+def option_of(flag: str) -> str:
     """`training.learning_rate` for `--training.learning-rate=1`; also for the `no-` form of a switch."""
     section, dot, name = flag.partition("=")[0].lstrip("-").replace("-", "_").rpartition(".")
     option = f"{section}{dot}{name}"
@@ -247,7 +244,7 @@ def _unknown(flag: str, options: Sequence[str], prog: str) -> str:
 
 
 def _stray(word: str, prog: str) -> str:
-    if _DATA.search(word) and prog == "tiltlm train":
+    if DATA_NAME.search(word) and prog == "tiltlm train":
         return f"`{word}` looks like data: tiltlm train --data.train {word}"
     return f"`{word}` belongs to no option: a flag takes one value, and a text with spaces needs quotes."
 
@@ -256,46 +253,3 @@ def _run_to_resume(flags: Sequence[str]) -> Path:
     place = next(place for place, word in enumerate(flags) if word.partition("=")[0] == "--resume")
     given = flags[place].partition("=")[2] or flags[place + 1]
     return Path(given).expanduser()
-
-
-def _read_settings(word: str) -> tuple[Recipe, bool]:
-    """The settings in a file, and whether they name the run. Those of an earlier run do not: its name is taken."""
-    path = Path(word).expanduser()
-    if path.is_dir():
-        raise ConfigError(_not_settings_folder(word, path))
-    if path.suffix.lower() in (".yaml", ".yml"):
-        raise ConfigError(
-            f"`{word}`: settings are TOML, not YAML: configs/example.toml shows every option, and "
-            f"tiltlm convert-config {word} writes them from a TRL script's."
-        )
-    if path.suffix.lower() == ".json" and path.is_file():
-        settings = settings_of_run(path)
-        if settings is not None:
-            return Recipe(settings), False
-    if not path.is_file() and (word == "demo" or path.suffix.lower() != ".toml"):
-        looks = _DATA.search(word) or word == "demo" or "/" in word
-        raise ConfigError(_looks_like_data(word) if looks else f"there is no file of settings `{word}`.")
-    if _DATA.search(word) or (path.suffix.lower() != ".toml" and not _is_toml(path)):
-        raise ConfigError(_looks_like_data(word))
-    recipe = load_recipe(path)
-    return recipe, path != demo.CONFIG and "name" in tomllib.loads(path.read_text(encoding="utf-8")).get("run", {})
-
-
-def _is_toml(path: Path) -> bool:
-    try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _looks_like_data(word: str) -> str:
-    return f"`{word}` looks like data, not like settings: tiltlm train --data.train {word}"
-
-
-def _not_settings_folder(word: str, path: Path) -> str:
-    if (path / MARKER).is_file():
-        return f"{path} is a run: to start from its settings, tiltlm train {path / 'config.json'}"
-    if (path / "config.json").is_file():
-        return f"{path} looks like a model, not like settings: tiltlm train --model.path {word}"
-    return _looks_like_data(word)

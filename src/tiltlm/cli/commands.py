@@ -59,7 +59,7 @@ def _run(words: list[str], output: WatchedOutput) -> int:
         _complain(_no_command(words[0]))
         return 2
     # A run's result lies in its folder: it is not lost because nobody reads along any more.
-    output.carry_on = command is _train
+    output.carry_on = command in (_train, _sweep)
     try:
         return command(words[1:])
     except TiltlmError as error:
@@ -118,6 +118,16 @@ def _train(words: Sequence[str]) -> int:
     return 0 if run.summary.completed else 130
 
 
+def _sweep(words: Sequence[str]) -> int:
+    from tiltlm.cli.sweep_words import parse_sweep
+
+    parsed = parse_sweep(words)
+    from tiltlm.cli.console import ConsoleReporter
+    from tiltlm.cli.sweep_command import run_sweep
+
+    return run_sweep(parsed, ("tiltlm", "sweep", *words), ConsoleReporter())
+
+
 def _compare(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Compare
     from tiltlm.cli.command_line import parse_simple
@@ -140,14 +150,17 @@ def _compare(words: Sequence[str]) -> int:
 
 def _report(words: Sequence[str]) -> int:
     if not words:
-        raise ConfigError("name the run to report on: tiltlm report runs/NAME.")
+        raise ConfigError("name the run or sweep to report on: tiltlm report runs/NAME.")
     from tiltlm.cli.arguments import Report
     from tiltlm.cli.command_line import parse_simple
 
     arguments = parse_simple(Report, words, {}, positional=1)
     from tiltlm.report.page import write_report
+    from tiltlm.report.sweep_page import write_sweep_report
+    from tiltlm.runs.sweep_folder import is_sweep
 
-    print(visible(f"rebuilt {write_report(_existing(arguments.run))}"))
+    folder = _existing(arguments.run)
+    print(visible(f"rebuilt {(write_sweep_report if is_sweep(folder) else write_report)(folder)}"))
     return 0
 
 
@@ -268,6 +281,7 @@ def _is_folder(text: str) -> bool:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
+    "sweep": _sweep,
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,

@@ -18,6 +18,11 @@ DESCRIPTIONS = {
     "train": "Train on preference pairs, compare, report; without arguments the demo.\n\n"
     "Everything a run leaves behind lies in runs/NAME. Without a file of settings and without --data.train the demo's "
     "settings are the starting point.",
+    "sweep": "Train over several values of any options, and compare the runs on one page.\n\n"
+    "An option that is given several values, --loss.beta 0.05,0.1,0.5, is swept: every combination is a member, an "
+    "ordinary run. With --trials N members are drawn instead, from lists and from ranges such as "
+    "--training.learning_rate 1e-7..1e-5, and those that do badly are stopped. All other options are those of tiltlm "
+    "train. The page, the table and the runs lie in runs/NAME; docs/sweeps.md has the rest.",
     "compare": "Answers before and after training, side by side: those recorded, or new ones to prompts of your own.",
     "report": "Rebuild training_metrics.png, comparison.md and report.html from the files of a run.",
     "inspect": "Show what is in preference data, before training on it.\n\n"

@@ -14,6 +14,7 @@ from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.column_names import ColumnNames
 from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, PositiveInt, section
 from tiltlm.config.loss_config import LossConfig
+from tiltlm.config.tracker_names import TrackerNames
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -89,6 +90,9 @@ class RunConfig:
     """Replace an earlier run of the same name instead of refusing to start."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the data order, the held-out split and the sampled answers."""
+    trackers: TrackerNames = ()
+    """Where rows of metrics are sent besides, by name: trackio, wandb, tensorboard, mlflow, swanlab (docs/trackers.md).
+    Each needs the extra of its name, `pip install "tiltlm[trackio]"`; one that fails never stops training."""
 
 
 @section("hub")

@@ -116,7 +116,7 @@ OPTIONS = {
 _ADAPTERS = "Adapters have a section of their own: --adapter.kind lora, with adapter.rank, alpha, targets and quantise."
 _NO_DROPOUT = "Dropout is off in all of training, that of adapters too: policy and reference must be the same function."
 _RESUME = "A run goes on from its last checkpoint: tiltlm train --resume runs/NAME."
-_NO_TRACKERS = "Nothing is sent anywhere: metrics.jsonl and report.html in the run's folder hold it all."
+_TRACKERS = "Name trackers with --run.trackers, such as wandb or trackio (docs/trackers.md)."
 _FILE = "A file of settings is named without a flag: tiltlm train FILE.toml."
 # What others have an option for, and tiltlm does otherwise.
 NOTES = {
@@ -134,9 +134,9 @@ NOTES = {
     "resume_from_checkpoint": _RESUME,
     "resume_from": _RESUME,
     "auto_resume": _RESUME,
-    "report_to": _NO_TRACKERS,
-    "wandb": _NO_TRACKERS,
-    "wandb_project": _NO_TRACKERS,
+    "report_to": _TRACKERS,
+    "wandb": _TRACKERS,
+    "wandb_project": _TRACKERS,
 }
 
 # Values of an option as others call them.

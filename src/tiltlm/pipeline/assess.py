@@ -23,6 +23,7 @@ from tiltlm.runs.answers import Comparison
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.runs.run_files import RunFiles, has_model
 from tiltlm.training.held_out import evaluate_saved
+from tiltlm.training.paired_figures import held_out_pairs
 from tiltlm.training.seen import evaluate_seen
 
 
@@ -35,6 +36,7 @@ def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData
     values = exact_values(setup, "held-out examples, the saved model", saved, data.exact, reporter, reference)
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(values, trained.values, data.exact, trained.objective, name, start)
+    evaluation = dataclasses.replace(evaluation, pairs=held_out_pairs(values, data.exact, trained.objective))
     if evaluation.margin is not None:
         seen = exact_values(setup, "training examples, the saved model", saved, data.seen, reporter, reference)
         found = evaluate_seen(seen, data.seen, values, data.exact, trained.objective)

@@ -15,6 +15,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.folder import RunFolder, is_run, require_apart
 from tiltlm.storage.cache import cache_folder, writable_cache_folder
 from tiltlm.storage.space import folder_bytes, free_bytes, in_words, require_space, weight_bytes
+from tiltlm.training.trackers import require_trackers
 
 BESIDES_THE_MODEL = 5_000_000
 """Bytes of a run's other files: tokenizer, pictures, records."""
@@ -31,8 +32,9 @@ def before_work(config: Config, reporter: Reporter, goes_on: bool = False, made:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
         ConfigError: the cache folder cannot be used.
         ModelError: the embedded model cannot be had.
-        PackageError: the embedded model or the known reward needs a package that is not installed.
+        PackageError: the embedded model, the known reward or a tracker needs a package that is not installed.
     """
+    require_trackers(config.run.trackers)
     require(PACKAGES.get(config.comparison.reward, ()), f"comparison.reward {config.comparison.reward}")
     directory = Path(config.run.directory)
     folder = directory / config.run.name

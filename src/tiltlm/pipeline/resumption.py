@@ -37,7 +37,7 @@ ALLOWED_BY = {
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
 DATA_REPORT = "data_report.json"
 """The last file that is written before the work."""
-_WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "checkpoint.")
+_WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.")
 """Settings that do not change what a run comes to."""
 OF_THE_MODEL = ("evaluation.json", "comparison.json", "comparison.md")
 """What is recorded of a trained model beside its folder."""

@@ -35,6 +35,7 @@ from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Summary
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
+from tiltlm.training.trackers import tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def train(
     given: Given = NOTHING,
     resume: Resume | None = None,
     made: RunFolder | None = None,
+    stop: StopRequest | None = None,
 ) -> Run:
     """Runs the whole job and leaves its files in the run's folder.
 
@@ -64,17 +66,17 @@ def train(
     ended.
 
     Args:
-        command: what was typed, for the record.
-        observers: are given every row of the metrics as it is made.
+        command: what was typed, for the record. observers: are given every row of the metrics as it is made.
         given: rows in memory, in place of the data that the settings name.
         resume: a run to go on with, whose name and place the settings have.
         made: the run's folder where it is there already, as that of a recipe's stage is, apart from what the run reads.
+        stop: asks it to stop after a step.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
     before_work(config, reporter, resume is not None, made)
-    with StopRequest() as stop, ExitStack() as held:
+    with stop or StopRequest() as stop, ExitStack() as held:
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
         if before is not None and before.complete:
             return _ended_before(before.folder, reporter)
@@ -94,6 +96,7 @@ def train(
             before.require_same(of_examples(data.train, data.eval))
             before.note_environment(environment, reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
+        observers = (*observers, *held.enter_context(tracked(folder.path, config, record.status)))
         try:
             with memory_explained(config, record.current_stage):
                 completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)

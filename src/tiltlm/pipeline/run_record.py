@@ -49,6 +49,10 @@ class RunRecord:
         """The last stage begun."""
         return self._stage or "model"
 
+    def status(self) -> str:
+        """How the run ended: `running` until it has."""
+        return self._status
+
     def checked(self, checks: Sequence[Check]) -> None:
         """Keeps the start-up checks."""
         self._checks = tuple(checks)
@@ -65,6 +69,7 @@ class RunRecord:
         return conclude(self._folder)
 
     def _write(self, status: str, message: str | None) -> None:
+        self._status = status
         before, stages = self._earlier, dict(self._reporter.stages)
         if before is not None:
             names = [*before.stages, *stages]

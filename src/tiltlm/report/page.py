@@ -51,9 +51,9 @@ def write_report(folder: Path) -> Path:
         RunFolder(folder).write_json("summary.json", summary)
     with written_whole(folder / "training_metrics.png") as curves:
         draw_training_metrics(run.metrics, curves, not imitates(summary))
-    _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
+    write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
-    _write_text(page, render_page(run, summary))
+    write_text(page, render_page(run, summary))
     return page
 
 
@@ -62,7 +62,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
     histograms = run.data.quality.histograms if run.data.quality is not None else None
     length_panels = [(title, Markup(svg)) for title, svg in length_svgs(histograms)] if histograms is not None else []
     page = (
-        _templates()
+        templates()
         .get_template("page.html.j2")
         .render(
             run=run,
@@ -88,7 +88,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             ],
             at_first=_at_first(run),
             listed_at_most=LISTED_AT_MOST,
-            started=_date(run.environment.started),
+            started=date_in_words(run.environment.started),
         )
     )
     return with_policy(page)
@@ -118,8 +118,9 @@ def _at_first(run: RunFiles) -> dict[str, Answers]:
     return {prompt.id: prompt.before for prompt in first.prompts} if first is not None else {}
 
 
-def _templates() -> Environment:
-    templates = Environment(
+def templates() -> Environment:
+    """The templates beside this module, with the filters that they use."""
+    found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -127,7 +128,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {
+    found.filters |= {
         "capitalised": lambda text: text[:1].upper() + text[1:],
         "number": number,
         "signed": signed,
@@ -138,7 +139,7 @@ def _templates() -> Environment:
         "shortened": shortened,
         "tokens": with_marked_tokens,
     }
-    return templates
+    return found
 
 
 def as_shown(value: object) -> object:
@@ -174,7 +175,7 @@ def _option_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _date(started: str) -> str:
+def date_in_words(started: str) -> str:
     """`2 January 2030, 03:04 UTC` for an ISO time; any other text as it stands."""
     try:
         moment = datetime.fromisoformat(started)
@@ -183,7 +184,8 @@ def _date(started: str) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a text whole, as UTF-8."""
     # A model can generate half a surrogate pair, which UTF-8 cannot hold.
     with written_whole(path) as file:
         file.write_text(text, encoding="utf-8", errors="replace", newline="\n")

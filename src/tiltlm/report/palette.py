@@ -13,6 +13,9 @@ HELD_OUT = "#8a3ffc"
 CHOSEN = "#0072b2"
 REJECTED = "#d55e00"
 
+MEMBERS = ("#1b6ca8", "#c2410c", "#0b8a5e", "#9333ea", "#a16207", "#0e7490", "#be185d", "#475569")
+"""Colours of a sweep's members, which dashes tell apart further."""
+
 # Names of the page's CSS variables: a dark page sets lighter colours under the same names.
 CSS_NAMES = {
     INK: "ink",
@@ -23,6 +26,7 @@ CSS_NAMES = {
     HELD_OUT: "held-out",
     CHOSEN: "chosen",
     REJECTED: "rejected",
+    **{colour: f"member-{place}" for place, colour in enumerate(MEMBERS)},
 }
 
 STYLE: dict[Any, Any] = {

@@ -85,7 +85,7 @@ def panel_svgs(metrics: Metrics, compared: bool = True) -> list[tuple[str, str]]
 def length_svgs(histograms: TokenHistograms) -> list[tuple[str, str]]:
     """Histograms of the lengths in tokens, as (title, svg element) like the panels of training."""
     return [
-        (title, _svg(name, f"{title}: histogram", partial(draw, histograms=histograms)))
+        (title, svg(name, f"{title}: histogram", partial(draw, histograms=histograms)))
         for name, title, draw in (
             ("prompts", "Tokens of a prompt", panels.draw_prompt_lengths),
             ("completions", "Tokens of a completion, training", panels.draw_completion_lengths),
@@ -94,10 +94,11 @@ def length_svgs(histograms: TokenHistograms) -> list[tuple[str, str]]:
 
 
 def _panel_svg(panel: Panel, metrics: Metrics) -> str:
-    return _svg(panel.name, f"{panel.title} over the training steps", partial(_draw, panel, metrics=metrics))
+    return svg(panel.name, f"{panel.title} over the training steps", partial(_draw, panel, metrics=metrics))
 
 
-def _svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
+def svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
+    """What is drawn on a pair of axes, as an svg element for a page; `name` keeps its ids apart from others'."""
     with _style():
         figure = Figure(figsize=(3.2, 2.35), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)

@@ -25,7 +25,9 @@ MARKER = ".tiltlm-run"
 """The file by which a run's folder is known, written before any other. A folder without it is never removed."""
 _MARKER_TEXT = "A run of tiltlm. `tiltlm train --run.overwrite` replaces folders that hold this file, and no others.\n"
 # Records that hold settings or the command line, in which an address or a flag may carry a secret.
-_MASKED_FILES = frozenset({"config.json", "environment.json", "outcome.json", "summary.json", "recipe.json"})
+_MASKED_FILES = frozenset(
+    {"config.json", "environment.json", "outcome.json", "summary.json", "recipe.json", "sweep.json"}
+)
 _SETTINGS_SECTIONS = frozenset({"run", "model", "data", "loss", "training"})
 
 

@@ -15,8 +15,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Within, no other process works on the run.
+def locked(run: Path, what: str = "run") -> Iterator[None]:
+    """Within, no other process works on the run, or on what else lies in that folder.
 
     Raises:
         RunError: one does already.
@@ -26,7 +26,7 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(
-            f"another process is at work on the run in {run}: wait until it has ended, or leave that run to it."
+            f"another process is at work on the {what} in {run}: wait until it has ended, or leave that {what} to it."
         ) from error
     try:
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate, Interval
+from tiltlm.runs.held_out_pairs import HeldOutPair
 from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.rows import EvalRow
 from tiltlm.runs.seen_pairs import SeenPairs
@@ -76,6 +77,7 @@ class Evaluation:
     seen: training pairs, for comparison.
     trained_margin: margin of the weights as trained, before they were rounded to `saved_as`; None where they were not.
     survived: the saved model's margin as a share of that.
+    pairs: the held-out pairs one by one; none in files that did not record them, or where examples are no pairs.
     """
 
     saved_as: str
@@ -92,6 +94,7 @@ class Evaluation:
     seen: SeenPairs | None = None
     trained_margin: float | None = None
     survived: Estimate | None = None
+    pairs: tuple[HeldOutPair, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,16 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
+def read_evaluations(folder: Path) -> tuple[EvalRow, ...]:
+    """The evaluations that a run has recorded so far; none where it has not begun to train.
+
+    Raises:
+        RunError: its `metrics.jsonl` is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    return _read_metrics(path).evaluations if path.exists() else ()
+
+
 def newest_comparable(directory: Path, anew: bool) -> Path:
     """The newest run in a folder whose answers can be compared; damaged runs and other folders are passed over.
 

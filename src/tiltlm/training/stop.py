@@ -17,11 +17,13 @@ class StopRequest:
     """Turns SIGNALS into a request to stop after the current step, where that is waited for.
 
     Elsewhere, and at the second signal, they interrupt at once (KeyboardInterrupt), but never within a change of the
-    weights, which would be half made.
+    weights, which would be half made. A program may request it too, by `requested`; `signalled` tells whether a signal
+    came.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.signalled = False
         self._waited_for = False
         self._held = False
         self._pending = False
@@ -63,6 +65,7 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
         if self._waited_for and not self.requested:
             self.requested = True
         elif self._held:
