@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +88,7 @@ def train(
             data = prepare(setup, reporter, given)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
-            folder = made or RunFolder.create(Path(config.run.directory), config.run.name, config.run.overwrite)
-            held.enter_context(locked(folder.path))
-            _begin(folder, setup, data, environment)
+            folder = held.enter_context(_begun(made, setup, data, environment))
         else:
             folder = before.folder
             before.require_same(of_examples(data.train, data.eval))
@@ -120,11 +118,16 @@ def _ended_before(folder: RunFolder, reporter: Reporter) -> Run:
     return Run(folder.path, summary)
 
 
-def _begin(folder: RunFolder, setup: Setup, data: PreparedData, environment: Environment) -> None:
-    """Writes what is known before the work."""
-    folder.write_json("config.json", settings_table(setup.config))
-    folder.write_json("environment.json", environment)
-    folder.write_json(DATA_REPORT, data.report)
+@contextmanager
+def _begun(made: RunFolder | None, setup: Setup, data: PreparedData, environment: Environment) -> Iterator[RunFolder]:
+    """The folder of a new run, kept from other processes, with what is known before the work."""
+    run = setup.config.run
+    folder = made or RunFolder.create(Path(run.directory), run.name, run.overwrite)
+    with locked(folder.path):
+        folder.write_json("config.json", settings_table(setup.config))
+        folder.write_json("environment.json", environment)
+        folder.write_json(DATA_REPORT, data.report)
+        yield folder
 
 
 def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bool:
