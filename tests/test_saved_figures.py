@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kinds_of_objectives import ONE_OF_EACH
 from tiny_models import one_at_a_time
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
@@ -108,7 +109,7 @@ def values_for(needs: Needs, folder: Path | str, columns: TokenColumns) -> np.nd
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, precision: str) -> None:
     model_stored_in(torch.float32)
     trained(precision, "1e-4", "--loss.name", name)

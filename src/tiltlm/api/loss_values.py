@@ -4,6 +4,9 @@ Each objective takes what it needs and nothing else. Where policy and reference 
 
     >>> loss("sigmoid", chosen=[-12.0], rejected=[-25.0], reference_chosen=[-12.0], reference_rejected=[-25.0])
     [0.693147...]
+    >>> loss("sigmoid", chosen=[-10.0], rejected=[-30.0], reference_chosen=[-12.0], reference_rejected=[-25.0],
+    ...      divergence="js")
+    [0.478632...]
     >>> loss("simpo", chosen=[-8.0], rejected=[-30.0], chosen_tokens=[4], rejected_tokens=[10], gamma_beta_ratio=0.5)
     [0.313261...]
     >>> loss("ld_dpo", chosen_token_logps=[[-1.0, -2.0, -0.5]], reference_chosen_token_logps=[[-2.0, -2.0, -1.5]],

@@ -19,11 +19,10 @@ def imitates(summary: Summary) -> bool:
 
 
 def method(summary: Summary) -> str:
-    """What the model was trained with: DPO, if pairs are held to a reference, or what the objective calls itself."""
+    """What the model was trained with: what the objective calls itself, DPO in full."""
     objective = OBJECTIVES.get(summary.loss)
-    if objective is None or (objective.needs.reference and objective.needs.unit == "pair"):
-        return "Direct Preference Optimization"
-    return objective.what.partition(":")[0]
+    name = "DPO" if objective is None else objective.what.partition(":")[0]
+    return "Direct Preference Optimization" if name == "DPO" else name
 
 
 def has_reference(summary: Summary) -> bool:
