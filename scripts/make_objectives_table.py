@@ -40,6 +40,9 @@ def _needed(needs: Needs) -> str:
     named = {
         "pairs": needs.unit == "pair",
         "single answers": needs.unit == "completion",
+        "lists": needs.unit == "list",
+        "answers to imitate": needs.unit == "demonstration",
+        "scores": needs.scores == "value",
         "a reference": needs.reference,
         "numbers of tokens": needs.counts,
         "values of single tokens": needs.tokens,

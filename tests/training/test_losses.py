@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.training.loop import Referenced
-from tiltlm.training.losses import BoundObjective, Losses, at_reference, backward, evaluated
+from tiltlm.training.losses import BoundObjective, Losses, at_reference, backward, evaluated, needs_scores
 
 every = pytest.mark.parametrize("name", OBJECTIVES)
 layouts = pytest.mark.parametrize("trees", [True, False])
@@ -98,9 +99,20 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
         reference_token_logps_T=torch.cat(reference_T) if needs.tokens and needs.reference else None,
         sequence_T=torch.tensor(sequence_T) if needs.tokens else None,
         offset_T=torch.tensor(offset_T) if needs.tokens else None,
+        scores_N=torch.from_numpy(columns.take(numbers).scores).double() if needs_scores(needs) else None,
+        list_UK=lists_by_hand(columns.take(numbers)) if needs.unit == "list" else None,
         tokens_per_unit=tokens_per_unit(columns.take(numbers), needs),
         running={name: value.double() for name, value in objective.running.items()},
     )
+
+
+def lists_by_hand(columns: TokenColumns) -> Tensor:
+    rows = [
+        sorted(range(first, end), key=lambda number: -columns.scores[number])
+        for first, end in pairwise(columns.members.tolist())
+    ]
+    most = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in rows])
 
 
 def tokens_per_unit(columns: TokenColumns, needs: Needs) -> float:

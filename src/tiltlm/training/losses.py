@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
@@ -16,6 +17,7 @@ from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.scoring import totals
 from tiltlm.objectives.interface import MISMATCHED, LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.packing import lists_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +92,8 @@ class BoundObjective:
             tokens_N=batch.tokens_N,
             labels_N=batch.labels_N,
             reference_logps_N=None if reference_S is None else sequence_logps(reference_S, batch),
+            scores_N=batch.scores_N.to(logps_S.dtype) if needs_scores(needs) else None,
+            list_UK=batch.list_UK if needs.unit == "list" else None,
         )
         if not needs.tokens:
             return sums
@@ -132,10 +136,19 @@ class BoundObjective:
             tokens_N=torch.from_numpy(counts),
             labels_N=torch.from_numpy(np.array(columns.labels)),
             reference_logps_N=None if reference is None else torch.from_numpy(totals(reference, columns)).to(dtype),
+            scores_N=torch.from_numpy(np.array(columns.scores)).to(dtype) if needs_scores(needs) else None,
+            list_UK=torch.from_numpy(lists_of(np.diff(columns.members), columns.scores))
+            if needs.unit == "list"
+            else None,
             tokens_per_unit=int(counts[labelled].sum()) / units,
             running=self._running_beside(logps_N),
             **tokens,
         )
+
+
+def needs_scores(needs: Needs) -> bool:
+    """Whether scores are handed over: where the objective reads them, and with every list."""
+    return needs.scores != "none" or needs.unit == "list"
 
 
 def whole_plan(batches: Sequence[MicroBatch]) -> Plan:
@@ -171,7 +184,18 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         reference_token_logps_T=joined([part.reference_token_logps_T for part in parts]),
         sequence_T=joined(sequences),
         offset_T=joined([part.offset_T for part in parts]),
+        scores_N=joined([part.scores_N for part in parts]),
+        list_UK=_joined_lists([part.list_UK for part in parts], firsts),
     )
+
+
+def _joined_lists(parts: Sequence[Tensor | None], firsts: Sequence[int]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    most = max(part.shape[1] for part in there)
+    numbered = [part.where(part < 0, part + first) for part, first in zip(there, firsts, strict=False)]
+    return torch.cat([F.pad(part, (0, most - part.shape[1]), value=-1) for part in numbered])
 
 
 def evaluated(scorer: Scorer, plan: Plan, objective: BoundObjective, precision: torch.dtype) -> Iterator[Losses]:
