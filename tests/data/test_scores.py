@@ -151,7 +151,7 @@ def test_how_lists_are_cut_is_not_asked_where_they_are_not(tmp_path: Path) -> No
 
 def test_a_list_whose_scores_single_precision_does_not_tell_apart_is_dropped(tmp_path: Path) -> None:
     close = LIST | {"scores": [16777217, 16777216, 16777216]}
-    loaded = load(tmp_path, close, LIST | {"scores": [1, 2, 2]}, unit="list")
+    loaded = load(tmp_path, close, LIST | {"scores": [1, 2, 2]}, unit="list", scores="order")
     assert [drop.reason for drop in loaded.dropped] == ["no ranking"] and len(loaded.examples) == 1
 
 
