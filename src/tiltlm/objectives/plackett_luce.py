@@ -26,7 +26,7 @@ def plackett_luce(scored: Scored, settings: PlackettLuceSettings) -> LossOutput:
         loss = -sum over k of log [ exp(r_k) / (exp(r_k) + sum over j worse than k of exp(r_j)) ],
         r = beta * (log pi(y|x) - log pi_ref(y|x))
 
-    (theory.pdf, eq. 11 (ranking); arXiv 2305.18290, appendix A.3). Answers of equal scores are in no order, so
+    (theory.pdf, eq. 11 (dpo-ranking); arXiv 2305.18290, appendix A.3). Answers of equal scores are in no order, so
     neither stands in the other's sum; without any it is the paper's loss, and of two answers it is DPO.
 
     Units: nats per list. At the start, when policy and reference agree, it is ln K! for K answers without equals.
