@@ -34,8 +34,8 @@ from tiltlm.model.memory import Way, step_memory
 from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Referenced, Trainer
-from tiltlm.training.losses import BoundObjective
 from tiltlm.training.stop import StopRequest
 
 BASES: dict[str, Base | None] = {

@@ -28,8 +28,9 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import Plan
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Referenced
-from tiltlm.training.losses import BoundObjective, backward
+from tiltlm.training.losses import backward
 
 BUDGET = 512
 """Tokens in a micro-batch: small, so that gradients are summed over several."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ class Completion:
     reference: Tensor
     log_squares: Tensor | None = None
     divergence: Tensor | None = None
+    score: float = math.nan
 
 
 Example = Sequence[Completion]
@@ -56,6 +58,8 @@ def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] |
         offset_T=torch.cat([torch.arange(int(count)) for count in counts_N]) if needs.of_tokens else None,
         log_squares_T=_joined([one.log_squares for one in sequences], policy_T, counts_N) if needs.squares else None,
         reference_kl_T=_joined([one.divergence for one in sequences], policy_T, counts_N) if needs.live else None,
+        scores_N=scores_of(examples, policy_T.dtype) if needs.scores != "none" or needs.unit == "list" else None,
+        list_UK=lists(examples) if needs.unit == "list" else None,
         tokens_per_unit=tokens_per_unit(examples if batch is None else batch, needs),
     )
 
@@ -63,6 +67,37 @@ def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] |
 def _joined(values: Sequence[Tensor | None], like_T: Tensor, counts_N: Tensor) -> Tensor:
     own = [like_T.new_zeros(int(count)) if one is None else one for one, count in zip(values, counts_N, strict=True)]
     return torch.cat(own).to(like_T.dtype)
+
+
+def scores_of(examples: Sequence[Example], dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor([one.score for example in examples for one in example], dtype=dtype)
+
+
+def lists(examples: Sequence[Example]) -> Tensor:
+    """The numbers of each example's sequences, best first, and -1 where there are none."""
+    numbered, rows = iter(range(sum(map(len, examples)))), []
+    for example in examples:
+        own = [(one.score, next(numbered)) for one in example]
+        rows.append([number for _, number in sorted(own, key=lambda one: -one[0])])
+    most = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in rows])
+
+
+def listed(
+    ratios: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], tokens: Sequence[Sequence[int]] | None = None
+) -> Scored:
+    """Lists from log-ratios to a reference of 0, that is from log-probabilities, with their scores."""
+    flat = torch.tensor([ratio for own in ratios for ratio in own], dtype=torch.float64, requires_grad=True)
+    counts = tokens or [[1] * len(own) for own in ratios]
+    examples = [[Completion(CHOSEN, flat, flat, score=score) for score in own] for own in scores]
+    return Scored(
+        logps_N=flat,
+        tokens_N=torch.tensor([count for own in counts for count in own]),
+        labels_N=torch.tensor([int(s == max(own)) for own in scores for s in own], dtype=torch.int8),
+        reference_logps_N=torch.zeros_like(flat),
+        scores_N=scores_of(examples),
+        list_UK=lists(examples),
+    )
 
 
 def with_running(given: Scored, objective: Objective, settings: Any, moved: bool = True) -> Scored:
@@ -115,7 +150,7 @@ def random_examples(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def completion(label: int) -> Completion:
+    def completion(label: int, score: float = math.nan) -> Completion:
         tokens = int(torch.randint(1, 7, (1,), generator=generator))
         policy = -3 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 0.01
         moved = spread * (2 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 1)
@@ -123,9 +158,9 @@ def random_examples(
         divergence = torch.rand(tokens, generator=generator, dtype=torch.float64) if needs.live else None
         if same:
             return Completion(
-                label, policy, policy.clone(), log_squares, None if divergence is None else 0 * divergence
+                label, policy, policy.clone(), log_squares, None if divergence is None else 0 * divergence, score
             )
-        return Completion(label, policy, policy - moved, log_squares, divergence)
+        return Completion(label, policy, policy - moved, log_squares, divergence, score)
 
     def labels() -> list[int]:
         own = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]
@@ -133,4 +168,13 @@ def random_examples(
             own = [own[int(torch.randint(0, 2, (1,), generator=generator))]]
         return [*own, MISMATCHED] if needs.mismatched else own
 
-    return [[completion(label) for label in labels()] for _ in range(count)]
+    def example() -> list[Completion]:
+        if needs.unit != "list":
+            own = [*labels()]
+            scores = [1.5, 0.25] if needs.scores != "none" else [math.nan] * len(own)
+            return [completion(label, score) for label, score in zip(own, scores, strict=False)]
+        drawn = torch.randint(0, 3, (int(torch.randint(2, 5, (1,), generator=generator)),), generator=generator)
+        scores = [3.0, *drawn.double().tolist()]
+        return [completion(CHOSEN if score == max(scores) else REJECTED, score) for score in scores]
+
+    return [example() for _ in range(count)]

@@ -28,12 +28,21 @@ PAIR |= {"reference_chosen": [-12.0], "reference_rejected": [-25.0]}
 def written_out(needs: Needs, examples: list[list[Completion]]) -> dict[str, Any]:
     """Arguments of `loss` for examples, in lists of Python's numbers."""
     given: dict[str, Any] = {}
+    if needs.unit == "list":
+        values = {
+            "answers": [[one.policy.sum().item() for one in example] for example in examples],
+            "reference_answers": [[one.reference.sum().item() for one in example] for example in examples],
+            "answers_tokens": [[len(one.policy) for one in example] for example in examples],
+            "scores": [[one.score for one in example] for example in examples],
+        }
+        return {argument: values[argument] for argument in arguments_of(needs, "answers")}
     for side, label in LABELS.items():
         own = [one for example in examples for one in example if one.label == label]
         values = {
             side: [one.policy.sum().item() for one in own],
             f"reference_{side}": [one.reference.sum().item() for one in own],
             f"{side}_tokens": [len(one.policy) for one in own],
+            f"{side}_scores": [one.score for one in own],
             f"{side}_token_logps": [one.policy.tolist() for one in own],
             f"reference_{side}_token_logps": [one.reference.tolist() for one in own],
             f"{side}_log_squares": [one.log_squares.tolist() for one in own if one.log_squares is not None],
@@ -66,7 +75,7 @@ def test_losses_are_those_of_the_objective(objective: Objective, seed: int) -> N
 
 @every
 def test_every_argument_that_an_objective_may_need_is_a_parameter(objective: Objective) -> None:
-    sides = [side for side in LABELS if side != "mismatched" or objective.needs.mismatched]
+    sides = [side for side in (*LABELS, "answers") if side != "mismatched" or objective.needs.mismatched]
     needed = {argument for side in sides for argument in arguments_of(objective.needs, side)}
     assert needed <= set(inspect.signature(loss).parameters)
 

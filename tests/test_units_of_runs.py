@@ -45,6 +45,11 @@ CASES = (
         "example",
         lambda n: {"prompt": f"Is {n} a number? Answer:", "completion": ANSWERS[n % 3 > 0], "label": n % 3 > 0},
     ),
+    Case(
+        "plackett_luce",
+        "list",
+        lambda n: {"prompt": f"Is {n} a number?", "answers": [" no", " yes", " maybe"], "scores": [1, 3, 2 - n % 2]},
+    ),
     Case("sft", "demonstration", lambda n: {"prompt": f"Is {n} a number? Answer:", "completion": " yes" * (1 + n % 3)}),
 )
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss)

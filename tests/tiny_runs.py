@@ -25,8 +25,8 @@ from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
 from tiltlm.runs.rows import EvalRow, TrainRow
+from tiltlm.training.bound_objective import BoundObjective, asked_by
 from tiltlm.training.loop import Referenced, Trainer
-from tiltlm.training.losses import BoundObjective, asked_by
 from tiltlm.training.observers import Row
 
 
@@ -68,11 +68,16 @@ def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example")
         labels = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]
         if needs.unit == "completion" and number:
             labels = rng.choice([CHOSEN, REJECTED], rng.integers(1, 3)).tolist()
+        scores = [1.5, 0.25] if needs.scores != "none" else None
+        if needs.unit == "list":
+            scores = [3.0, *rng.integers(0, 3, rng.integers(1, 4)).tolist()]
+            labels = [CHOSEN, *[REJECTED] * (len(scores) - 1)]
         sequences = [completion(own) for _ in labels]
         if needs.mismatched:
             sequences += [completion(own) for _ in labels]
             labels += [MISMATCHED] * len(labels)
-        made.append(TokenizedExample(f"{name} {number}", tuple(sequences), tuple(labels)))
+        kept = None if scores is None else tuple(map(float, scores))
+        made.append(TokenizedExample(f"{name} {number}", tuple(sequences), tuple(labels), scores=kept))
     return TokenColumns.of(made)
 
 

@@ -238,6 +238,24 @@ def test_the_gradient_raises_the_chosen_answer_over_the_rejected(objective: Obje
 
 
 @every
+def test_scores_are_read_as_declared(objective: Objective) -> None:
+    """Their values, or their order alone; an objective that reads none is given none."""
+    examples = random_examples(objective.needs, 4, seed=5)
+    losses_U, _ = of(objective, examples)
+    given_scored = given(objective, examples)
+    if objective.needs.scores == "none":
+        assert given_scored.scores_N is None or objective.needs.unit == "list"
+        return
+    assert given_scored.scores_N is not None
+    stretched = dataclasses.replace(given_scored, scores_N=2 * given_scored.scores_N + 1)
+    found = objective.loss(stretched, objective.settings()).losses_U
+    assert torch.allclose(found, losses_U) == (objective.needs.scores == "order")
+    if objective.needs.unit == "list":
+        turned = [[dataclasses.replace(one, score=-one.score) for one in example] for example in examples]
+        assert not torch.allclose(of(objective, turned)[0], losses_U)
+
+
+@every
 def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective) -> None:
     """`scored` leaves out what is not declared; and what is declared is read: the losses move with it."""
     examples = random_examples(objective.needs, 4, seed=5)

@@ -22,9 +22,9 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Referenced
-from tiltlm.training.losses import BoundObjective
 
 LAYOUT = "fast path equals slow path"
 Edit = Callable[[Scorer, Referenced], Referenced]

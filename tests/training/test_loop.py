@@ -29,8 +29,8 @@ from tiltlm.objectives.interface import CHOSEN, REJECTED, SETTINGS, LossOutput, 
 from tiltlm.plan.batches import Plan
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.statistics import wilson_interval
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Referenced, Trainer, total_steps
-from tiltlm.training.losses import BoundObjective
 from tiltlm.training.observers import MetricsLog, Observers, Row
 from tiltlm.training.optimization import OPTIMIZERS
 from tiltlm.training.stop import StopRequest

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.training.bound_objective import BoundObjective, needs_scores
 from tiltlm.training.loop import Referenced
-from tiltlm.training.losses import BoundObjective, Losses, agreeing, backward, evaluated
+from tiltlm.training.losses import Losses, agreeing, backward, evaluated
 
 every = pytest.mark.parametrize("name", OBJECTIVES)
 layouts = pytest.mark.parametrize("trees", [True, False])
@@ -120,9 +122,20 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
         offset_T=torch.tensor(offset_T) if needs.of_tokens else None,
         log_squares_T=torch.cat(squares_T) if needs.squares else None,
         reference_kl_T=torch.cat(divergence_T) if needs.live else None,
+        scores_N=torch.from_numpy(columns.take(numbers).scores).double() if needs_scores(needs) else None,
+        list_UK=lists_by_hand(columns.take(numbers)) if needs.unit == "list" else None,
         tokens_per_unit=tokens_per_unit(columns.take(numbers), needs),
         running={name: value.double() for name, value in objective.running.items()},
     )
+
+
+def lists_by_hand(columns: TokenColumns) -> Tensor:
+    rows = [
+        sorted(range(first, end), key=lambda number: -columns.scores[number])
+        for first, end in pairwise(columns.members.tolist())
+    ]
+    most = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in rows])
 
 
 def tokens_per_unit(columns: TokenColumns, needs: Needs) -> float:

@@ -124,7 +124,13 @@ def test_parts_add_up(name: str, cuts: list[int]) -> None:
     for start, end in zip([0, *cuts], [*cuts, 9], strict=True):
         sequences = slice(int(columns.members[start]), int(columns.members[end]))
         some = slice(units[start - 1] if start else 0, units[end - 1])
-        part = Scored(scored.logps_N[sequences], scored.tokens_N[sequences], scored.labels_N[sequences])
+        part = Scored(
+            scored.logps_N[sequences],
+            scored.tokens_N[sequences],
+            scored.labels_N[sequences],
+            scores_N=None if scored.scores_N is None else scored.scores_N[sequences],
+            list_UK=None if scored.list_UK is None else lists_from(scored.list_UK[some], sequences.start),
+        )
         parts.add(Losses(part, LossOutput(output.losses_U[some], output.rewards_N[sequences])))
     assert parts.units == whole.units == units[-1]
     one, other = whole.means()[0], parts.means()[0]
@@ -141,6 +147,29 @@ def test_demonstrations_by_hand() -> None:
     means, also = sums.means(torch.tensor(7.0))
     assert also == [7.0]
     assert means == RewardMeans(loss=3.0, chosen_logp=-3.0)
+
+
+def lists_from(list_UK: torch.Tensor, first: int) -> torch.Tensor:
+    return list_UK.where(list_UK < 0, list_UK - first)
+
+
+def test_lists_by_hand() -> None:
+    """Scores 3, 1, 1 with rewards 2, 0, 5, and scores 2, 1 with rewards 1, 1; the best against the worst."""
+    sums = Sums("list")
+    scored = Scored(
+        logps_N=torch.tensor([-1.0, -2.0, -4.0, -5.0, -6.0]),
+        tokens_N=torch.ones(5, dtype=torch.int64),
+        labels_N=torch.tensor([CHOSEN, REJECTED, REJECTED, CHOSEN, REJECTED], dtype=torch.int8),
+        scores_N=torch.tensor([3.0, 1.0, 1.0, 2.0, 1.0]),
+        list_UK=torch.tensor([[0, 1, 2], [3, 4, -1]]),
+    )
+    sums.add(Losses(scored, LossOutput(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0, 5.0, 1.0, 1.0]))))
+    means, _ = sums.means()
+    assert means.loss == pytest.approx(1.5)
+    assert [means.chosen_reward, means.rejected_reward] == pytest.approx([1.5, 1.75])
+    assert means.margin == pytest.approx((2 - 2.5 + 0) / 2)
+    assert means.accuracy == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert [means.chosen_logp, means.rejected_logp] == pytest.approx([-3.0, -4.5])
 
 
 def test_the_row_of_an_evaluation() -> None:

@@ -15,6 +15,9 @@ Each objective takes what it needs and nothing else. Where policy and reference 
     >>> loss("kto", chosen=[-9.0, -7.0], reference_chosen=[-10.0, -9.0], rejected=[-8.0], reference_rejected=[-6.0],
     ...      mismatched=[-30.0, -31.0, -32.0], reference_mismatched=[-32.0, -31.0, -33.0])
     [0.5, 0.475020..., 0.425557...]
+    >>> loss("plackett_luce", answers=[[-9.0, -12.0, -8.0]], reference_answers=[[-10.0, -12.0, -8.0]],
+    ...      scores=[[3, 2, 1]])
+    [1.726215...]
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tiltlm.api.listed_answers import ANSWERS, list_arguments, listed
 from tiltlm.config.declaring import in_words
 from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError
@@ -64,9 +68,15 @@ def loss(
     rejected_log_squares: TokenValues | None = None,
     chosen_kl: Values | TokenValues | None = None,
     rejected_kl: Values | TokenValues | None = None,
+    answers: TokenValues | None = None,
+    reference_answers: TokenValues | None = None,
+    answers_tokens: TokenValues | None = None,
+    scores: Values | TokenValues | None = None,
+    chosen_scores: Values | None = None,
+    rejected_scores: Values | None = None,
     **settings: float | str,
 ) -> list[float] | Tensor:
-    """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
+    """Losses of an objective, from log-probabilities in nats: one a pair, a list, or a completion that stands alone.
 
     An objective that keeps statistics from step to step has those of a first step on what is given.
 
@@ -76,7 +86,8 @@ def loss(
             these are the desirable and the undesirable ones: either may be left out, and the losses of `chosen` come
             first, then those of `rejected`. Answers to imitate are `chosen` ones.
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
-        chosen_tokens, rejected_tokens: how many tokens each sum has.
+        chosen_tokens, rejected_tokens: how many tokens each sum has. chosen_scores, rejected_scores: of each one.
+        answers: of ranked lists, one list of log pi(y|x) for each prompt; answers_tokens, scores: the same of these.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
         chosen_log_squares, rejected_log_squares: token by token, log of the sum over the vocabulary of pi(v)^2 where it
             stands.
@@ -98,7 +109,9 @@ def loss(
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
     rows, is_tensor = _rows(given)
-    scored = _with_running(_scored(objective.needs, _sequences(objective.needs, sides, rows)), objective, configured)
+    needs = objective.needs
+    scored = listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows))
+    scored = _with_running(scored, objective, configured)
     losses_U = objective.loss(scored, configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
 
@@ -111,7 +124,9 @@ def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored
 
 
 def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
-    """The arguments of `loss` that an objective of these needs takes for a side, a key of LABELS."""
+    """The arguments of `loss` that an objective of these needs takes for a side, a key of LABELS, or for lists."""
+    if side == ANSWERS:
+        return list_arguments(needs)
     logps = f"{side}_token_logps" if needs.tokens else side
     if side == "mismatched":
         return (logps, f"reference_{logps}") if needs.reference else (logps,)
@@ -121,6 +136,7 @@ def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
         f"{side}_tokens": needs.counts and not needs.tokens,
         f"{side}_log_squares": needs.squares,
         f"{side}_kl": needs.live,
+        f"{side}_scores": needs.scores != "none",
     }
     return tuple(argument for argument, is_wanted in wanted.items() if is_wanted)
 
@@ -152,11 +168,15 @@ def _settings_of(objective: Objective) -> list[str]:
     return [field.name for field in fields(objective.settings)]
 
 
+_ALONE = {"demonstration": "chosen", "list": ANSWERS}
+"""Where there is one side: its name."""
+
+
 def _sides(objective: Objective, given: Mapping[str, Any]) -> list[str]:
     """The sides that are there, after a check that all of their arguments are, and no others."""
     needs = objective.needs
-    if needs.unit == "demonstration":
-        sides = ["chosen"]
+    if needs.unit in _ALONE:
+        sides = [_ALONE[needs.unit]]
     else:
         sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
     if needs.unit == "completion":
@@ -185,7 +205,8 @@ def _rows(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
     device = tensors[0].device if tensors else None
     rows = {}
     for argument, value in given.items():
-        is_count, of_tokens = argument.endswith("_tokens"), argument.endswith(("_token_logps", "_log_squares"))
+        is_count, of_lists = argument.endswith("_tokens"), ANSWERS in argument or argument == "scores"
+        of_tokens = of_lists or argument.endswith(("_token_logps", "_log_squares"))
         of_row = torch.float64 if is_count else dtype
         try:
             rows[argument] = [torch.as_tensor(row, dtype=of_row, device=device) for row in _parts(value)]
@@ -195,8 +216,11 @@ def _rows(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
             raise ConfigError(f"`{argument}` must hold numbers: {error}.") from error
         if not rows[argument] or any(row.ndim != of_tokens or row.numel() == 0 for row in rows[argument]):
             shape = "a list of one number a token" if of_tokens else "one number"
-            raise ConfigError(f"`{argument}` must be a list or tensor with {shape} for each completion.")
-        if is_count and any(row < 1 or row != row.floor() for row in rows[argument]):
+            of_what = "each completion"
+            if of_lists:
+                shape, of_what = "a list of one number an answer", "each prompt"
+            raise ConfigError(f"`{argument}` must be a list or tensor with {shape} for {of_what}.")
+        if is_count and any(bool(((row < 1) | (row != row.floor())).any()) for row in rows[argument]):
             raise ConfigError(f"`{argument}` must hold whole numbers from 1 on: how many tokens each completion has.")
     return rows, bool(tensors)
 
@@ -219,6 +243,7 @@ class _Completion:
     tokens: Tensor | None
     log_squares: Tensor | None
     divergence: Tensor | None
+    score: Tensor | None
 
 
 def _completions(needs: Needs, side: str, rows: Mapping[str, list[Tensor]]) -> list[_Completion]:
@@ -230,7 +255,7 @@ def _completions(needs: Needs, side: str, rows: Mapping[str, list[Tensor]]) -> l
         for number, (one, its) in enumerate(zip(rows[logps], rows[other], strict=True)):
             _require_length(one.numel(), f"`{logps}[{number}]`", f"`{other}[{number}]`", its.numel())
     nothing: list[None] = [None] * len(rows[logps])
-    others = [f"reference_{logps}", *(f"{side}_{name}" for name in ("tokens", "log_squares", "kl"))]
+    others = [f"reference_{logps}", *(f"{side}_{name}" for name in ("tokens", "log_squares", "kl", "scores"))]
     values = zip(rows[logps], *(rows.get(other, nothing) for other in others), strict=True)
     return [_Completion(LABELS[side], *given) for given in values]
 
@@ -260,12 +285,14 @@ def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:
     device = sequences[0].logps.device
     lengths = [int(one.tokens) if one.tokens is not None else one.logps.numel() for one in sequences]
     references = [one.reference for one in sequences if one.reference is not None]
+    scores = [one.score for one in sequences if one.score is not None]
     labelled = [length for one, length in zip(sequences, lengths, strict=True) if one.label != MISMATCHED]
     summed = Scored(
         logps_N=torch.stack([one.logps.sum() for one in sequences]),
         tokens_N=torch.tensor(lengths, device=device),
         labels_N=torch.tensor([one.label for one in sequences], dtype=torch.int8, device=device),
         reference_logps_N=torch.stack([row.sum() for row in references]) if needs.reference else None,
+        scores_N=torch.stack(scores) if scores else None,
         tokens_per_unit=sum(labelled) / (len(labelled) / (2 if needs.unit == "pair" else 1)),
     )
     if needs.live:

@@ -19,7 +19,7 @@ from tiltlm.data.formats.recognition import Convert, conversion, recognise_forma
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.data.notes import notes_on, notes_on_rows
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.objectives.interface import Unit
+from tiltlm.objectives.interface import Scores, Unit
 from tiltlm.runs.data_account import DroppedRow, Source
 
 Role = Literal["train", "eval"]
@@ -40,13 +40,18 @@ class LoadedExamples:
 
 
 def load_examples(
-    source: str | Path | GivenRows, data: DataConfig, hub: HubConfig, role: Role, unit: Unit = "pair"
+    source: str | Path | GivenRows,
+    data: DataConfig,
+    hub: HubConfig,
+    role: Role,
+    unit: Unit = "pair",
+    scores: Scores = "none",
 ) -> LoadedExamples:
     """Reads all examples of a source. Every row ends in at least one or as dropped.
 
     source: the name of a file, a folder or a hub dataset; or rows as dicts, such as a list or a `datasets.Dataset`.
     role: whether `train_split` or `eval_split` is read, and which option messages name.
-    unit: what the objective learns from; rows of single labelled completions are refused where it is pairs.
+    unit, scores: what the objective learns from and reads; rows that do not give it are refused.
 
     Raises:
         DataError: nothing is found, its format is not known, or no row of it can be used.
@@ -68,7 +73,7 @@ def load_examples(
     except DataError:
         require_found(rename, readable, name)
         raise
-    result = _convert_all(chain(sample, opened.rows), rename, conversion(format_name, data.ranked_pairs, unit))
+    result = _convert_all(chain(sample, opened.rows), rename, conversion(format_name, data.ranked_pairs, unit, scores))
     require_found(rename, readable, name)
     if not result.examples:
         raise DataError(

@@ -36,6 +36,7 @@ class Example:
 
     labels: of each completion, CHOSEN or REJECTED (objectives/interface.py).
     tools: JSON text of the list of tools that the chat template is given; None where there are none.
+    scores: of each completion, higher is better; None where the data has none.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Example:
     completions: tuple[Text, ...]
     labels: tuple[int, ...]
     tools: str | None = None
+    scores: tuple[float, ...] | None = None
 
     @staticmethod
     def pair(id: str, prompt: Text, chosen: Text, rejected: Text, tools: str | None = None) -> Example:
@@ -75,9 +77,9 @@ class Example:
         return self.completions[self.labels.index(REJECTED)]
 
 
-def contradictory(completions: Sequence[object], labels: Sequence[int]) -> bool:
-    """Whether two completions of different labels are the same."""
+def contradictory(completions: Sequence[object], verdicts: Sequence[float]) -> bool:
+    """Whether two completions of different verdicts, which are labels or scores, are the same."""
     return any(
-        label != other and completion == same
-        for (completion, label), (same, other) in combinations(zip(completions, labels, strict=True), 2)
+        verdict != other and completion == same
+        for (completion, verdict), (same, other) in combinations(zip(completions, verdicts, strict=True), 2)
     )

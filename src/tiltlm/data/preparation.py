@@ -20,7 +20,7 @@ from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
-from tiltlm.objectives.interface import Needs, Unit
+from tiltlm.objectives.interface import Needs
 from tiltlm.runs.data_account import DataReport, DroppedRow
 
 DEMO = "demo"
@@ -74,19 +74,21 @@ def read_data(
         ConfigError: a setting has no effect on this data.
     """
     data, seed = config.data, config.run.seed
-    loaded = [_load(config, data.train if train is None else train, "train", needs.unit)]
+    loaded = [_load(config, data.train if train is None else train, "train", needs)]
     held_out = data.eval if eval is None else eval
     if held_out is None:
         return ReadData(loaded[0].examples, [], loaded, [], data, seed, needs)
-    loaded.append(_load(config, held_out, "eval", needs.unit))
+    loaded.append(_load(config, held_out, "eval", needs))
     kept, dropped = without_leaks(loaded[0].examples, loaded[1].examples)
     return ReadData(kept, loaded[1].examples, loaded, dropped, data, seed, needs)
 
 
-def _load(config: Config, source: str | GivenRows, role: Role, unit: Unit) -> LoadedExamples:
+def _load(config: Config, source: str | GivenRows, role: Role, needs: Needs) -> LoadedExamples:
     if not isinstance(source, str) or source != DEMO:
-        return load_examples(source, config.data, config.hub, role, unit)
-    loaded = load_examples(demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role, unit)
+        return load_examples(source, config.data, config.hub, role, needs.unit, needs.scores)
+    loaded = load_examples(
+        demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role, needs.unit, needs.scores
+    )
     return replace(loaded, source=replace(loaded.source, name=DEMO))
 
 

@@ -25,7 +25,7 @@ from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, 
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
-REVISION = 2
+REVISION = 3
 """Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes, what
 they look like."""
 
@@ -50,7 +50,9 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     looked_at_by = [version(name) for name in ("ftfy", "regex", "rensa")]
     versions = [REVISION, transformers.__version__, tokenizers.__version__, *looked_at_by]
     made_by = [*versions, _tokenizer_state(tokenizer)]
-    digest.update(_bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched]))
+    digest.update(
+        _bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched, read.needs.scores])
+    )
     for examples in (read.train, read.held_out):
         digest.update(_bytes(len(examples)))
         for example in examples:
@@ -79,7 +81,7 @@ def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
 
 def _plain(example: Example) -> list[object]:
     texts = [_plain_text(text) for text in (example.prompt, *example.completions)]
-    return [example.id, texts, example.labels, example.tools]
+    return [example.id, texts, example.labels, example.tools, example.scores]
 
 
 def _plain_text(text: Text) -> object:

@@ -152,6 +152,8 @@ def fake_batch(columns: int, rows: int, scored: int) -> MicroBatch:
         reference_S=None,
         labels_N=torch.zeros(1, dtype=torch.long),
         tokens_N=torch.ones(1, dtype=torch.long),
+        scores_N=torch.zeros(1),
+        list_UK=torch.zeros(1, 1, dtype=torch.long),
         examples=_NOBODY,
         places=_NOBODY,
         laid_out=rows * columns,

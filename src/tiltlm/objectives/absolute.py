@@ -40,7 +40,6 @@ NCA_PAIR = Objective(
     settings=NcaPairSettings,
     needs=Needs(),
     what="NCA: holds the chosen answer's own likelihood up, not only the margin; where DPO lets both answers sink.",
-    aliases=("nca",),
 )
 
 

@@ -83,8 +83,8 @@ class Scored:
         where nothing of single tokens is needed.
     log_squares_T: log of the sum over the vocabulary of pi(v)^2 where each token stands, detached; None unless needed.
     reference_kl_T: KL(pi_ref || pi) of the distributions where each token stands, with gradient; None unless needed.
-    example_N: int64, of each sequence the number of its example among those here, in ascending order; None unless the
-        unit is a list.
+    list_UK: int64, the numbers of each list's sequences, best first (as given where scores are equal), and -1 where a
+        list is shorter than the longest; None unless the unit is a list. `in_lists` takes values out by it.
     scores_N: float, each answer's score, higher is better; None unless needed.
     tokens_per_unit: scored tokens of labelled sequences divided by units, in the whole global batch.
     running: the values of the statistics that the objective keeps from step to step (see `Running`).
@@ -100,7 +100,7 @@ class Scored:
     offset_T: Tensor | None = None
     log_squares_T: Tensor | None = None
     reference_kl_T: Tensor | None = None
-    example_N: Tensor | None = None
+    list_UK: Tensor | None = None
     scores_N: Tensor | None = None
     tokens_per_unit: float | None = None
     running: Mapping[str, Tensor] = field(default_factory=dict)
@@ -120,6 +120,13 @@ class Scored:
         """Values of tokens, summed by sequence; shape (N,)."""
         assert self.sequence_T is not None
         return values_T.new_zeros(len(self.tokens_N)).index_add(0, self.sequence_T, values_T)
+
+    def in_lists(self, values_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of sequences as (values_UK, there_UK): best first, with those that are not there 0 and False."""
+        assert self.list_UK is not None
+        there_UK = self.list_UK >= 0
+        values_UK = values_N.index_select(0, self.list_UK.clamp(min=0).flatten()).view(self.list_UK.shape)
+        return values_UK.masked_fill(~there_UK, 0), there_UK
 
 
 def sides(values_N: Tensor) -> tuple[Tensor, Tensor]:

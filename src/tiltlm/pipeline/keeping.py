@@ -16,8 +16,8 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
 from tiltlm.storage.library_errors import as_os_error
 from tiltlm.storage.whole_files import written_whole
+from tiltlm.training.bound_objective import asked_by
 from tiltlm.training.held_out import HeldOut
-from tiltlm.training.losses import asked_by
 from tiltlm.training.stop import StopRequest
 
 

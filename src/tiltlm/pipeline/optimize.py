@@ -24,9 +24,9 @@ from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.storage.space import in_words
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Trainer
-from tiltlm.training.losses import BoundObjective
 from tiltlm.training.observers import MetricsLog, Observer, Observers, Row
 
 

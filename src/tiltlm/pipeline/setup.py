@@ -19,7 +19,7 @@ from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer
 from tiltlm.model.repeatable import require_choice
 from tiltlm.model.saving import choose_save_dtype
 from tiltlm.model.soundness import require_sound
-from tiltlm.training.losses import BoundObjective
+from tiltlm.training.bound_objective import BoundObjective
 
 
 @dataclass(frozen=True, slots=True)

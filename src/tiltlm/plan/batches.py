@@ -28,6 +28,8 @@ class MicroBatch:
     offset_S: int64 its place in the sequence's completion.
     reference_S: float32 log-probability of the token under the reference, in nats; None where there is none.
     labels_N: int8 label of each sequence (objectives/interface.py).
+    scores_N: float32 score of each sequence, higher is better; NaN where there is none.
+    list_UK: int64, of each example its scored sequences, best first; see `Scored.list_UK`.
     tokens_N: int64 how many tokens of each sequence are scored.
     examples: numbers of the examples in the columns they were taken from.
     places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
@@ -44,6 +46,8 @@ class MicroBatch:
     offset_S: Tensor
     reference_S: Tensor | None
     labels_N: Tensor
+    scores_N: Tensor
+    list_UK: Tensor
     tokens_N: Tensor
     examples: np.ndarray
     places: np.ndarray

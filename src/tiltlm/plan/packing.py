@@ -16,6 +16,19 @@ ROW_COLUMNS = 512
 """Rows are filled up to this length, or to the largest tree's. Longer rows share more (a system prompt common to all
 examples is laid out once a row) and pad less, but attention costs the square of a row's length."""
 
+
+def lists_of(counts: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The numbers of each example's sequences, best first, and -1 where there are none; int64, shape (examples, most).
+
+    counts: how many sequences each example has. scores: of all of them; where there is none the order is as given.
+    """
+    members = np.concatenate([[0], np.cumsum(counts)])
+    lists = np.full((len(counts), int(counts.max())), -1, dtype=np.int64)
+    for number, (first, count) in enumerate(zip(members[:-1], counts, strict=True)):
+        lists[number, :count] = first + np.argsort(-scores[first : first + count], kind="stable")
+    return lists
+
+
 Rows = list[list[int]]
 """The sequences of each row."""
 
@@ -168,6 +181,8 @@ class _Planned:
             offset_S=torch.from_numpy(offsets),
             reference_S=None if self.reference is None else torch.from_numpy(self.reference[places]),
             labels_N=torch.from_numpy(self.columns.labels[of_columns]),
+            scores_N=torch.from_numpy(self.columns.scores[of_columns]),
+            list_UK=torch.from_numpy(lists_of(np.diff(self.firsts)[group], self.columns.scores[of_columns])),
             tokens_N=torch.from_numpy(counts),
             examples=self.numbers[group],
             places=places,

@@ -30,7 +30,9 @@ class RewardMeans:
     beta * (log pi - log pi_ref).
 
     accuracy: share of pairs whose chosen reward is above the rejected one, or of labelled completions whose reward has
-        the sign of its label; a tie counts half.
+        the sign of its label, or of the ordered pairs within a list, averaged over lists; a tie counts half.
+
+    Of lists, chosen are the best answers, and rejected the worst. Demonstrations have a loss and chosen_logp alone.
 
     None: there was nothing to take it from, as an unpaired batch may hold no rejected answer.
     """

@@ -16,7 +16,8 @@ from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.statistics import Z_95, clustered_mean
-from tiltlm.training.losses import BoundObjective, Losses
+from tiltlm.training.bound_objective import BoundObjective
+from tiltlm.training.losses import Losses
 from tiltlm.training.metrics import Sums, eval_row
 
 
@@ -127,12 +128,33 @@ def share_survived(saved_P: np.ndarray, trained_P: np.ndarray) -> Estimate | Non
 
 
 def pair_margins(rewards_N: torch.Tensor, columns: TokenColumns) -> np.ndarray | None:
-    """Reward margins of examples that are all pairs, shape (P,); None where there are examples of another kind."""
+    """Reward margins of examples that are all pairs or all lists, of these the best less the worst; shape (P,).
+
+    None where there are examples of another kind.
+    """
     answers = columns.labels >= 0
     example_N = np.repeat(np.arange(len(columns)), np.diff(columns.members))
     two_each = np.array_equal(example_N[answers], np.repeat(np.arange(len(columns)), 2))
     if not two_each or not np.array_equal(columns.labels[answers], np.tile([CHOSEN, REJECTED], len(columns))):
-        return None
+        return _list_margins(rewards_N.numpy(), columns)
     rewards: np.ndarray = rewards_N.numpy()[answers].reshape(-1, 2)
     margins: np.ndarray = rewards[:, 0] - rewards[:, 1]
+    return margins
+
+
+def _list_margins(rewards_N: np.ndarray, columns: TokenColumns) -> np.ndarray | None:
+    """Mean reward of each list's best answers less that of its worst."""
+    if not len(columns) or np.isnan(columns.scores).any() or np.diff(columns.members).min() < 2:
+        return None
+    firsts, counts = columns.members[:-1], np.diff(columns.members)
+
+    def mean_where(holds: np.ndarray) -> np.ndarray:
+        means: np.ndarray = np.add.reduceat(rewards_N * holds, firsts) / np.add.reduceat(holds, firsts, dtype=np.int64)
+        return means
+
+    best, worst = (
+        mean_where(columns.scores == np.repeat(edge.reduceat(columns.scores, firsts), counts))
+        for edge in (np.maximum, np.minimum)
+    )
+    margins: np.ndarray = best - worst
     return margins

@@ -23,7 +23,8 @@ from tiltlm.plan.batches import Plan
 from tiltlm.plan.packing import plan
 from tiltlm.plan.steps import Order, ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
-from tiltlm.training.losses import BoundObjective, Losses, backward, evaluated
+from tiltlm.training.bound_objective import BoundObjective
+from tiltlm.training.losses import Losses, backward, evaluated
 from tiltlm.training.metrics import Sums, eval_row
 from tiltlm.training.moving_reference import move
 from tiltlm.training.non_finite import RECENT, FailedStep, explanation

@@ -21,7 +21,9 @@ class Sums:
 
     Of pairs the chosen and the rejected answers are compared one by one. Of labelled completions those labelled chosen
     are set against those labelled rejected, and one counts as right where its reward has the sign of its label. Of
-    demonstrations there is nothing to compare: their loss and log-probability alone are known.
+    lists the best answers are set against the worst, and what is right is the share of ordered pairs in which the
+    better one has the higher reward; equals count half. Of demonstrations there is nothing to compare: their loss and
+    log-probability alone are known.
     """
 
     def __init__(self, unit: Unit) -> None:
@@ -73,6 +75,28 @@ def _of_pairs(losses: Losses) -> tuple[Tensor, ...]:
     return (chosen_P, rejected_P, difference_P, right_P, chosen_logp_P, rejected_logp_P)
 
 
+def _of_lists(losses: Losses) -> tuple[Tensor, ...]:
+    """What is summed of lists, as _NAMES."""
+    scored = losses.scored
+    assert scored.scores_N is not None
+    rewards_UK, there_UK = scored.in_lists(losses.output.rewards_N)
+    scores_UK, _ = scored.in_lists(scored.scores_N)
+    logps_UK, _ = scored.in_lists(scored.logps_N.detach())
+    ordered_UKK = (scores_UK[:, :, None] > scores_UK[:, None, :]) & there_UK[:, :, None] & there_UK[:, None, :]
+    differences_UKK = rewards_UK[:, :, None] - rewards_UK[:, None, :]
+    right_UKK = ((differences_UKK > 0) + 0.5 * (differences_UKK == 0)) * ordered_UKK
+    # The best stand first, and the last that is there is among the worst.
+    lowest_U = scores_UK.masked_fill(~there_UK, torch.inf).amin(dim=1, keepdim=True)
+    best_UK, worst_UK = (scores_UK == scores_UK[:, :1]) & there_UK, (scores_UK == lowest_U) & there_UK
+
+    def mean(values_UK: Tensor, of_UK: Tensor) -> Tensor:
+        return (values_UK * of_UK).sum(dim=1) / of_UK.sum(dim=1)
+
+    best_U, worst_U = mean(rewards_UK, best_UK), mean(rewards_UK, worst_UK)
+    right_U = right_UKK.sum(dim=(1, 2)) / ordered_UKK.sum(dim=(1, 2))
+    return (best_U, worst_U, best_U - worst_U, right_U, mean(logps_UK, best_UK), mean(logps_UK, worst_UK))
+
+
 def _of_demonstrations(losses: Losses) -> tuple[Tensor, ...]:
     return (losses.scored.logps_N.detach(),)
 
@@ -97,6 +121,7 @@ def _means_of_completions(sums: Sequence[float], units: int) -> RewardMeans:
 _SUMMED: Mapping[Unit, _Columns] = {
     "pair": _of_pairs,
     "completion": _of_completions,
+    "list": _of_lists,
     "demonstration": _of_demonstrations,
 }
 

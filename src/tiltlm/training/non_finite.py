@@ -18,7 +18,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import Plan
 from tiltlm.storage.library_errors import is_out_of_memory
-from tiltlm.training.losses import BoundObjective, backward, evaluated
+from tiltlm.training.bound_objective import BoundObjective
+from tiltlm.training.losses import backward, evaluated
 
 NAMED = 10
 """Examples named in the message."""

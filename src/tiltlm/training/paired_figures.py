@@ -7,8 +7,8 @@ import numpy as np
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.model.scoring import totals
 from tiltlm.runs.held_out_pairs import HeldOutPair
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.held_out import HeldOut, pair_margins
-from tiltlm.training.losses import BoundObjective
 
 
 def held_out_pairs(saved: np.ndarray, held_out: HeldOut, objective: BoundObjective) -> tuple[HeldOutPair, ...]:

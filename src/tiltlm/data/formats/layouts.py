@@ -13,7 +13,9 @@ from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empt
 from tiltlm.data.formats.messages import answers_field, chat_field
 from tiltlm.data.formats.notation import decoded, holds_messages
 from tiltlm.data.formats.pairing import MOST_PAIRS, Parts, after, each, parted, require_few, shared_length
-from tiltlm.data.formats.ranking import RANKED_PAIRS, RankedPairs, number, ranked_texts
+from tiltlm.data.formats.pairing import answered as answered_alike
+from tiltlm.data.formats.ranking import RANKED_PAIRS, Choice, number, ranked_texts
+from tiltlm.objectives.interface import CHOSEN, REJECTED
 
 USER_HEADER = "\n\nHuman:"
 ASSISTANT_HEADER = "\n\nAssistant:"
@@ -131,7 +133,9 @@ def judged(
 def strength(fields: Fields, prompt: str, first: str, second: str, verdict: str) -> list[Parts]:
     """HelpSteer's layouts (arXiv 2410.01257, 2505.11475): below zero the first response is better, at zero neither."""
     value = number(field(fields, verdict), f"`{verdict}`")
-    return judged(fields, prompt, first, second, verdict, {plain(value): 0 if value < 0 else 1 if value else None})
+    sides: dict[str, int | None] = {plain(value): 0 if value < 0 else 1 if value else None}
+    # How much better, as scores of both.
+    return [replace(p, scores=(abs(value), 0.0)) for p in judged(fields, prompt, first, second, verdict, sides)]
 
 
 def safer(fields: Fields) -> list[Parts]:
@@ -170,8 +174,8 @@ def ranked_prompt(fields: Mapping[str, object]) -> str | None:
     return None
 
 
-def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = False) -> list[Parts]:
-    """A list of completions that something orders; each pair of them, or the best and the worst.
+def ranked(fields: Fields, choose: Choice = "all", always_chats: bool = False) -> list[Parts]:
+    """A list of completions that something orders; each pair of them, the best and the worst, or the list as it is.
 
     always_chats: a `prompt` that is text is what a user says, too.
     """
@@ -187,14 +191,20 @@ def ranked(fields: Fields, choose: RankedPairs = "all", always_chats: bool = Fal
         prompt = question(fields, (column,)) if as_chat else text_field(fields, column)
     else:
         raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not text or a list of messages")
-    texts, scores = ranked_texts(fields, as_chats=not isinstance(prompt, str))
+    texts, scores, ordinal = ranked_texts(fields, as_chats=not isinstance(prompt, str))
     if isinstance(prompt, str) and any(not isinstance(text, str) for text in texts):
         prompt = (Message("user", prompt),)
         texts = [(Message("assistant", text),) if isinstance(text, str) else text for text in texts]
+    if choose == "list":
+        return [_ranked_list(prompt, texts, scores, tools, ordinal)]
     pairs = list(islice(RANKED_PAIRS[choose](scores), MOST_PAIRS + 1))
     require_few(len(pairs))
     return [
-        _ranked_pair(prompt, texts[better], texts[worse], tools, f"#{better + 1}>{worse + 1}")
+        replace(
+            _ranked_pair(prompt, texts[better], texts[worse], tools, f"#{better + 1}>{worse + 1}"),
+            scores=(scores[better], scores[worse]),
+            ordinal=ordinal,
+        )
         for better, worse in pairs
     ]
 
@@ -222,6 +232,21 @@ def _ranked_pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None, 
     if isinstance(prompt, str) or isinstance(chosen, str) or isinstance(rejected, str):
         return Parts.pair(prompt, chosen, rejected, tools, suffix)
     return after(prompt, chosen, rejected, tools, suffix)
+
+
+def _ranked_list(
+    prompt: Text, texts: Sequence[Text], scores: Sequence[float], tools: str | None, ordinal: bool
+) -> Parts:
+    """The whole list, best first; what is as good as the best is labelled so."""
+    order = sorted(range(len(texts)), key=lambda place: -scores[place])
+    best = max(scores)
+    labels = tuple(CHOSEN if scores[place] == best else REJECTED for place in order)
+    completions = [texts[place] for place in order]
+    if not isinstance(prompt, str):
+        chats = {f"item {place + 1}": chat for place in order if not isinstance(chat := texts[place], str)}
+        prompt, alone = answered_alike(prompt, chats)
+        completions = [*alone]
+    return Parts(prompt, tuple(completions), labels, tools, "", tuple(scores[place] for place in order), ordinal)
 
 
 def _says(prompt: Text, text: str) -> bool:

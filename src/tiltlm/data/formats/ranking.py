@@ -16,6 +16,8 @@ from tiltlm.data.formats.messages import as_answer
 from tiltlm.data.formats.notation import decoded, holds_messages
 
 RankedPairs = Literal["all", "best-worst"]
+Choice = Literal["all", "best-worst", "list"]
+"""What is made of a list: pairs, as the settings say, or the list as it is."""
 LIST_COLUMNS = ("completions", "responses", "answers", "generations", "candidates", "outputs", "samples")
 
 # What orders completions, and the sign that makes higher better: as a column of one number per completion, or as a key
@@ -93,8 +95,8 @@ def order_in_words(fields: Mapping[str, object]) -> str:
     return f"ordered by `{names[0]}`, {better} is better{others}"
 
 
-def ranked_texts(fields: Fields, as_chats: bool) -> tuple[list[Text], list[float]]:
-    """The completions of a row, and how good each is: higher is better, only the order matters.
+def ranked_texts(fields: Fields, as_chats: bool) -> tuple[list[Text], list[float], bool]:
+    """The completions of a row, how good each is (higher is better), and whether only the order of that means anything.
 
     as_chats: completions that are text become what the assistant says.
 
@@ -118,7 +120,8 @@ def ranked_texts(fields: Fields, as_chats: bool) -> tuple[list[Text], list[float
             fields.remarks.append(f"`{name}` orders the completions otherwise than `{names[0]}`, which is used.")
     if len(set(first)) < 2:
         raise RowError("no ranking", f"{len(texts)} completions, none better than another by `{names[0]}`")
-    return texts, first
+    ordinal = names[0] in BEST_COLUMNS or SIGNS[canonical(names[0].rpartition(".")[2])] < 0
+    return texts, first, ordinal
 
 
 def _disagree(first: Sequence[float], other: Sequence[float]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from tiltlm.data.formats.fields import Fields, RowError
+from tiltlm.data.formats.fields import Fields, RowError, is_empty
 from tiltlm.data.formats.notation import decoded, unwrapped
 from tiltlm.data.formats.ranking import SIGNS, canonical, list_column, number, orders
 
@@ -21,13 +21,32 @@ _BELOW = "the chosen answer is rated below the rejected one by `{}`. They are ke
 _WORDS = frozenset(word for sides in _SIDES for word in sides)
 
 
-def compare_ratings(fields: Fields) -> None:
+MARGIN = "margin"
+"""By how much the chosen answer is better, in a column of its own."""
+Scored = tuple[float, float]
+
+
+def margin_beside(fields: Fields) -> Scored | None:
+    """Scores whose difference is what a column says of by how much the chosen answer is better; None without one."""
+    name = next((column for column in fields if _plain(column) == MARGIN), None)
+    if name is None or is_empty(fields.look(name)):
+        return None
+    try:
+        return number(fields[name], f"`{name}`"), 0.0
+    except RowError:
+        return None
+
+
+def compare_ratings(fields: Fields) -> Scored | None:
     """Remarks on a row whose chosen answer is rated below its rejected one, and counts its ratings as used.
 
     Ratings are columns such as `chosen_score`, `rejected-rating` or `score_chosen`, keys of an object beside, or a list
     of them beside a list that holds both answers.
+
+    Returns:
+        Those of the chosen and of the rejected answer of which higher is better; of several the first by name in SIGNS.
     """
-    _compare_listed(fields)
+    found = dict(_compared_listed(fields))
     ratings = {(column, place): value for column, place, value in _ratings(fields)}
     for (column, place), value in ratings.items():
         words = place.split("_")
@@ -38,11 +57,13 @@ def compare_ratings(fields: Fields) -> None:
             if theirs is None or sign is None:
                 continue
             _count_as_used(fields, (column, theirs[0]))
+            found.setdefault(canonical("_".join(word for word in words if word != better)), (value, theirs[1]))
             if sign * value < sign * theirs[1]:
                 fields.remarks.append(_BELOW.format(column))
+    return next((found[name] for name, sign in SIGNS.items() if name in found and sign > 0), None)
 
 
-def _compare_listed(fields: Fields) -> None:
+def _compared_listed(fields: Fields) -> Iterator[tuple[str, Scored]]:
     column = list_column(fields)
     items = decoded(fields.look(column)) if column else None
     sides = [_words(fields.look(side)) for side in ("chosen", "rejected")]
@@ -61,6 +82,7 @@ def _compare_listed(fields: Fields) -> None:
         fields.used.update((column, name))
         if chosen < rejected:
             fields.remarks.append(_BELOW.format(name))
+        yield canonical(name), (chosen, rejected)
 
 
 def _words(answer: object) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -13,12 +13,12 @@ from tiltlm.data.formats import layouts
 from tiltlm.data.formats.fields import Fields, RowError, is_empty, require_characters
 from tiltlm.data.formats.notation import is_list_notation
 from tiltlm.data.formats.ranking import OrderError, RankedPairs
-from tiltlm.data.formats.ratings import compare_ratings
+from tiltlm.data.formats.ratings import compare_ratings, margin_beside
 from tiltlm.data.formats.refusals import not_taken, refusal
 from tiltlm.data.formats.table import FORMATS
-from tiltlm.data.formats.units import as_unit, choice, takes
+from tiltlm.data.formats.units import as_unit, choice, scored_as_needed, takes
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.objectives.interface import NOUNS, Unit
+from tiltlm.objectives.interface import CHOSEN, NOUNS, REJECTED, Scores, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,10 @@ def _listed() -> str:
     )
 
 
-def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion") -> Convert:
+def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion", scores: Scores = "none") -> Convert:
     """The function that makes a row of this format into examples.
+
+    scores: those that the objective reads.
 
     Raises:
         ConfigError: `ranked_pairs` is set, and has no effect on this format or this objective.
@@ -129,17 +131,24 @@ def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion") 
             f"data.ranked_pairs has no effect on an objective that learns from {NOUNS[unit]}s: remove it."
         )
     layout: layouts.Layout = partial(format.layout, choose=chosen) if format.ranks else format.layout
-    return partial(_convert, layout=layout, unit=unit)
+    return partial(_convert, layout=layout, unit=unit, scores=scores)
 
 
-def _convert(row: Row, layout: layouts.Layout, unit: Unit) -> Converted:
+def _convert(row: Row, layout: layouts.Layout, unit: Unit, scores: Scores) -> Converted:
     fields = Fields(row.fields)
     try:
         parts = as_unit(layout(fields), unit)
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
-    compare_ratings(fields)
-    examples = [Example(f"{row.id}{p.suffix}", p.prompt, p.completions, p.labels, p.tools) for p in parts]
+    beside = compare_ratings(fields)
+    if scores == "value" and beside is None:
+        beside = margin_beside(fields)
+    if beside is not None and len(parts) == 1 and parts[0].scores is None and parts[0].labels == (CHOSEN, REJECTED):
+        parts = [replace(parts[0], scores=beside)]
+    examples = [
+        Example(f"{row.id}{p.suffix}", p.prompt, p.completions, p.labels, p.tools, scored_as_needed(p, unit, scores))
+        for p in parts
+    ]
     return Converted(examples, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)
 
 
@@ -154,6 +163,8 @@ def require_usable(example: Example) -> None:
     require_characters(example.tools or "", "`tools`")
     if contradictory(example.completions, example.labels):
         raise RowError("identical completions", "`chosen` and `rejected` are the same")
+    if contradictory(example.completions, example.scores or example.labels):
+        raise RowError("identical completions", "two completions of different scores are the same")
 
 
 def joined_text(text: Text) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.pairing import Parts
-from tiltlm.data.formats.ranking import RankedPairs
+from tiltlm.data.formats.ranking import Choice, RankedPairs
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.objectives.interface import CHOSEN, Unit
-
-Choice = Literal["all", "best-worst", "list"]
+from tiltlm.objectives.interface import CHOSEN, REJECTED, Scores, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,57 @@ def as_unit(parts: Sequence[Parts], unit: Unit) -> list[Parts]:
         RowError: nothing, as its answers are labelled bad.
     """
     return _demonstrations(parts) if unit == "demonstration" else list(parts)
+
+
+def scored_as_needed(one: Parts, unit: Unit, scores: Scores) -> tuple[float, ...] | None:
+    """The scores of an example's answers, as an objective reads them: always some where it does.
+
+    Raises:
+        RowError: it reads values and there are none; or a chosen answer is scored no higher than a rejected one.
+    """
+    if scores == "value":
+        if one.scores is None or one.ordinal:
+            raise RowError("no scores", f"the objective reads a score of each answer{_ORDINAL * one.ordinal}: {_WHERE}")
+        _require_agreement(one, one.scores)
+    if unit == "list" and one.scores is None:
+        return tuple(float(label) for label in one.labels)
+    if one.scores is None or (one.ordinal and unit != "list"):
+        return None
+    if scores == "none" and max(map(abs, one.scores)) > LARGEST:
+        return None
+    kept = tuple(map(_single, one.scores))
+    if unit == "list" and len(set(kept)) < 2:
+        raise RowError("no ranking", f"its scores are the same in single precision, {kept[0]:g}")
+    return kept
+
+
+LARGEST = 1e38
+"""Scores beyond are not kept: single precision ends soon after."""
+_WHERE = (
+    "beside pairs in columns such as score_chosen and score_rejected, chosen_rating and rejected_rating, or margin; of "
+    "lists in a list such as scores, ratings or rewards"
+)
+_ORDINAL = ", of which the data has the order alone"
+
+
+def _require_agreement(one: Parts, scores: Sequence[float]) -> None:
+    by_label = {
+        label: [_single(score) for score, own in zip(scores, one.labels, strict=True) if own == label]
+        for label in (CHOSEN, REJECTED)
+    }
+    if by_label[CHOSEN] and by_label[REJECTED] and min(by_label[CHOSEN]) <= max(by_label[REJECTED]):
+        better, worse = min(by_label[CHOSEN]), max(by_label[REJECTED])
+        raise RowError(
+            "not scored higher", f"the chosen answer's score, {better:g}, is not above the rejected one's, {worse:g}"
+        )
+
+
+def _single(score: float) -> float:
+    """A score as it is kept, in single precision."""
+    if abs(score) > LARGEST:
+        raise RowError("no scores", f"the score {score:g} is beyond what is kept, {LARGEST:g}")
+    kept: float = struct.unpack("<f", struct.pack("<f", score))[0]
+    return kept
 
 
 def _demonstrations(parts: Sequence[Parts]) -> list[Parts]:

@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 
 from tiltlm.data.tokens.names import Names, encoded_name
-from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
+from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, scores_of
 
 # The types of columns, as `array` calls them.
 _INT8, _INT32, _INT64 = "b", "i", "q"
@@ -20,6 +20,7 @@ class ColumnsBuilder:
         self._ids, self._first_scored, self._tokens_cut, self._prompt_tokens_cut = (array(_INT32) for _ in range(4))
         self._bounds, self._members, self._name_bounds = (array(_INT64, [0]) for _ in range(3))
         self._labels = array(_INT8)
+        self._scores = array("f")
         self._names = bytearray()
 
     def add(self, example: TokenizedExample) -> None:
@@ -30,6 +31,7 @@ class ColumnsBuilder:
             self._first_scored.append(sequence.first_scored)
             self._tokens_cut.append(sequence.tokens_cut)
         self._labels.extend(example.labels)
+        self._scores.extend(scores_of(example))
         self._members.append(len(self._labels))
         self._prompt_tokens_cut.append(example.prompt_tokens_cut)
         self._names += encoded_name(example.id)
@@ -47,6 +49,7 @@ class ColumnsBuilder:
             first_scored=as_numpy(self._first_scored),
             tokens_cut=as_numpy(self._tokens_cut),
             labels=as_numpy(self._labels),
+            scores=np.frombuffer(self._scores, dtype=np.float32),
             members=as_numpy(self._members),
             prompt_tokens_cut=as_numpy(self._prompt_tokens_cut),
             names=Names(names),

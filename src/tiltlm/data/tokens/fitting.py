@@ -144,10 +144,10 @@ class Fitter:
         if any(len(ids) <= start for ids, start in zip(left, starts, strict=True)):
             raise RowError("prompt too long", f"data.max_length {self.config.max_length} leaves no room for an answer")
         labels = example.source.labels
-        if contradictory(left, labels):
+        if contradictory(left, example.source.scores or labels):
             raise RowError("identical once cut", f"both sides are the same up to data.max_length {len(left[0])}")
         sequences = tuple(
             TokenizedSequence(np.array(ids, dtype=np.int32), start, len(all_ids) - len(ids))
             for ids, start, all_ids in zip(left, starts, whole, strict=True)
         )
-        return TokenizedExample(example.id, sequences, labels, prompt_tokens_cut)
+        return TokenizedExample(example.id, sequences, labels, prompt_tokens_cut, example.source.scores)

@@ -48,6 +48,7 @@ def with_mismatched(columns: TokenColumns, max_length: int, what: str = "trainin
         first_scored=placed(columns.first_scored, columns.first_scored),
         tokens_cut=placed(columns.tokens_cut, columns.tokens_cut[others] + whole - completions),
         labels=placed(columns.labels, np.full(len(own), MISMATCHED, dtype=columns.labels.dtype)),
+        scores=placed(columns.scores, np.full(len(own), np.nan, dtype=columns.scores.dtype)),
         members=2 * columns.members,
         prompt_tokens_cut=columns.prompt_tokens_cut,
         names=columns.names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -37,12 +38,14 @@ class TokenizedExample:
 
     labels: of each sequence, CHOSEN, REJECTED or MISMATCHED (objectives/interface.py).
     prompt_tokens_cut: how many tokens the prompt lost.
+    scores: of each sequence, higher is better; None where there are none.
     """
 
     id: str
     sequences: tuple[TokenizedSequence, ...]
     labels: tuple[int, ...]
     prompt_tokens_cut: int = 0
+    scores: tuple[float, ...] | None = None
 
     @staticmethod
     def pair(
@@ -69,7 +72,7 @@ class TokenColumns:
     ids: int32 token ids, shape (tokens,). bounds: int64, shape (N + 1,): sequence n is ids[bounds[n]:bounds[n + 1]].
     first_scored: int32, shape (N,), index within its sequence of the first token that belongs to the completion.
     tokens_cut: int32, shape (N,), how many tokens the completion lost at its end.
-    labels: int8, shape (N,).
+    labels: int8, shape (N,). scores: float32, shape (N,), higher is better; NaN where there is none.
     members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
     prompt_tokens_cut: int32, shape (E,).
     names: the examples' ids, E of them.
@@ -81,6 +84,7 @@ class TokenColumns:
     first_scored: np.ndarray
     tokens_cut: np.ndarray
     labels: np.ndarray
+    scores: np.ndarray
     members: np.ndarray
     prompt_tokens_cut: np.ndarray
     names: Sequence[str]
@@ -100,6 +104,7 @@ class TokenColumns:
             first_scored=np.array([s.first_scored for s in sequences], dtype=np.int32),
             tokens_cut=np.array([s.tokens_cut for s in sequences], dtype=np.int32),
             labels=np.array([label for example in given for label in example.labels], dtype=np.int8),
+            scores=np.array([score for example in given for score in scores_of(example)], dtype=np.float32),
             members=bounds_of([len(example.sequences) for example in given]),
             prompt_tokens_cut=np.array([example.prompt_tokens_cut for example in given], dtype=np.int32),
             names=[example.id for example in given],
@@ -114,6 +119,7 @@ class TokenColumns:
             first_scored=np.concatenate([part.first_scored for part in parts]),
             tokens_cut=np.concatenate([part.tokens_cut for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
+            scores=np.concatenate([part.scores for part in parts]),
             members=bounds_of(np.concatenate([np.diff(part.members) for part in parts])),
             prompt_tokens_cut=np.concatenate([part.prompt_tokens_cut for part in parts]),
             names=[name for part in parts for name in part.names],
@@ -126,11 +132,13 @@ class TokenColumns:
         if not 0 <= number < len(self):
             raise IndexError(number)
         own = range(int(self.members[number]), int(self.members[number + 1]))
+        scores = tuple(self.scores[own.start : own.stop].tolist())
         return TokenizedExample(
             self.names[number],
             tuple(self.sequence(n) for n in own),
             tuple(self.labels[own.start : own.stop].tolist()),
             int(self.prompt_tokens_cut[number]),
+            None if any(map(math.isnan, scores)) else scores,
         )
 
     def __iter__(self) -> Iterator[TokenizedExample]:
@@ -172,10 +180,16 @@ class TokenColumns:
             first_scored=self.first_scored[sequences],
             tokens_cut=self.tokens_cut[sequences],
             labels=self.labels[sequences],
+            scores=self.scores[sequences],
             members=bounds_of(counts),
             prompt_tokens_cut=self.prompt_tokens_cut[taken],
             names=self.names.take(taken) if isinstance(self.names, Names) else [self.names[n] for n in taken.tolist()],
         )
+
+
+def scores_of(example: TokenizedExample) -> tuple[float, ...]:
+    """The scores of an example's sequences; NaN where there is none."""
+    return example.scores or (math.nan,) * len(example.labels)
 
 
 def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "first_scored": np.int32,
     "tokens_cut": np.int32,
     "labels": np.int8,
+    "scores": np.float32,
     "members": np.int64,
     "prompt_tokens_cut": np.int32,
 }
@@ -71,7 +72,7 @@ def map_columns(path: Path) -> TokenColumns:
     sequences, examples = len(columns.bounds) - 1, len(columns.members) - 1
     lengths = {
         "ids": columns.bounds[-1] if sequences >= 0 else 0,
-        **dict.fromkeys(("first_scored", "tokens_cut", "labels"), sequences),
+        **dict.fromkeys(("first_scored", "tokens_cut", "labels", "scores"), sequences),
         "prompt_tokens_cut": examples,
         _NAMES: examples,
     }
@@ -107,7 +108,7 @@ def _as_numpy(array: Any, kind: type[np.generic]) -> np.ndarray:
         ValueError: it is of another type.
     """
     dtype = np.dtype(kind)
-    if str(array.type) != dtype.name:
+    if array.type != as_arrow(np.empty(0, dtype)).type:
         raise ValueError(f"{array.type} in place of {dtype.name}")
     buffer = array.buffers()[1]
     if not len(array):

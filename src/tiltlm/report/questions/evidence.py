@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 from tiltlm.evaluation.figures import figures
 from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import NOUNS
 from tiltlm.report.wording import estimated
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures
@@ -56,6 +57,12 @@ class Evidence:
         """Whether the objective learns from pairs; one that is not ours is taken to."""
         objective = OBJECTIVES.get(str(self.setting("loss", "name")))
         return objective is None or objective.needs.unit == "pair"
+
+    @property
+    def noun(self) -> str:
+        """What an example is called; that of an objective that is not ours is taken to be a pair."""
+        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        return NOUNS["pair" if objective is None else objective.needs.unit]
 
     @property
     def imitates(self) -> bool:

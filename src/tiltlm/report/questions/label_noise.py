@@ -47,12 +47,14 @@ def label_noise(evidence: Evidence) -> QuestionAnswer:
     contradicted, expected = _firm(pairs) if evidence.setting("loss", "name") == "sigmoid" else (None, 0.0)
     two_peaks, too_many = learned and above(peaks, 0.5), contradicted is not None and above(contradicted, expected)
     figures = known(
-        share_of_training_pairs_against_their_label=share,
-        share_of_these_beside_pairs_around_zero=peaks,
-        share_of_firm_pairs_against_their_label=contradicted,
+        **{
+            f"share_of_training_{evidence.noun}s_against_their_label": share,
+            f"share_of_these_beside_{evidence.noun}s_around_zero": peaks,
+            f"share_of_firm_{evidence.noun}s_against_their_label": contradicted,
+        },
         share_that_the_model_expects=None if contradicted is None else Estimate(expected, None, contradicted.clusters),
     )
-    facts = f"the model ranks {_shared(share)} of {len(pairs)} training pairs firmly against their label"
+    facts = f"the model ranks {_shared(share)} of {len(pairs)} training {evidence.noun}s firmly against their label"
     if contradicted is not None and too_many:
         facts += f"; of those that it is sure of, {_shared(contradicted)}, where it expects {percent(expected)}"
     if two_peaks:
@@ -109,4 +111,4 @@ def _advice(evidence: Evidence) -> str:
         ways.append(f"raise {evidence.option('loss', 'label_smoothing')} towards their share")
     if evidence.setting("loss", "beta") is not None:
         ways.append(f"raise {evidence.option('loss', 'beta')}")
-    return f"Look at the pairs that the report lists: {', or '.join(ways)}."
+    return f"Look at the {evidence.noun}s that the report lists: {', or '.join(ways)}."

@@ -26,10 +26,10 @@ def overfitting(evidence: Evidence) -> QuestionAnswer:
     if outcome is not None and outcome.status != "completed":
         return unmeasured(NAME, QUESTION, "training did not come to its end, so that not all pairs were seen")
     seen, held_out = evaluation.seen, evaluation.margin
-    figures = known(margin_on_training_pairs=seen.margin, margin_on_held_out_pairs=held_out, gap=seen.gap) | known(
-        change_of_the_held_out_loss=evaluation.loss_change
-    )
-    facts = f"{figure('margin', seen.margin)} on {len(seen.pairs)} training pairs, {estimated(held_out)} held out"
+    noun = evidence.noun
+    margins = {f"margin_on_training_{noun}s": seen.margin, f"margin_on_held_out_{noun}s": held_out}
+    figures = known(**margins, gap=seen.gap) | known(change_of_the_held_out_loss=evaluation.loss_change)
+    facts = f"{figure('margin', seen.margin)} on {len(seen.pairs)} training {noun}s, {estimated(held_out)} held out"
     facts += f", {figure('gap', seen.gap)}"
     if not above(seen.gap):
         sentence = f"That it does is not shown: {facts}.{too_few(seen.gap)}"
@@ -37,10 +37,10 @@ def overfitting(evidence: Evidence) -> QuestionAnswer:
     share = max(0.0, 1 - seen.gap.mean / seen.growth.mean) if seen.growth.mean > 0 else 0.0
     much = above(seen.growth) and share < KEPT
     also = " The held-out loss ended higher than it began." if above(evaluation.loss_change) else ""
-    change = evidence.softer() + " More pairs help, and held-out evaluations on the way show when to stop."
+    change = evidence.softer() + f" More {noun}s help, and held-out evaluations on the way show when to stop."
     if evidence.setting("loss", "name") == "sigmoid":
         change += f" Or raise {evidence.option('loss', 'label_smoothing')}, which ends the growth of margins."
-    gained = f"held-out pairs gained {percent(share)} of the margin that training pairs gained"
+    gained = f"held-out {noun}s gained {percent(share)} of the margin that training {noun}s gained"
     return QuestionAnswer(
         name=NAME,
         question=QUESTION,
