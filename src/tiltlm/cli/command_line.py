@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Train, parsed
+from tiltlm.cli.own_flags import own_section_of, with_section, without_own
 from tiltlm.config import Config, load_config, option_types
-from tiltlm.config.resuming import Resume, in_place_of, settings_to_resume
+from tiltlm.config.own_loss import UnreadLoss
+from tiltlm.config.resuming import Resume, in_place_of, require_named, settings_to_resume
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
@@ -53,8 +55,10 @@ def parse(words: Sequence[str]) -> Parsed:
     file = list(words[:1]) if words and not words[0].startswith("-") else []
     flags = words[len(file) :]
     named = flag_names(flags)
+    loss = own_section_of(flags, file)
     if not asks_for_help(flags):
-        check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
+        types = option_types() if loss is None else option_types(loss)
+        check_flags(flags, {**types, "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
         base, name_given = _read_settings(file[0])
@@ -62,6 +66,12 @@ def parse(words: Sequence[str]) -> Parsed:
         base, name_given = settings_to_resume(run), True
     else:
         base, name_given = (Config() if "data.train" in named else load_config(demo.CONFIG)), False
+    if loss is not None:
+        base = with_section(base, loss)
+    elif isinstance(base.loss, UnreadLoss) and "loss.name" in named:
+        base = without_own(base)
+    elif run is not None:
+        require_named(run, base)
     arguments = parsed(Train, words, base)
     if run is None:
         if arguments.allow:
@@ -79,11 +89,13 @@ def parse_inspect(words: Sequence[str]) -> Inspect:
         ConfigError: no data are named, or as for `parse_config`.
         SystemExit: help was asked for, and shown.
     """
+    loss = own_section_of(words[1:], [])
     if not asks_for_help(words):
         if not words or words[0].startswith("-"):
             raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
-        check_flags(words[1:], {**option_types(), "report": Path}, "tiltlm inspect")
-    arguments = parsed(Inspect, words, Config())
+        types = option_types() if loss is None else option_types(loss)
+        check_flags(words[1:], {**types, "report": Path}, "tiltlm inspect")
+    arguments = parsed(Inspect, words, Config() if loss is None else with_section(Config(), loss))
     if "data.train" in flag_names(words):
         raise ConfigError("the data to inspect are named once, as the first word: leave --data.train out.")
     data = dataclasses.replace(arguments.settings.data, train=arguments.data)

@@ -6,13 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import option_names, settings_of_run
 from tiltlm.errors import ConfigError, RunError
+from tiltlm.objectives.own_file import GIVEN
 from tiltlm.runs.folder import is_foreign, is_run
 
-PARTS = ("data", "model", "reference")
+PARTS = ("data", "model", "reference", "objective")
 """What may be allowed to be another besides options: what is read, whatever the settings call it."""
 
 
@@ -55,6 +57,21 @@ def settings_to_resume(run: Path) -> Config:
         raise RunError(f"there is nothing to go on from in {run}: {why}. Start one with tiltlm train.")
     model = dataclasses.replace(settings.model, trust_remote_code=False)
     return in_place_of(run, dataclasses.replace(settings, model=model))
+
+
+def require_named(run: Path, settings: Config) -> None:
+    """Refuses to run an objective's code because a run's files name it: they may be somebody else's.
+
+    Raises:
+        ConfigError: telling how to name it.
+    """
+    name = settings.loss.name
+    if isinstance(settings.loss, UnreadLoss):
+        say = "tiltlm.train(..., objective=...)" if name.startswith(GIVEN) else f"--loss.name {name}"
+        raise ConfigError(
+            f"the run in {run} was trained with an objective of a user's own, `{name}`, whose code is run only where "
+            f"it is named: say {say} if you trust it."
+        )
 
 
 def in_place_of(run: Path, settings: Config) -> Config:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from tiltlm.config.own_loss import read_loss
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
 
 def ready(config: Config) -> Config:
-    """The settings validated, and with a home written out where no shell has seen them: in a file, or from Python.
+    """The settings validated, and with a home written out where no shell has seen them: in a file, or from Python. An
+    objective of a user's own that they name is read, which runs its code.
 
     Raises:
-        ConfigError: see `validate`.
+        ConfigError: see `validate`, `own_loss.read_loss`.
     """
+    config = dataclasses.replace(config, loss=read_loss(config.loss))
     if config.run.directory.startswith("~"):
         directory = str(Path(config.run.directory).expanduser())
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=directory))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from pathlib import Path
 
 from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
@@ -26,12 +26,13 @@ def model_card(run: RunFiles, summary: Summary) -> str:
         front.append(f"base_model: {base}")
     if embedded:
         front.append("license: apache-2.0")
-    training, objective = config.training, config.loss.objective
-    pairs = "pairs" if objective.needs.unit == "pair" else "examples"
-    own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
+    training, objective = config.training, known_objective(config.loss.name, run.objective)
+    pairs = "pairs" if objective is None or objective.needs.unit == "pair" else "examples"
+    own = [f"{option} {value}" for option, value in config.loss.written().items() if option != "name"]
+    has_reference = objective is None or objective.needs.reference
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
-        "Reference": (config.model.reference or "the base model") if objective.needs.reference else "none",
+        "Reference": (config.model.reference or "the base model") if has_reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
@@ -43,8 +44,8 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
     lines += [
-        f"Trained on preferences by tiltlm. {objective.what}",
-        *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
+        f"Trained on preferences by tiltlm. {objective.what if objective is not None else ''}".rstrip(),
+        *([f"Source of the objective: <{objective.source}>."] if objective is not None and objective.source else []),
         "",
     ]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]

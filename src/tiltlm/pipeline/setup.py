@@ -24,7 +24,6 @@ class Setup:
     """What the settings come to on this machine, before any weight is loaded."""
 
     config: Config
-    objective: BoundObjective
     source: ModelSource
     tokenizer: ExampleTokenizer
     positions: int | None
@@ -34,6 +33,11 @@ class Setup:
     precision_why: str
     save_dtype: torch.dtype
     save_why: str
+
+    @property
+    def objective(self) -> BoundObjective:
+        """The objective that the settings name. A user's own may be unknown where nothing is trained."""
+        return bound(self.config.loss)
 
 
 def set_up(config: Config) -> Setup:
@@ -55,7 +59,6 @@ def set_up(config: Config) -> Setup:
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     return Setup(
         config,
-        bound(config.loss),
         source,
         encoder,
         facts.positions,

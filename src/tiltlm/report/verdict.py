@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.report.coherence import signs_of_decay
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.report.wording import at_temperature, count, duration, estimated, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
@@ -62,13 +62,13 @@ def findings(summary: Summary) -> list[Finding]:
 
 def unit(summary: Summary) -> str:
     """What the objective counts: a pair, or an example whose answers are labelled one by one."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     return "pair" if objective is None or objective.needs.unit == "pair" else "example"
 
 
 def method(summary: Summary) -> str:
     """What the model was trained with: DPO, if pairs are held to a reference, or what the objective calls itself."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     if objective is None or (objective.needs.reference and objective.needs.unit == "pair"):
         return "Direct Preference Optimization"
     return objective.what.partition(":")[0]
@@ -76,7 +76,7 @@ def method(summary: Summary) -> str:
 
 def _has_reference(summary: Summary) -> bool:
     """Whether rewards are relative to a reference, so that they are 0 before training."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     return objective is None or objective.needs.reference
 
 

@@ -14,6 +14,7 @@ from tiltlm.runs.answers import Comparison
 from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import is_foreign, runs_in
+from tiltlm.runs.objective_record import ObjectiveRecord
 from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
 from tiltlm.runs.rows import ROW_KINDS, EvalRow, Metrics, TrainRow
 from tiltlm.runs.schema import SCHEMA_KEY, MalformedError, NewerSchemaError, checked, from_json, require_known
@@ -36,6 +37,7 @@ class RunFiles:
     evaluation: Evaluation | None
     comparison: Comparison | None
     summary: Summary | None
+    objective: ObjectiveRecord | None = None
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -59,6 +61,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
         comparison=_read_if_there(folder / "comparison.json", Comparison),
         summary=_read_if_there(folder / "summary.json", Summary),
+        objective=_read_if_there(folder / "objective.json", ObjectiveRecord),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from tiltlm.evaluation.figures import figures
-from tiltlm.objectives import OBJECTIVES
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.report.wording import estimated
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures
@@ -53,8 +53,8 @@ class Evidence:
 
     @property
     def paired(self) -> bool:
-        """Whether the objective learns from pairs; one that is not ours is taken to."""
-        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        """Whether the objective learns from pairs; one that is not known is taken to."""
+        objective = known_objective(str(self.setting("loss", "name")), self.run.objective)
         return objective is None or objective.needs.unit == "pair"
 
     def softer(self) -> str:
