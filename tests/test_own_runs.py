@@ -1,12 +1,15 @@
-"""Whole runs with an objective of a user's own: trained, gone on with, reported on and compared, code run when named."""
+"""Whole runs with an objective of a user's own: trained, gone on with, told of; its code is run when it is named."""
 
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kill_runs import RUN, TRAIN, make_pattern, outcome_of
+from kill_runs import RUN, TRAIN, outcome_of
+from test_resuming import sends
 from tiny_runs import write_model, write_pairs
 
 import tiltlm
@@ -17,70 +20,61 @@ from tiltlm.pipeline.own_objective import COPY
 from tiltlm.runs.run_files import read_run
 
 OWN = """
+from pathlib import Path
 from tiltlm import LossOutput, Needs, objective, sides
-open("ran", "a").write("x")
+Path("ran").touch()
 
 @objective(Needs(squares=True, live=True, counts=True), what="Mine: of whole distributions.", detaches=True)
 def mine(scored, *, beta=0.1):
-    weights_P = scored.sums(scored.log_squares_T).unflatten(0, (-1, 2)).sum(1).exp()
+    certain_N = scored.sums(scored.log_squares_T).exp() - scored.logps_N
+    weights_P = certain_N.unflatten(0, (-1, 2)).sum(1).sigmoid()
     rewards_N = beta * (scored.log_ratios() + 0.1 * scored.sums(scored.reference_kl_T))
     chosen_P, rejected_P = sides(rewards_N)
-    return LossOutput((1 - weights_P.detach()) * (rejected_P - chosen_P).exp().log1p(), rewards_N.detach())
+    return LossOutput(weights_P.detach() * (rejected_P - chosen_P).exp().log1p(), rewards_N.detach())
 """
 NAMED = ["--loss.name", "my.py:mine"]
 RESUME = ["train", "--resume", str(RUN)]
 
 
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pattern(tmp_path_factory.mktemp("pattern"))
-
-
 @pytest.fixture
-def here(tmp_path: Path, pattern: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("model", "pairs.jsonl"):
-        (tmp_path / name).symlink_to(pattern / name)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
+    write_model(Path("model"))
+    write_pairs(Path("pairs.jsonl"), 24)
     Path("my.py").write_text(OWN)
     return tmp_path
 
 
 def start(*words: str) -> int:
-    return main(["train", *TRAIN, "--training.max-steps", "8", "--training.epochs", "1", *words])
+    return main(["train", *TRAIN, "--training.epochs", "1", "--training.max-steps", "4", *words])
 
 
 def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    from test_resuming import sends
-
     with monkeypatch.context() as patch:
-        import signal
-
         sends(signal.SIGTERM, step, patch)
         assert start(*words) == 130
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "loss",
+    ("loss", "precision"),
     [
-        ["wpo"],
-        ["tdpo2"],
-        ["tr_dpo", "--loss.alpha", "0.3"],
-        ["tr_kto", "--loss.alpha", "1", "--loss.tau", "3"],
-        ["my.py:mine"],
+        (["wpo"], "bfloat16"),
+        (["tdpo2"], "bfloat16"),
+        (["tr_dpo", "--loss.alpha", "0.3"], "bfloat16"),
+        (["tr_dpo", "--loss.alpha", "1", "--loss.update-every", "3"], "float32"),
+        (["my.py:mine"], "float32"),
     ],
-    ids=lambda words: words[0],
 )
 def test_it_goes_on_to_the_same_bits(
     here: Path, loss: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all objectives that look at more than log-probabilities; between two updates of a reference, too."""
+    """Of objectives that look at more than log-probabilities; between two updates of a reference, too."""
     words = ["--loss.name", *loss, "--model.precision", precision]
     assert start(*words) == 0
     wanted = outcome_of(here)
     RUN.rename("before")
-    stopped_at(5, monkeypatch, *words)
+    stopped_at(2, monkeypatch, *words)
     assert main([*RESUME, *(NAMED if loss == ["my.py:mine"] else [])]) == 0
     assert outcome_of(here) == wanted
 
@@ -103,7 +97,7 @@ def test_a_run_says_what_its_objective_was_and_keeps_it(here: Path, capsys: pyte
 
 def test_looking_at_a_run_runs_none_of_its_code(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(*NAMED, "--checkpoint.every-steps", "2") == 0
-    Path("ran").unlink()
+    Path("ran").unlink(missing_ok=True)
     page = (RUN / "report.html").read_text()
     (RUN / "report.html").unlink()
     for code in ("raise SystemExit(7)", None):
@@ -122,8 +116,8 @@ def test_looking_at_a_run_runs_none_of_its_code(here: Path, capsys: pytest.Captu
 def test_going_on_asks_for_the_code_by_name_and_for_the_same(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped_at(3, monkeypatch, *NAMED)
-    Path("ran").unlink()
+    stopped_at(2, monkeypatch, *NAMED)
+    Path("ran").unlink(missing_ok=True)
     assert main(RESUME) == 2
     said = capsys.readouterr().err
     assert (
@@ -133,7 +127,7 @@ def test_going_on_asks_for_the_code_by_name_and_for_the_same(
     with pytest.raises(ConfigError, match="whose code is run only where it is named"):
         tiltlm.train(resume=RUN)
     Path("my.py").write_text(OWN.replace("0.1 *", "0.2 *"))
-    assert main([*RESUME, *NAMED]) == 2
+    assert main([*RESUME, *NAMED]) == 1
     said = capsys.readouterr().err
     assert "objective: my.py:mine, " in said and "--allow objective" in said
     assert main([*RESUME, *NAMED, "--allow", "objective"]) == 0
@@ -160,7 +154,7 @@ def test_a_function_from_python_trains_and_goes_on(tmp_path: Path, monkeypatch: 
         chosen_P, rejected_P = tiltlm.sides(rewards_N)
         return tiltlm.LossOutput((rejected_P - chosen_P).exp().log1p(), rewards_N.detach())
 
-    table = {
+    table: dict[str, dict[str, Any]] = {
         "loss": {"beta": 0.5},
         "model": {"path": "tiny", "precision": "float32"},
         "training": {"max_steps": 2},

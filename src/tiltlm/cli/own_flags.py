@@ -34,7 +34,7 @@ def own_section_of(flags: Sequence[str], file: Sequence[str]) -> Any:
 
 
 def _named_in(path: Path) -> object:
-    """The objective that a file of settings names; None where it names none, or is no such file: that is said elsewhere."""
+    """The objective that a file of settings names; None where it names none, or is none, which is said elsewhere."""
     read = json.loads if path.suffix.lower() == ".json" else tomllib.loads
     try:
         table: object = read(path.read_text(encoding="utf-8"))
