@@ -2,7 +2,7 @@
 
 Which loss is taken and whether the reference moves are two choices, so these are made of the others' declarations:
 
-    reference <- alpha * policy + (1 - alpha) * reference,    in the weights, after every tau optimizer steps (`update_every`)
+    reference <- alpha * policy + (1 - alpha) * reference,    in the weights, after every tau (`update_every`) steps
 
 The paper has it softly, alpha below 1 after every step, or hard, alpha 1 after many. The authors' code
 (https://github.com/turbo-llm/turbo-alignment, `SyncRefModelCallback`) and TRL take both numbers freely, as here.
