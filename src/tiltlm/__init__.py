@@ -21,33 +21,69 @@ if TYPE_CHECKING:
     from tiltlm.api.whole_sweeps import sweep
     from tiltlm.config import Config
     from tiltlm.errors import TiltlmError
-    from tiltlm.objectives.interface import Objective
+    from tiltlm.objectives.functions import objective
+    from tiltlm.objectives.interface import (
+        CHOSEN,
+        MISMATCHED,
+        REJECTED,
+        SETTINGS,
+        LossOutput,
+        Needs,
+        Objective,
+        ReferenceUpdate,
+        Running,
+        Scored,
+        sides,
+    )
     from tiltlm.pipeline.run import Run
     from tiltlm.pipeline.sweep import Sweep
     from tiltlm.runs.rows import EvalRow, TrainRow
 
 __all__ = [
+    "CHOSEN",
+    "MISMATCHED",
+    "REJECTED",
+    "SETTINGS",
     "CompletionScore",
     "Config",
     "EvalRow",
+    "LossOutput",
+    "Needs",
     "Objective",
+    "ReferenceUpdate",
     "Run",
+    "Running",
+    "Scored",
     "Sweep",
     "TiltlmError",
     "TrainRow",
     "compare",
     "inspect",
     "loss",
+    "objective",
     "score",
+    "sides",
     "sweep",
     "train",
 ]
 
+_INTERFACE = "tiltlm.objectives.interface"
 _HOMES = {
+    "CHOSEN": _INTERFACE,
+    "MISMATCHED": _INTERFACE,
+    "REJECTED": _INTERFACE,
+    "SETTINGS": _INTERFACE,
+    "LossOutput": _INTERFACE,
+    "Needs": _INTERFACE,
+    "ReferenceUpdate": _INTERFACE,
+    "Running": _INTERFACE,
+    "Scored": _INTERFACE,
+    "sides": _INTERFACE,
+    "objective": "tiltlm.objectives.functions",
     "CompletionScore": "tiltlm.api.completion_scores",
     "Config": "tiltlm.config",
     "EvalRow": "tiltlm.runs.rows",
-    "Objective": "tiltlm.objectives.interface",
+    "Objective": _INTERFACE,
     "Run": "tiltlm.pipeline.run",
     "Sweep": "tiltlm.pipeline.sweep",
     "TiltlmError": "tiltlm.errors",

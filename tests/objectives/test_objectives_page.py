@@ -67,7 +67,7 @@ def test_the_objective_written_out_is_one(tmp_path: Path, monkeypatch: pytest.Mo
     package = tmp_path / "written_out_objectives"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "truncated_quadratic.py").write_text(BLOCKS[1], encoding="utf-8")
+    (package / "truncated_quadratic.py").write_text(BLOCKS[-1], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     (objective,) = gathered(package.name, [str(package)]).values()

@@ -34,11 +34,11 @@ def test_the_loss_is_that_of_the_objective_it_is_made_of(name: str, base: str) -
 
 @each
 def test_its_settings_are_those_of_that_one_and_how_the_reference_follows(name: str, base: str) -> None:
-    own = OBJECTIVES[name].settings(beta=0.25, alpha=0.5, tau=64)
+    own = OBJECTIVES[name].settings(beta=0.25, alpha=0.5, update_every=64)
     assert vars(OBJECTIVES[base].settings(beta=0.25)).items() <= vars(own).items()
     assert following(own) == ReferenceUpdate(weight=0.5, every=64)
     assert following(OBJECTIVES[name].settings()) == ReferenceUpdate(weight=0.6, every=1), "soft, after every step"
-    for wrong in ({"alpha": 0.0}, {"alpha": 1.1}, {"tau": 0}, {"tau": 1.5}):
+    for wrong in ({"alpha": 0.0}, {"alpha": 1.1}, {"update_every": 0}, {"update_every": 1.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             OBJECTIVES[name].settings(**wrong)
 
@@ -93,7 +93,7 @@ def test_soft_updates_come_after_every_step(tmp_path: Path) -> None:
 
 
 def test_hard_updates_come_after_every_tau_steps_and_not_between(tmp_path: Path) -> None:
-    found = references(made(tmp_path, alpha=1.0, tau=3))
+    found = references(made(tmp_path, alpha=1.0, update_every=3))
     own, policy = found[::2], found[1::2]
     for step in range(1, 7):
         wanted = policy[step] if step % 3 == 0 else own[step - 1]
@@ -101,7 +101,7 @@ def test_hard_updates_come_after_every_tau_steps_and_not_between(tmp_path: Path)
 
 
 def test_a_copied_reference_begins_again_at_ln_2(tmp_path: Path) -> None:
-    maker, kept = made(tmp_path, alpha=1.0, tau=2), Kept()
+    maker, kept = made(tmp_path, alpha=1.0, update_every=2), Kept()
     with StopRequest() as stop:
         maker.train(stop, kept)
     assert [kept.losses[step] for step in (0, 2, 4)] == pytest.approx([0.693147] * 3, abs=1e-4)
@@ -109,7 +109,7 @@ def test_a_copied_reference_begins_again_at_ln_2(tmp_path: Path) -> None:
 
 
 def test_evaluations_are_against_the_first_reference_and_the_moved_one_besides(tmp_path: Path) -> None:
-    maker, kept = made(tmp_path, alpha=1.0, tau=2), Kept()
+    maker, kept = made(tmp_path, alpha=1.0, update_every=2), Kept()
     with StopRequest() as stop:
         maker.train(stop, kept)
     first, *others = kept.evaluations
@@ -122,7 +122,7 @@ def test_evaluations_are_against_the_first_reference_and_the_moved_one_besides(t
 
 
 def test_the_reference_takes_no_gradient_and_no_step_of_its_own(tmp_path: Path) -> None:
-    maker = made(tmp_path, alpha=1.0, tau=1000)
+    maker = made(tmp_path, alpha=1.0, update_every=1000)
     assert maker.objective.reference is not None
     before = copy.deepcopy(weights(maker.objective.reference))
     found = references(maker)

@@ -5,7 +5,7 @@ Nothing here prints: what is done is told to Python's `logging` under the name `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tiltlm.api.side_effects import leaving_no_trace
 from tiltlm.config import Config, config_from_dict, load_config
+from tiltlm.config.loss_config import settings_of
+from tiltlm.config.own_loss import UnreadLoss, own_loss
 from tiltlm.config.recipes import Recipe, load_recipe, recipe_from_dict
-from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
+from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume, require_named
 from tiltlm.config.tables import settings_of_run
 from tiltlm.config.validation import ready
 from tiltlm.data.conversion import GivenRows
@@ -25,6 +27,9 @@ from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ConfigError, DataError, RunError
 from tiltlm.model.given import Model, name_of, own_tokenizer, with_template
 from tiltlm.model.loading import facts_of
+from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.interface import LossOutput, Objective
+from tiltlm.objectives.own_file import GIVEN, given_objective
 from tiltlm.pipeline.assess import ask_models
 from tiltlm.pipeline.prepare import Given
 from tiltlm.pipeline.recipe_run import train_recipe
@@ -53,6 +58,7 @@ def train(
     train: str | Path | Rows | None = None,
     eval: str | Path | Rows | None = None,
     reporter: Reporter | None = None,
+    objective: Objective | Callable[..., LossOutput] | None = None,
     observers: Sequence[Observer] = (),
     resume: str | Path | None = None,
     allow: Sequence[str] = (),
@@ -66,6 +72,8 @@ def train(
         model: in place of `config.model.path`: a name, a folder, or a loaded model, which needs its `tokenizer`.
         train, eval: in place of `config.data.train` and `config.data.eval`: a name, a path, or rows.
         reporter: is told how it goes; without one Python's `logging` is.
+        objective: one of your own, in place of `config.loss.name`: an `Objective`, or a function whose keyword
+            arguments are its settings (docs/objectives.md). Its settings are those of [loss].
         observers: are called with every row of the metrics as it is made (`TrainRow` or `EvalRow`); one that fails is
             named in a warning and told no more.
         resume: the folder of a run to go on with, from its last checkpoint, as if it had never stopped. Its own
@@ -80,7 +88,11 @@ def train(
         run = Path(resume).expanduser() if resume is not None else None
         if run is None and allow:
             raise ConfigError("`allow` has no effect without `resume`: name the run to go on with, or leave it out.")
-        recipe = recipe_to_resume(run) if run is not None and config is None else _recipe(config)
+        recipe = recipe_to_resume(run) if run is not None and config is None else _recipe(config, objective)
+        if objective is not None:
+            recipe = recipe.over(_with_objective(recipe.base, objective))
+        elif run is not None and config is None:
+            require_named(run, recipe)
         settings, given = with_data(with_model(recipe.base, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:
@@ -160,13 +172,31 @@ def compare(
     return files.comparison
 
 
-def _recipe(config: Settings | None) -> Recipe:
+def _with_objective(config: Config, objective: Objective | Callable[..., LossOutput]) -> Config:
+    """The settings with an objective given in Python, whose own settings are those that the section has."""
+    own = given_objective(objective)
+    if isinstance(config.loss, UnreadLoss):
+        options = config.loss.options
+    else:
+        options = {option: getattr(config.loss, option) for option in settings_of(OBJECTIVES)}
+        options = {option: value for option, value in options.items() if value is not None}
+    return replace(config, loss=own_loss(own, options))
+
+
+def _recipe(config: Settings | None, objective: object = None) -> Recipe:
     """The settings, with the stages that they have."""
+    if objective is not None and isinstance(config, Mapping) and isinstance(config.get("loss"), Mapping):
+        # Settings of an objective that is given are no settings of tiltlm's.
+        config = {**config, "loss": {**config["loss"], "name": f"{GIVEN}objective"}}
     if isinstance(config, Mapping):
-        return recipe_from_dict(config)
-    if isinstance(config, str | Path) and Path(config).suffix != ".json":
-        return load_recipe(Path(config).expanduser())
-    return Recipe(settings_given(config))
+        recipe = recipe_from_dict(config)
+    elif isinstance(config, str | Path) and Path(config).suffix != ".json":
+        recipe = load_recipe(Path(config).expanduser())
+    else:
+        recipe = Recipe(settings_given(config))
+    if objective is not None and recipe.stages:
+        raise ConfigError("`objective` is for one training, and these settings have stages: name its file in a stage.")
+    return recipe
 
 
 def settings_given(config: Settings | None) -> Config:

@@ -12,7 +12,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.training.loop import Referenced
 
 EXAMPLES, HELD_OUT, REFERENCE, WEIGHTS = "training examples", "held-out examples", "reference", "model"
-ARITHMETIC = "arithmetic"
+ARITHMETIC, OBJECTIVE = "arithmetic", "objective"
 
 
 def of_examples(train: TokenColumns, held_out: TokenColumns) -> dict[str, str]:

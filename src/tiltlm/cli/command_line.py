@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from tiltlm import demo
 from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, name_of, parsed
+from tiltlm.cli.own_flags import own_section_of, with_section, without_own
 from tiltlm.cli.settings_files import DATA_NAME, read_settings
 from tiltlm.config import Config, load_config, option_types
+from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, Stage
-from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume
+from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume, require_named
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
@@ -58,8 +60,10 @@ def parse(words: Sequence[str]) -> Parsed:
     file = list(words[:1]) if words and not words[0].startswith("-") else []
     flags = words[len(file) :]
     named = flag_names(flags)
+    loss = own_section_of(flags, file)
     if not asks_for_help(flags):
-        check_flags(flags, {**option_types(), "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
+        types = option_types() if loss is None else option_types(loss)
+        check_flags(flags, {**types, "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
         recipe, name_given = read_settings(file[0])
@@ -68,6 +72,12 @@ def parse(words: Sequence[str]) -> Parsed:
     else:
         recipe, name_given = Recipe(_starting_settings(flags)), False
     recipe.require_common(named)
+    if loss is not None:
+        recipe = recipe.over(with_section(recipe.base, loss))
+    elif isinstance(recipe.base.loss, UnreadLoss) and "loss.name" in named:
+        recipe = recipe.over(without_own(recipe.base))
+    elif run is not None and not file:
+        require_named(run, recipe)
     arguments = parsed(Train, words, recipe.base)
     if run is None:
         if arguments.allow:
@@ -106,11 +116,13 @@ def parse_inspect(words: Sequence[str]) -> Inspect:
         ConfigError: no data are named, or as for `parse_config`.
         SystemExit: help was asked for, and shown.
     """
+    loss = own_section_of(words[1:], [])
     if not asks_for_help(words):
         if not words or words[0].startswith("-"):
             raise ConfigError("name the data to inspect: tiltlm inspect DATA, a file, a folder or a hub dataset id.")
-        check_flags(words[1:], {**option_types(), "report": Path}, "tiltlm inspect")
-    arguments = parsed(Inspect, words, Config())
+        types = option_types() if loss is None else option_types(loss)
+        check_flags(words[1:], {**types, "report": Path}, "tiltlm inspect")
+    arguments = parsed(Inspect, words, Config() if loss is None else with_section(Config(), loss))
     if "data.train" in flag_names(words):
         raise ConfigError("the data to inspect are named once, as the first word: leave --data.train out.")
     data = dataclasses.replace(arguments.settings.data, train=arguments.data)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import tyro
 from pydantic import Field, ValidationError
@@ -16,6 +16,7 @@ from tiltlm.config.help_texts import option_texts
 from tiltlm.errors import ConfigError
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import Objective
+from tiltlm.objectives.own_file import OwnObjective
 
 DEFAULT = "sigmoid"
 
@@ -28,9 +29,11 @@ class ChosenObjective:
 
     Attributes:
         objectives: the objectives there are, by name. Not annotated, as what is annotated is an option.
+        own: a user's own objective that is one of them, with its source; None without one.
     """
 
     objectives = OBJECTIVES
+    own = cast("OwnObjective | None", None)
     name: str
 
     def __post_init__(self) -> None:
@@ -74,7 +77,17 @@ class ChosenObjective:
             ConfigError: a setting is given that the objective does not read.
         """
         usual, own = self.objective.settings(), dataclasses.asdict(self.settings)
-        return LossConfig(self.name, **{option: own[option] for option in own if own[option] != getattr(usual, option)})
+        changed = {option: own[option] for option in own if own[option] != getattr(usual, option)}
+        section: LossConfig = type(self)(self.name, **changed)  # type: ignore[assignment, call-arg]
+        return section
+
+    def written(self) -> dict[str, Any]:
+        """The section as a table, with every setting that the objective reads.
+
+        Raises:
+            ConfigError: a setting is given that the objective does not read.
+        """
+        return {"name": self.name, **dataclasses.asdict(self.settings)}
 
     def _given(self) -> dict[str, Any]:
         options = {option: getattr(self, option) for option in settings_of(self.objectives)}
@@ -97,8 +110,11 @@ def readers_of(option: str, objectives: Mapping[str, Objective]) -> list[str]:
     return [name for name, objective in objectives.items() if option in _options(objective)]
 
 
-def loss_section(objectives: Mapping[str, Objective]) -> type:
-    """The section for a table of objectives: their names, and every setting of any of them, all unset."""
+def loss_section(objectives: Mapping[str, Objective], base: type = ChosenObjective) -> type:
+    """The section for a table of objectives: their names, and every setting of any of them, all unset.
+
+    base: what it is one of; LossConfig, where a table has more objectives than the field's.
+    """
     annotations: dict[str, Any] = {
         "name": Annotated[Literal[tuple(objectives)], Field(description=_names_text())],
     }
@@ -114,7 +130,7 @@ def loss_section(objectives: Mapping[str, Objective]) -> type:
         "name": DEFAULT,
         **dict.fromkeys(settings_of(objectives)),
     }
-    return section("loss")(type("LossConfig", (ChosenObjective,), members))
+    return section("loss")(type("LossConfig", (base,), members))
 
 
 def _options(objective: Objective) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from tiltlm.config.sections import Config, RunName
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import config_from_dict, settings_table
-from tiltlm.config.validation import validate, with_home
+from tiltlm.config.validation import ready, with_home
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import STAGES
 
@@ -82,7 +82,7 @@ class Recipe:
         """The settings of each stage with its name, and with the model that there is before the first; those of all
         under no name where there are no stages."""
         stages = [
-            (stage.name, dataclasses.replace(self.settings(number), model=self.base.model))
+            (stage.name, dataclasses.replace(ready(self.settings(number)), model=self.base.model))
             for number, stage in enumerate(self.stages)
         ]
         return [*stages] or [(None, self.base)]
@@ -112,12 +112,12 @@ class Recipe:
         Raises:
             ConfigError: see `validate`; the message names the stage.
         """
+        if not self.stages:
+            return self.over(ready(self.base))
         whole = self.over(with_home(self.base))
-        if not whole.stages:
-            validate(whole.base)
         for number, stage in enumerate(whole.stages):
             try:
-                validate(whole.settings(number))
+                ready(whole.settings(number))
             except ConfigError as error:
                 raise ConfigError(f"stage `{stage.name}`: {error}") from error
         return whole

@@ -7,16 +7,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, recorded_recipe
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import option_names, settings_of_run
 from tiltlm.errors import ConfigError, RunError
+from tiltlm.objectives.own_file import GIVEN
 from tiltlm.runs.earlier_stages import RECIPE
 from tiltlm.runs.folder import is_foreign, is_run
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
-PARTS = ("data", "model", "reference")
+PARTS = ("data", "model", "reference", "objective")
 """What may be allowed to be another besides options: what is read, whatever the settings call it."""
 
 
@@ -79,6 +81,23 @@ def recipe_to_resume(run: Path) -> Recipe:
         raise ConfigError(f"{kept}: {error}") from error
     base = dataclasses.replace(recipe.base, model=dataclasses.replace(recipe.base.model, trust_remote_code=False))
     return recipe.over(in_place_of(run, base))
+
+
+def require_named(run: Path, recipe: Recipe) -> None:
+    """Refuses to run an objective's code because a run's files name it: they may be somebody else's.
+
+    Raises:
+        ConfigError: telling how to name it.
+    """
+    for loss in [stage.settings(recipe.base).loss for stage in recipe.stages] or [recipe.base.loss]:
+        if isinstance(loss, UnreadLoss):
+            say = "tiltlm.train(..., objective=...)" if loss.name.startswith(GIVEN) else f"--loss.name {loss.name}"
+            if recipe.stages:
+                say = f"tiltlm train FILE.toml --resume {run}, with your file of the stages,"
+            raise ConfigError(
+                f"the run in {run} was trained with an objective of a user's own, `{loss.name}`, whose code is run "
+                f"only where it is named: say {say} if you trust it."
+            )
 
 
 def in_place_of(run: Path, settings: Config) -> Config:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from tiltlm.config.declaring import unknown_option
+from tiltlm.config.loss_config import LossConfig
+from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.sections import Config
 from tiltlm.errors import ConfigError
+from tiltlm.objectives.own_file import is_own
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
 
@@ -62,16 +65,20 @@ def settings_of_run(path: Path) -> Config | None:
 
 
 def config_from_dict(table: Mapping[str, Any]) -> Config:
-    """Builds the configuration from nested tables, as TOML and `config.json` hold them.
+    """Builds the configuration from nested tables, as TOML and `config.json` hold them. No code is run: an objective of
+    a user's own is read by `validation.ready`.
 
     Raises:
         ConfigError: an option is unknown, of the wrong type or out of range.
     """
     kinds = get_type_hints(Config)
-    sections = {}
+    sections: dict[str, Any] = {}
     for name, options in table.items():
         if name == "stage":
             raise ConfigError("stages ([[stage]]) are for training alone: give settings without them.")
+        if name == "loss" and isinstance(options, Mapping) and is_own(options.get("name")):
+            sections[name] = UnreadLoss(options["name"], {own: options[own] for own in options if own != "name"})
+            continue
         if name not in kinds:
             raise ConfigError(unknown_option(name, "", list(kinds)))
         if not isinstance(options, Mapping):
@@ -87,12 +94,12 @@ def config_from_dict(table: Mapping[str, Any]) -> Config:
 def settings_table(config: Config) -> dict[str, dict[str, Any]]:
     """The settings as nested tables, for `config.json`: the objective's own are resolved, those of others left out."""
     table = dataclasses.asdict(config)
-    return {**table, "loss": {"name": config.loss.name, **dataclasses.asdict(config.loss.settings)}}
+    return {**table, "loss": config.loss.written()}
 
 
-def option_types() -> dict[str, Any]:
-    """Every option as `section.option`, with its type."""
-    sections = get_type_hints(Config)
+def option_types(loss: type = LossConfig) -> dict[str, Any]:
+    """Every option as `section.option`, with its type. loss: the section [loss]; a user's own objective adds to it."""
+    sections = {**get_type_hints(Config), "loss": loss}
     return {
         f"{name}.{option}": hint for name, kind in sections.items() for option, hint in get_type_hints(kind).items()
     }

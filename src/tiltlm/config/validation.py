@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from tiltlm.config.own_loss import read_loss
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
 
 def ready(config: Config) -> Config:
-    """The settings validated, and with a home written out.
+    """The settings validated, and with a home written out. An objective of a user's own that they name is read, which
+    runs its code.
 
     Raises:
-        ConfigError: see `validate`.
+        ConfigError: see `validate`, `own_loss.read_loss`.
     """
-    return validate(with_home(config))
+    return validate(with_home(dataclasses.replace(config, loss=read_loss(config.loss))))
 
 
 def with_home(config: Config) -> Config:

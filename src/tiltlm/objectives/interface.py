@@ -22,7 +22,7 @@ CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 Unit = Literal["pair", "completion", "list", "demonstration"]
 Scores = Literal["none", "order", "value"]
 
-NOUNS: Mapping[Unit, str] = {
+NOUNS: Mapping[str, str] = {
     "pair": "pair",
     "completion": "example",
     "list": "list",

@@ -2,7 +2,7 @@
 
 Which loss is taken and whether the reference moves are two choices, so these are made of the others' declarations:
 
-    reference <- alpha * policy + (1 - alpha) * reference,    in the weights, after every tau optimizer steps
+    reference <- alpha * policy + (1 - alpha) * reference,    in the weights, after every tau (`update_every`) steps
 
 The paper has it softly, alpha below 1 after every step, or hard, alpha 1 after many. The authors' code
 (https://github.com/turbo-llm/turbo-alignment, `SyncRefModelCallback`) and TRL take both numbers freely, as here.
@@ -27,7 +27,7 @@ class FollowingSettings:
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.6
     """How far the reference's weights go towards the policy's when they move. 1: they become the policy's."""
-    tau: Annotated[int, Field(ge=1)] = 1
+    update_every: Annotated[int, Field(ge=1)] = 1
     """After how many optimizer steps the reference moves. Whole copies (alpha 1) want many: the authors take 512."""
 
 
@@ -87,7 +87,7 @@ def tr_kto(scored: Scored, settings: Any) -> LossOutput:
 
 def following(settings: Any) -> ReferenceUpdate:
     """How the reference moves under settings that have `FollowingSettings`."""
-    return ReferenceUpdate(weight=settings.alpha, every=settings.tau)
+    return ReferenceUpdate(weight=settings.alpha, every=settings.update_every)
 
 
 TR_DPO = Objective(

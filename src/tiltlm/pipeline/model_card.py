@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from tiltlm.config import AdapterConfig, config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.objectives.interface import NOUNS
+from tiltlm.report import learnt_from
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
@@ -27,7 +28,7 @@ def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
     entering = "the model after those" if summary.earlier else "the base model"
     embedded = began == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else began
-    imitates = config.loss.objective.needs.unit == "demonstration"
+    imitates = learnt_from.imitates(summary)
     tags = ["sft" if imitates else "dpo", "tiltlm", *(["lora"] if adapter else [])]
     front = [
         f"library_name: {'peft' if adapter else 'transformers'}",
@@ -38,14 +39,15 @@ def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
         front.append(f"base_model: {base}")
     if embedded:
         front.append("license: apache-2.0")
-    training, objective = config.training, config.loss.objective
-    pairs = f"{NOUNS[objective.needs.unit]}s"
-    own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
+    training, objective = config.training, known_objective(config.loss.name, run.objective)
+    pairs = f"{NOUNS['pair' if objective is None else objective.needs.unit]}s"
+    own = [f"{option} {value}" for option, value in config.loss.written().items() if option != "name"]
+    has_reference = objective is None or objective.needs.reference
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
         "Stages before": ", ".join(f"{stage.name} ({stage.loss}, {stage.steps} steps)" for stage in summary.earlier),
         "Adapter": _adapter(config.adapter) if adapter else "",
-        "Reference": (config.model.reference or entering) if objective.needs.reference else "none",
+        "Reference": (config.model.reference or entering) if has_reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
         + ", ".join(source.name for source in run.data.sources),
@@ -57,8 +59,9 @@ def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
     lines += [
-        f"Trained on {'demonstrations' if imitates else 'preferences'} by tiltlm. {objective.what}",
-        *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
+        f"Trained on {'demonstrations' if imitates else 'preferences'} by tiltlm. "
+        + (objective.what if objective is not None else ""),
+        *([f"Source of the objective: <{objective.source}>."] if objective is not None and objective.source else []),
         "",
     ]
     lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]

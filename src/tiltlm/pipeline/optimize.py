@@ -16,6 +16,7 @@ from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives.interface import ReferenceUpdate
 from tiltlm.pipeline.keeping import keep_model
+from tiltlm.pipeline.own_objective import keep_objective, tried
 from tiltlm.pipeline.referencing import ReferencedData, reference_at_work
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings
@@ -78,6 +79,7 @@ def optimize(
         work.record.went_on(work.before.resumption(repeatable))
         if work.before.differences:
             folder.write_json("config.json", settings_table(setup.config))
+            keep_objective(folder, setup.config.loss)
             folder.write_json(DATA_REPORT, prepared.report)
     progress = trainer.progress
     try:
@@ -106,7 +108,8 @@ def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Traine
         checkpoint_activations(policy.model)
     if (reference := trainer.objective.reference) is not None:
         work.reporter.say(f"  {_second_model(reference, trainer.objective.moves)}")
-    checks = run_checks(trainer, work.setup.tokenizer, _starts_at_reference(work.setup))
+    checks = tried(work.setup.config.loss)
+    checks += run_checks(trainer, work.setup.tokenizer, _starts_at_reference(work.setup))
     work.record.checked(checks)
     for check in checks:
         work.reporter.say(f"  checked: {check.name}: {check.detail}")

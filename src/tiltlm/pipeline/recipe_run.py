@@ -9,7 +9,7 @@ from pathlib import Path
 from tiltlm.config import Config
 from tiltlm.config.recipes import Recipe
 from tiltlm.config.resuming import Resume
-from tiltlm.config.validation import places_read
+from tiltlm.config.validation import places_read, ready
 from tiltlm.errors import TiltlmError
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, Given, prepare
@@ -47,7 +47,7 @@ def train_recipe(
     recipe = recipe.ready()
     if not recipe.stages:
         return train(recipe.base, command, reporter, observers, given, resume)
-    settings = [recipe.settings(number) for number in range(len(recipe.stages))]
+    settings = [ready(recipe.settings(number)) for number in range(len(recipe.stages))]
     for number, config in enumerate(settings[1:], start=2):
         _look_ahead(config, recipe, number, given, reporter)
     whole = _whole(recipe, settings, resume)

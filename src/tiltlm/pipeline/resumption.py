@@ -33,6 +33,7 @@ ALLOWED_BY = {
     identity.REFERENCE: "reference",
     identity.WEIGHTS: "model",
     identity.ARITHMETIC: "model.precision",
+    identity.OBJECTIVE: "objective",
 }
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
 DATA_REPORT = "data_report.json"

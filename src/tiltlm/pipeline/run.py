@@ -18,6 +18,7 @@ from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
+from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
 from tiltlm.pipeline.preflight import before_work, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
@@ -76,6 +77,7 @@ def train(
         TiltlmError: with what is wrong and how to mend it.
     """
     before_work(config, reporter, resume is not None, made)
+    say_tried(config.loss, reporter)
     with stop or StopRequest() as stop, ExitStack() as held:
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
         if before is not None and before.complete:
@@ -91,7 +93,7 @@ def train(
             folder = held.enter_context(_begun(made, setup, data, environment))
         else:
             folder = before.folder
-            before.require_same(of_examples(data.train, data.eval))
+            before.require_same(of_examples(data.train, data.eval) | of_objective(config.loss))
             before.note_environment(environment, reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         observers = (*observers, *held.enter_context(tracked(folder.path, config, record.status)))
@@ -126,6 +128,7 @@ def _begun(made: RunFolder | None, setup: Setup, data: PreparedData, environment
     with locked(folder.path):
         folder.write_json("config.json", settings_table(setup.config))
         folder.write_json("environment.json", environment)
+        keep_objective(folder, setup.config.loss)
         folder.write_json(DATA_REPORT, data.report)
         yield folder
 
@@ -161,7 +164,7 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
     with work.record.stage(*(("reference", "2/6 Reference log-probabilities") if needed else ("model", without))):
         policy = _policy(work, data)
         arithmetic = str(setup.precision).removeprefix("torch.")
-        identity = of_examples(data.train, data.eval) | of_policy(policy, arithmetic)
+        identity = of_examples(data.train, data.eval) | of_policy(policy, arithmetic) | of_objective(setup.config.loss)
         if work.before is not None:
             work.before.require_same(identity)
         referenced = (with_reference if needed else without_reference)(setup, policy, data, work.folder, reporter)

@@ -30,7 +30,6 @@ class Setup:
     """
 
     config: Config
-    objective: BoundObjective
     source: ModelSource
     tokenizer: ExampleTokenizer
     positions: int | None
@@ -41,6 +40,11 @@ class Setup:
     save_dtype: torch.dtype
     save_why: str
     base: Base | None = None
+
+    @property
+    def objective(self) -> BoundObjective:
+        """The objective that the settings name. A user's own may be unknown where nothing is trained."""
+        return bound(self.config.loss)
 
 
 def set_up(config: Config) -> Setup:
@@ -66,7 +70,6 @@ def set_up(config: Config) -> Setup:
         save_dtype, save_why = torch.float32, "the adapter, saved in float32"
     return Setup(
         config,
-        bound(config.loss),
         source,
         encoder,
         facts.positions,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import NOUNS
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.runs.outcomes import Summary
 
 
 def unit(summary: Summary) -> str:
     """What the objective counts: a pair, an example whose answers are labelled one by one, a list, a demonstration."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     return NOUNS["pair" if objective is None else objective.needs.unit]
 
 
@@ -20,12 +20,12 @@ def imitates(summary: Summary) -> bool:
 
 def method(summary: Summary) -> str:
     """What the model was trained with: what the objective calls itself, DPO in full."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     name = "DPO" if objective is None else objective.what.partition(":")[0]
     return "Direct Preference Optimization" if name == "DPO" else name
 
 
 def has_reference(summary: Summary) -> bool:
     """Whether rewards are relative to a reference, so that they are 0 before training."""
-    objective = OBJECTIVES.get(summary.loss)
+    objective = known_objective(summary.loss, summary.objective)
     return objective is None or objective.needs.reference

@@ -34,6 +34,7 @@ def summarise(run: RunFiles) -> Summary:
         reference=_text(run.settings, "model", "reference"),
         loss=str(name),
         loss_settings=given,
+        objective=run.objective,
         beta=float(beta) if isinstance(beta, int | float) else None,
         steps=len(rows),
         epochs=rows[-1].epoch if rows else 0.0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate, Interval
 from tiltlm.runs.held_out_pairs import HeldOutPair
+from tiltlm.runs.objective_record import ObjectiveRecord
 from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.rows import EvalRow
 from tiltlm.runs.seen_pairs import SeenPairs
@@ -127,6 +128,7 @@ class TrainingFigures:
 
     status, message: see Outcome. completed: whether the run came to its end.
     loss, loss_settings: the objective and its settings. beta: that setting, where the objective has one.
+    objective: what else the run's files say of it; None of a run of before version 0.4.
     train_pairs, eval_pairs: how many examples, pairs or others.
     eval_*: of the saved model, in float32; see Evaluation. eval_loss_change: its `loss_change`.
     training_margin: the last held-out margin in the arithmetic of training.
@@ -142,6 +144,7 @@ class TrainingFigures:
     loss: str
     beta: float | None = None
     loss_settings: dict[str, object] = field(default_factory=dict)
+    objective: ObjectiveRecord | None = None
     steps: int | None = None
     epochs: float | None = None
     train_pairs: int | None = None

@@ -15,6 +15,7 @@ from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.earlier_stages import RECIPE, earlier_stages
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import is_foreign, runs_in
+from tiltlm.runs.objective_record import ObjectiveRecord
 from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
 from tiltlm.runs.rows import ROW_KINDS, EvalRow, Metrics, TrainRow
 from tiltlm.runs.schema import SCHEMA_KEY, MalformedError, NewerSchemaError, checked, from_json, require_known
@@ -40,6 +41,7 @@ class RunFiles:
     evaluation: Evaluation | None
     comparison: Comparison | None
     summary: Summary | None
+    objective: ObjectiveRecord | None = None
     earlier: tuple[EarlierStage, ...] = ()
 
 
@@ -79,6 +81,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
         comparison=_read_if_there(folder / "comparison.json", Comparison),
         summary=_read_if_there(folder / "summary.json", Summary),
+        objective=_read_if_there(folder / "objective.json", ObjectiveRecord),
         earlier=tuple(
             EarlierStage(name, path.relative_to(folder).as_posix(), read_run(path))
             for name, path in earlier_stages(folder)

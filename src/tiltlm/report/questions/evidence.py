@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from tiltlm.evaluation.figures import figures
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import NOUNS
+from tiltlm.report.objective_facts import known_objective
 from tiltlm.report.wording import estimated
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures
@@ -54,20 +54,20 @@ class Evidence:
 
     @property
     def paired(self) -> bool:
-        """Whether the objective learns from pairs; one that is not ours is taken to."""
-        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        """Whether the objective learns from pairs; one that is not known is taken to."""
+        objective = known_objective(str(self.setting("loss", "name")), self.run.objective)
         return objective is None or objective.needs.unit == "pair"
 
     @property
     def noun(self) -> str:
         """What an example is called; that of an objective that is not ours is taken to be a pair."""
-        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        objective = known_objective(str(self.setting("loss", "name")), self.run.objective)
         return NOUNS["pair" if objective is None else objective.needs.unit]
 
     @property
     def imitates(self) -> bool:
         """Whether answers are imitated, and nothing is compared with them."""
-        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        objective = known_objective(str(self.setting("loss", "name")), self.run.objective)
         return objective is not None and objective.needs.unit == "demonstration"
 
     def softer(self) -> str:
