@@ -39,8 +39,6 @@ WAYS: dict[str, AdapterConfig] = {
     "lora": AdapterConfig(kind="lora", base_dtype="float32"),
     "lora, bfloat16 base": AdapterConfig(kind="lora", base_dtype="bfloat16"),
     "lora, nf4 base": AdapterConfig(kind="lora", quantise="nf4", base_dtype="bfloat16"),
-    "lora, int8 base": AdapterConfig(kind="lora", quantise="int8", base_dtype="bfloat16"),
-    "dora": AdapterConfig(kind="dora", base_dtype="float32"),
 }
 
 

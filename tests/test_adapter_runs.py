@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import main
-from tiltlm.config import Config, HubConfig
-from tiltlm.config.tables import settings_of_run
+from tiltlm.config import HubConfig
+from tiltlm.config.resuming import Resume, settings_to_resume
+from tiltlm.errors import RunError
 from tiltlm.model.adapters import load_scorer
 from tiltlm.model.finding import find_model
 from tiltlm.model.scoring import score_sequences
-from tiltlm.pipeline.resumption import effective_settings
+from tiltlm.pipeline.resumption import reopened
 
 FEW = ["--training.batch-pairs", "4", "--comparison.prompts", "1", "--comparison.samples", "1"]
 TRAIN = ["train", "--data.train", "pairs.jsonl", "--comparison.max-new-tokens", "4", *FEW]
@@ -209,14 +210,19 @@ def test_without_the_packages_the_extra_is_named(
     assert "an adapter needs peft, which is not installed" in capsys.readouterr().err
 
 
-def test_a_run_of_before_there_were_adapters_has_the_defaults_of_today(here: Path) -> None:
-    assert train("--training.max-steps", "1", "--comparison.prompts", "0", "--checkpoint.every-steps", "1") == 0
-    for path in [Path("runs/run/config.json"), *Path("runs/run/checkpoints").glob("*/checkpoint.json")]:
-        table: dict[str, Any] = json.loads(path.read_text())
-        table.pop("adapter", None)
-        path.write_text(json.dumps(table))
-    assert settings_of_run(Path("runs/run/config.json")) is not None
-    assert effective_settings(Config())["adapter.kind"] == "none"
+def test_a_checkpoint_of_before_there_were_adapters_is_gone_on_from(here: Path) -> None:
+    """What its settings lack is what is the default since; another choice is still a difference."""
+    words = ["--checkpoint.every-steps", "1", "--comparison.prompts", "0", "--training.max-steps", "1"]
+    assert train(*words) == 0
+    with reopened(settings_to_resume(Path("runs/run")), Resume(Path("runs/run"))) as run:
+        assert run.found is not None
+        kept = {name: value for name, value in run.found.record.settings.items() if not name.startswith("adapter.")}
+        run.found = dataclasses.replace(run.found, record=dataclasses.replace(run.found.record, settings=kept))
+        config = settings_to_resume(Path("runs/run"))
+        run.require_same_settings(config)
+        other = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, kind="lora"))
+        with pytest.raises(RunError, match=r"adapter\.kind: none then, lora now"):
+            run.require_same_settings(other)
 
 
 def test_a_plan_is_shown_and_nothing_is_written(

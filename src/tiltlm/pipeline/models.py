@@ -62,9 +62,7 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
-    """Lines on memory that is too small for what is trained, on the adapter, and on a learning rate that suits all
-    weights but not the few of an adapter.
-    """
+    """Lines on memory too small for what is trained, on the adapter, and on a learning rate that does not suit one."""
     held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
     if there is not None and held + BESIDES > there:
         reporter.say(
