@@ -90,5 +90,5 @@ def broken_place(path: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureF
 
 def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
     """Drawing is most of the time that a tiny run takes, and no concern of these tests: the curves are left out."""
-    patch.setattr("tiltlm.report.page.draw_training_metrics", lambda metrics, path: path.write_bytes(PICTURE))
-    patch.setattr("tiltlm.report.page.panel_svgs", lambda metrics: [])
+    patch.setattr("tiltlm.report.page.draw_training_metrics", lambda metrics, path, compared: path.write_bytes(PICTURE))
+    patch.setattr("tiltlm.report.page.panel_svgs", lambda metrics, compared: [])

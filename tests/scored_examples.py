@@ -24,8 +24,17 @@ class Completion:
 Example = Sequence[Completion]
 
 
-def scored(examples: Sequence[Example], needs: Needs) -> Scored:
-    """The sequences of examples in their order, with what an objective of these needs may read and nothing else."""
+def tokens_per_unit(examples: Sequence[Example], needs: Needs) -> float:
+    """Of these examples, which are a whole batch: the mean number of tokens of a unit's labelled completions."""
+    counts = [len(one.policy) for example in examples for one in example if one.label != MISMATCHED]
+    return sum(counts) / (len(counts) if needs.unit == "completion" else len(examples))
+
+
+def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] | None = None) -> Scored:
+    """The sequences of examples in their order, with what an objective of these needs may read and nothing else.
+
+    batch: the whole batch that they are of; None where they are all of it.
+    """
     sequences = [completion for example in examples for completion in example]
     counts_N = torch.tensor([len(completion.policy) for completion in sequences])
     sequence_T = torch.repeat_interleave(torch.arange(len(sequences)), counts_N)
@@ -40,7 +49,18 @@ def scored(examples: Sequence[Example], needs: Needs) -> Scored:
         reference_token_logps_T=reference_T if needs.tokens and needs.reference else None,
         sequence_T=sequence_T if needs.tokens else None,
         offset_T=torch.cat([torch.arange(int(count)) for count in counts_N]) if needs.tokens else None,
+        tokens_per_unit=tokens_per_unit(examples if batch is None else batch, needs),
     )
+
+
+def with_running(given: Scored, objective: Objective, settings: Any, moved: bool = True) -> Scored:
+    """The same with the statistics that the objective keeps, before this batch, or moved by it."""
+    kept = objective.running
+    if kept is None:
+        return given
+    start = {name: given.logps_N.new_tensor(value) for name, value in kept.start(settings).items()}
+    started = replace(given, running=start)
+    return replace(given, running=kept.moved(started, settings)) if moved else started
 
 
 def _sums(values_T: Tensor, sequence_T: Tensor, sequences: int) -> Tensor:
@@ -70,16 +90,8 @@ def pairs(
 def losses(objective: Objective, given: Scored, **settings: Any) -> list[float]:
     """The objective's losses per unit, as numbers."""
     configured = objective.settings(**settings)
-    values: list[float] = objective.loss(moved(objective, given, configured), configured).losses_U.tolist()
+    values: list[float] = objective.loss(with_running(given, objective, configured), configured).losses_U.tolist()
     return values
-
-
-def moved(objective: Objective, given: Scored, settings: Any) -> Scored:
-    """The same as a first step has it: statistics that the objective keeps have taken in these examples."""
-    if objective.running is None:
-        return given
-    start = {name: given.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
-    return replace(given, running=objective.running.moved(replace(given, running=start), settings))
 
 
 def random_examples(
@@ -98,7 +110,7 @@ def random_examples(
         return Completion(label, policy, policy.clone() if same else policy - moved)
 
     def labels() -> list[int]:
-        own = [CHOSEN, REJECTED]
+        own = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]
         if needs.unit == "completion":
             own = [own[int(torch.randint(0, 2, (1,), generator=generator))]]
         return [*own, MISMATCHED] if needs.mismatched else own

@@ -277,10 +277,18 @@ def test_a_run_without_answers_is_said() -> None:
         tiltlm.compare("runs/none")
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_page_calls_dpo_what_holds_pairs_to_a_reference(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "called"), [("sigmoid", "Direct Preference Optimization"), ("ipo", "IPO"), ("kto", "KTO")]
+)
+def test_the_page_says_what_was_trained_with(name: str, called: str) -> None:
     write_model(Path("tiny"))
     rows = [{**row, "prompt": f"{row['prompt']} ({copy})"} for copy in range(2) for row in ROWS]
     config = replace(settings(), loss=LossConfig(name=name), comparison=ComparisonConfig(prompts=0))
     page = (tiltlm.train(config, model="tiny", train=rows).folder / "report.html").read_text()
-    assert ("Direct Preference Optimization of" in page) == (name in ("sigmoid", "ipo", "ld_dpo"))
+    assert f"{called} of" in page
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_has_a_name_for_people(name: str) -> None:
+    called = OBJECTIVES[name].what.partition(":")[0]
+    assert 1 < len(called) < 20 and called[0].isupper()

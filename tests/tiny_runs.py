@@ -62,7 +62,7 @@ def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example")
     made = []
     for number in range(count):
         own = [1, *rng.integers(3, VOCABULARY, rng.integers(2, 12))]
-        labels = [CHOSEN, REJECTED]
+        labels = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]
         if needs.unit == "completion" and number:
             labels = rng.choice([CHOSEN, REJECTED], rng.integers(1, 3)).tolist()
         sequences = [completion(own) for _ in labels]

@@ -22,7 +22,7 @@ from tiltlm.data.quality.findings import LISTED_ROWS, MANY
 from tiltlm.data.quality.lengths import TELLING
 from tiltlm.data.quality.truncation import MANY_CUT
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.objectives.interface import Needs
+from tiltlm.objectives.interface import Needs, Unit
 from tiltlm.report.page import LISTED_AT_MOST
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -36,8 +36,9 @@ def test_every_format_has_its_row() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_documented_row_is_read_as_its_format_and_every_column_is_used(name: str) -> None:
     row = Row("f:1", json.loads(DOCUMENTED[name]))
-    assert recognise_format([row])[0] == name
-    converted = conversion(name, "all")(row)
+    unit: Unit = "demonstration" if FORMATS[name].unit == "demonstration" else "completion"
+    assert recognise_format([row], unit)[0] == name
+    converted = conversion(name, "all", unit)(row)
     assert converted.examples and converted.unused == [] and converted.remarks == []
     for pair in converted.examples:
         require_usable(pair)

@@ -24,7 +24,7 @@ from tiltlm.data.formats.ranking import RankedPairs
 from tiltlm.data.formats.recognition import conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
 
 
 def user(content: str) -> Message:
@@ -130,8 +130,18 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[Text, Text | None, Text | None]]
         {"system": "S", "prompt": "Hi", "completion": "Go.", "label": False},
         ((Message("system", "S"), *ASKED), None, GOES),
     ),
+    "demonstration": ({"prompt": "2+2 = ", "completion": "4"}, ("2+2 = ", "4", None)),
+    "demonstration-chat": (
+        {"system": "S", "prompt": "Hi", "completion": "Hello."},
+        ((Message("system", "S"), *ASKED), HELLOS, None),
+    ),
     "ranked": ({"prompt": "Say: ", "completions": ["bad", "good"], "scores": [1, 2]}, ("Say: ", "good", "bad")),
 }
+
+
+def unit_of(format_name: str) -> Unit:
+    """What an objective learns from that takes every example of a format as it is."""
+    return "demonstration" if FORMATS[format_name].unit == "demonstration" else "completion"
 
 
 def csv_bytes(rows: list[dict[str, Any]]) -> bytes:
@@ -193,7 +203,7 @@ def changed(format_name: str, **fields: Any) -> dict[str, Any]:
 def test_every_format_from_every_kind_of_file(tmp_path: Path, format_name: str, file_name: str) -> None:
     fields, expected = EXAMPLES[format_name]
     (tmp_path / file_name).write_bytes(FILES[file_name]([fields | {"extra": "column"}] * 3))
-    loaded = load_examples(tmp_path / file_name, DataConfig(), HubConfig(), "train", "completion")
+    loaded = load_examples(tmp_path / file_name, DataConfig(), HubConfig(), "train", unit_of(format_name))
     assert loaded.source.format == format_name and loaded.source.rows == 3 and not loaded.dropped
     assert [sides(example) for example in loaded.examples] == [expected] * 3
     assert len({pair.id for pair in loaded.examples}) == 3
@@ -215,7 +225,8 @@ def test_every_format_has_an_example() -> None:
 def test_each_example_is_recognised_by_its_format_alone(format_name: str) -> None:
     fields = EXAMPLES[format_name][0]
     fitting = [name for name, format in FORMATS.items() if format.recognise(fields)]
-    assert [name for name in fitting if name != FORMATS[format_name].takes] == [format_name]
+    wider = {FORMATS[format_name].takes, FORMATS[FORMATS[format_name].takes or format_name].takes}
+    assert [name for name in fitting if name not in wider] == [format_name]
 
 
 def test_unknown_columns_are_listed_beside_what_is_expected() -> None:
@@ -238,7 +249,7 @@ def test_a_few_odd_rows_do_not_decide_the_format() -> None:
 @pytest.mark.parametrize("format_name", sorted(set(FORMATS) - {"ranked", "ranked-chat"}))
 def test_ranked_pairs_has_no_effect_on_other_formats(format_name: str) -> None:
     with pytest.raises(ConfigError, match="no effect"):
-        conversion(format_name, "best-worst")
+        conversion(format_name, "best-worst", unit_of(format_name))
 
 
 # Dialogues
@@ -487,7 +498,7 @@ def test_malformed_rows_give_usable_pairs_or_a_row_problem(format_name: str, fie
         for known in FORMATS.values():
             assert known.recognise(values_of) in (True, False)
         try:
-            pairs = conversion(format_name, "all")(row).examples
+            pairs = conversion(format_name, "all", unit_of(format_name))(row).examples
             for pair in pairs:
                 require_usable(pair)
         except RowError as problem:

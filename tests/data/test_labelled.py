@@ -125,7 +125,8 @@ def test_an_objective_that_needs_pairs_refuses_them_and_names_those_that_do_not(
     tmp_path: Path, row: dict[str, Any]
 ) -> None:
     assert load(tmp_path, row).source.format == "labelled"
-    taking = [name for name, objective in OBJECTIVES.items() if objective.needs.unit == "completion"]
+    units = ("completion", "demonstration")
+    taking = [name for unit in units for name, objective in OBJECTIVES.items() if objective.needs.unit == unit]
     for data in ({}, {"format": "labelled"}):
         with pytest.raises(DataError, match=r"Single labelled answers \(as for KTO\) are no pairs") as caught:
             load(tmp_path, row, unit="pair", **data)

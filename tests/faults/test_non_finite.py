@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from broken_runs import RUN, Ended, Place
+from kinds_of_objectives import ONE_OF_EACH
 from tiny_runs import bound, examples_for, sequence, tiny_model, trainer
 
 from tiltlm.config import TrainingConfig
@@ -20,7 +21,6 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.loop import Referenced, Trainer
 from tiltlm.training.stop import StopRequest
@@ -76,7 +76,7 @@ def message(maker: Trainer, step: int) -> str:
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", ONE_OF_EACH)
 def test_nothing_changes_under_any_objective(objective: str, optimizer: Any, precision: torch.dtype, what: str) -> None:
     maker = made(objective, replace(TRAINING, optimizer=optimizer), precision)
     maker.step(maker.plan_of(0), StopRequest())

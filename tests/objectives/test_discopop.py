@@ -34,6 +34,12 @@ def test_where_the_exponential_alone_would_overflow_it_is_dpos_loss() -> None:
     assert loss_of(DISCOPOP, Pair(-1e4, 0, 0, 0), beta=1.0) == pytest.approx(1e4)
 
 
+def test_a_pair_may_come_to_rest_below_0() -> None:
+    """With tau 0.05 the loss has a minimum near x = -0.1 and a hill before it falls for good."""
+    losses = [loss_of(DISCOPOP, Pair(x, 0, 0, 0), beta=1.0, tau=0.05) for x in (-0.3, -0.1, 0.0, 0.07, 0.5)]
+    assert losses[0] > losses[1] < losses[2] < losses[3] > losses[4]
+
+
 @pytest.mark.parametrize(("tau", "sign"), [(0.05, 1), (0.2, -1)])
 def test_near_a_margin_of_0_the_sign_of_the_slope_depends_on_tau(tau: float, sign: int) -> None:
     """(1 - ln 2) / (4 tau) - 3/4 by x: positive below tau = 0.10, so a step widens no margin there."""

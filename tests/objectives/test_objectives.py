@@ -13,20 +13,31 @@ from typing import Any, get_args
 import pytest
 import torch
 from pydantic import TypeAdapter
-from scored_examples import Completion, moved, random_examples, scored
+from scored_examples import Completion, random_examples, scored, with_running
 from torch import Tensor
 
 from tiltlm.objectives import ALIASES, OBJECTIVES, gathered
 from tiltlm.objectives.divergences import Divergence
-from tiltlm.objectives.interface import MISMATCHED, Objective, sides
+from tiltlm.objectives.interface import MISMATCHED, LossOutput, Objective, Scored, sides
 
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 
 
-def of(objective: Objective, examples: list[list[Completion]]) -> tuple[Tensor, Tensor]:
-    settings = objective.settings()
-    output = objective.loss(moved(objective, scored(examples, objective.needs), settings), settings)
+def of(
+    objective: Objective, examples: list[list[Completion]], batch: list[list[Completion]] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Losses and rewards as in the first step of a training.
+
+    batch: of which `examples` are a part, for what is known of it beforehand.
+    """
+    output = objective.loss(given(objective, examples, batch), objective.settings())
     return output.losses_U, output.rewards_N
+
+
+def given(
+    objective: Objective, examples: list[list[Completion]], batch: list[list[Completion]] | None = None
+) -> Scored:
+    return with_running(scored(examples, objective.needs, batch), objective, objective.settings())
 
 
 @every
@@ -57,17 +68,16 @@ def test_the_gradient_is_that_of_finite_differences(objective: Objective) -> Non
     """In every token of every completion but mismatched ones, which only set a level and are not trained; nor are
     statistics that the objective keeps."""
     examples = random_examples(objective.needs, 4, seed=1)
-    settings = objective.settings()
-    running = moved(objective, scored(examples, objective.needs), settings).running
     trained = [one for example in examples for one in example if one.label != MISMATCHED]
+    running = given(objective, examples).running
 
     def losses(*policies: Tensor) -> Tensor:
-        given = dict(zip(map(id, trained), policies, strict=True))
-        stepped = [[dataclasses.replace(one, policy=given.get(id(one), one.policy)) for one in e] for e in examples]
-        losses_U: Tensor = objective.loss(
-            dataclasses.replace(scored(stepped, objective.needs), running=running), settings
-        ).losses_U
-        return losses_U
+        changed = dict(zip(map(id, trained), policies, strict=True))
+        moved = [[dataclasses.replace(one, policy=changed.get(id(one), one.policy)) for one in e] for e in examples]
+        # Statistics have no gradient: they stand still while differences are taken.
+        still = dataclasses.replace(scored(moved, objective.needs), running=running)
+        output: LossOutput = objective.loss(still, objective.settings())
+        return output.losses_U
 
     torch.autograd.gradcheck(losses, [one.policy.clone().requires_grad_() for one in trained])
 
@@ -85,7 +95,7 @@ def test_examples_in_another_order_have_their_losses_in_that_order(objective: Ob
 def test_only_coupled_losses_depend_on_the_batch(objective: Objective) -> None:
     examples = random_examples(objective.needs, 6, seed=3, spread=3.0)
     whole, _ = of(objective, examples)
-    parts = torch.cat([of(objective, examples[:2])[0], of(objective, examples[2:])[0]])
+    parts = torch.cat([of(objective, examples[:2], examples)[0], of(objective, examples[2:], examples)[0]])
     assert torch.allclose(whole, parts, rtol=1e-12, atol=0) != objective.needs.coupled
 
 
@@ -94,7 +104,7 @@ def require_finite(objective: Objective, examples: list[list[Completion]], setti
     policies = [one.policy.clone().requires_grad_() for example in examples for one in example]
     drawn = iter(policies)
     learnt = [[dataclasses.replace(one, policy=next(drawn)) for one in example] for example in examples]
-    output = objective.loss(moved(objective, scored(learnt, objective.needs), settings), settings)
+    output = objective.loss(with_running(scored(learnt, objective.needs), objective, settings), settings)
     output.losses_U.sum().backward()
     assert output.losses_U.isfinite().all()
     assert output.rewards_N.isfinite().all()
@@ -154,6 +164,7 @@ def test_equal_inputs_are_finite(objective: Objective, settings: Any, dtype: tor
 LN2 = math.log(2)
 LIMITS = {
     **dict.fromkeys(["sigmoid", "robust", "ld_dpo", "simpo", "sigmoid_norm"], LN2),
+    "bco": LN2,
     "kto": 0.5,
     "hinge": 1.0,
     "exo_pair": -LN2 - math.log(1e-3 * (1 - 1e-3)) / 2,
@@ -177,8 +188,8 @@ OF_TARGETS: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize(("name", "limit"), LIMITS.items())
 def test_without_beta_nothing_is_told_apart(name: str, limit: float) -> None:
     objective, beta = OBJECTIVES[name], 1e-12
-    settings = objective.settings(beta=beta)
-    given_scored = moved(objective, scored(random_examples(objective.needs, 5, seed=6), objective.needs), settings)
+    examples, settings = random_examples(objective.needs, 5, seed=6), objective.settings(beta=beta)
+    given_scored = with_running(scored(examples, objective.needs), objective, settings)
     found = objective.loss(given_scored, settings).losses_U / (OF_TARGETS[name](beta) if name in OF_TARGETS else 1.0)
     torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-9, atol=0)
 
@@ -191,7 +202,7 @@ def test_the_gradient_raises_the_chosen_answer_over_the_rejected(objective: Obje
     if objective.name == "discopop":
         pytest.skip("near a margin of 0 it goes the other way: see its own test")
     examples = random_examples(objective.needs, 3, seed=9, same=True)
-    given_scored = moved(objective, scored(examples, objective.needs), settings)
+    given_scored = with_running(scored(examples, objective.needs), objective, settings)
     leaves = [one.requires_grad_() for one in (given_scored.logps_N, given_scored.token_logps_T) if one is not None]
     slopes = torch.autograd.grad(objective.loss(given_scored, settings).losses_U.sum(), leaves, allow_unused=True)
     read = next(slope for slope in slopes if slope is not None)
@@ -205,10 +216,13 @@ def test_it_reads_what_it_declares_to_need_and_nothing_else(objective: Objective
     examples = random_examples(objective.needs, 4, seed=5)
     losses_U, _ = of(objective, examples)
     if objective.needs.reference:
-        further = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
-        assert not torch.allclose(of(objective, further)[0], losses_U)
-    given_scored = moved(objective, scored(examples, objective.needs), objective.settings())
-    longer = dataclasses.replace(given_scored, tokens_N=given_scored.tokens_N + 1)
+        moved = [[dataclasses.replace(one, reference=one.reference * 1.5) for one in e] for e in examples]
+        assert not torch.allclose(of(objective, moved)[0], losses_U)
+    given_scored = given(objective, examples)
+    assert given_scored.tokens_per_unit is not None
+    longer = dataclasses.replace(
+        given_scored, tokens_N=given_scored.tokens_N + 1, tokens_per_unit=given_scored.tokens_per_unit + 1
+    )
     reads_counts = not torch.allclose(objective.loss(longer, objective.settings()).losses_U, losses_U)
     assert reads_counts == objective.needs.counts or objective.needs.tokens
     if objective.needs.mismatched:

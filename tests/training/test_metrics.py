@@ -9,7 +9,8 @@ import torch
 from tiny_runs import bound, examples_for
 
 from tiltlm.objectives import OBJECTIVES
-from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, LossOutput, Scored
+from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, LossOutput, Scored, Unit
+from tiltlm.runs.rows import RewardMeans
 from tiltlm.statistics import effective_number, wilson_interval
 from tiltlm.training.losses import Losses
 from tiltlm.training.metrics import Sums, eval_row
@@ -79,7 +80,7 @@ def test_what_a_batch_has_none_of_is_none(label: int, side: str, other: str) -> 
 
 @pytest.mark.parametrize("unit", ["pair", "completion"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_units_that_are_not_finite_are_numbered_as_they_came(unit: str, bad: float) -> None:
+def test_units_that_are_not_finite_are_numbered_as_they_came(unit: Unit, bad: float) -> None:
     sums = Sums(unit)
     sums.add(losses([1.0, 2.0], [0.0] * 4, [0.0] * 4, [CHOSEN, REJECTED, CHOSEN, REJECTED]))
     assert bool(sums.finite())
@@ -126,7 +127,18 @@ def test_parts_add_up(name: str, cuts: list[int]) -> None:
     assert parts.units == whole.units == units[-1]
     one, other = whole.means()[0], parts.means()[0]
     for field in ("loss", "chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp"):
+        assert (getattr(one, field) is None) == (getattr(other, field) is None), field
         assert getattr(one, field) == pytest.approx(getattr(other, field), abs=1e-5), field
+
+
+def test_demonstrations_by_hand() -> None:
+    """Nothing is compared with them, so there is neither reward nor margin nor accuracy."""
+    sums = Sums("demonstration")
+    sums.add(losses([1.0, 2.0], [5.0, 6.0], [-1.0, -2.0], [CHOSEN, CHOSEN]))
+    sums.add(losses([6.0], [7.0], [-6.0], [CHOSEN]))
+    means, also = sums.means(torch.tensor(7.0))
+    assert also == [7.0]
+    assert means == RewardMeans(loss=3.0, chosen_logp=-3.0)
 
 
 def test_the_row_of_an_evaluation() -> None:

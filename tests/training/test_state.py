@@ -129,6 +129,22 @@ def test_a_trainer_can_go_back(tmp_path: Path) -> None:
     assert_the_same(steps(maker), first)
 
 
+def test_statistics_are_those_of_the_state_or_as_at_the_start(tmp_path: Path) -> None:
+    """A state of before there were any has none, and training goes on from their start."""
+    maker = made(tmp_path, "bco")
+    start = dict(maker.objective.running)
+    state = maker.state()
+    steps(maker, until=3)
+    assert maker.objective.running["answers"] > 0 and maker.objective.running["reward"] != start["reward"]
+    later = maker.state().copy()
+    table = state.to_dict()
+    del table["running"]
+    maker.restore(TrainerState.from_dict(table))
+    assert maker.objective.running == start
+    maker.restore(later)
+    assert maker.objective.running == later.running
+
+
 def test_a_state_from_before_the_first_step(tmp_path: Path) -> None:
     """It has no moments yet, and the starting point is still to be told."""
     fresh = made(tmp_path, elsewhere=0.5)

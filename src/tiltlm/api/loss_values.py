@@ -4,6 +4,9 @@ Each objective takes what it needs and nothing else. Where policy and reference 
 
     >>> loss("sigmoid", chosen=[-12.0], rejected=[-25.0], reference_chosen=[-12.0], reference_rejected=[-25.0])
     [0.693147...]
+    >>> loss("sigmoid", chosen=[-10.0], rejected=[-30.0], reference_chosen=[-12.0], reference_rejected=[-25.0],
+    ...      divergence="js")
+    [0.478632...]
     >>> loss("simpo", chosen=[-8.0], rejected=[-30.0], chosen_tokens=[4], rejected_tokens=[10], gamma_beta_ratio=0.5)
     [0.313261...]
     >>> loss("ld_dpo", chosen_token_logps=[[-1.0, -2.0, -0.5]], reference_chosen_token_logps=[[-2.0, -2.0, -1.5]],
@@ -61,17 +64,18 @@ def loss(
 ) -> list[float] | Tensor:
     """Losses of an objective, from log-probabilities in nats: one a pair, or one a completion where none are paired.
 
+    An objective that keeps statistics from step to step has those of a first step on what is given.
+
     Args:
         name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
         chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
             these are the desirable and the undesirable ones: either may be left out, and the losses of `chosen` come
-            first, then those of `rejected`.
+            first, then those of `rejected`. Answers to imitate are `chosen` ones.
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
         chosen_tokens, rejected_tokens: how many tokens each sum has.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
         reference_*: the same under the reference.
-        settings: the objective's own, such as `beta`; those not given have their defaults. Statistics that an
-            objective keeps from step to step are those after a first step with what is given.
+        settings: the objective's own, such as `beta`; those not given have their defaults.
 
     Returns:
         A list, computed in float64; where a tensor was among what was given, a tensor of shape (losses,), of the
@@ -87,9 +91,16 @@ def loss(
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
     rows, is_tensor = _rows(given)
-    scored = _scored(objective.needs, _sequences(objective.needs, sides, rows))
-    losses_U = objective.loss(_as_first_batch(objective, scored, configured), configured).losses_U
+    scored = _with_running(_scored(objective.needs, _sequences(objective.needs, sides, rows)), objective, configured)
+    losses_U = objective.loss(scored, configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
+
+
+def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored:
+    if objective.running is None:
+        return scored
+    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
+    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
 
 
 def arguments_of(needs: Needs, side: str) -> tuple[str, ...]:
@@ -129,7 +140,10 @@ def _settings_of(objective: Objective) -> list[str]:
 def _sides(objective: Objective, given: Mapping[str, Any]) -> list[str]:
     """The sides that are there, after a check that all of their arguments are, and no others."""
     needs = objective.needs
-    sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
+    if needs.unit == "demonstration":
+        sides = ["chosen"]
+    else:
+        sides = [side for side in LABELS if side != "mismatched" or needs.mismatched]
     if needs.unit == "completion":
         alone = ("chosen", "rejected")
         there = [side for side in alone if any(argument in given for argument in arguments_of(needs, side))]
@@ -220,23 +234,17 @@ def _require_length(length: int, of: str, argument: str, found: int) -> None:
         raise ConfigError(f"{argument} holds {found} and {of} {length}: they must hold equally many.")
 
 
-def _as_first_batch(objective: Objective, scored: Scored, settings: Any) -> Scored:
-    """With statistics that the objective keeps, where it does, as they are when nothing but these was seen."""
-    if objective.running is None:
-        return scored
-    start = {name: scored.logps_N.new_tensor(value) for name, value in objective.running.start(settings).items()}
-    return replace(scored, running=objective.running.moved(replace(scored, running=start), settings))
-
-
 def _scored(needs: Needs, sequences: Sequence[_Completion]) -> Scored:
     device = sequences[0].logps.device
     lengths = [int(one.tokens) if one.tokens is not None else one.logps.numel() for one in sequences]
     references = [one.reference for one in sequences if one.reference is not None]
+    labelled = [length for one, length in zip(sequences, lengths, strict=True) if one.label != MISMATCHED]
     summed = Scored(
         logps_N=torch.stack([one.logps.sum() for one in sequences]),
         tokens_N=torch.tensor(lengths, device=device),
         labels_N=torch.tensor([one.label for one in sequences], dtype=torch.int8, device=device),
         reference_logps_N=torch.stack([row.sum() for row in references]) if needs.reference else None,
+        tokens_per_unit=sum(labelled) / (len(labelled) / (2 if needs.unit == "pair" else 1)),
     )
     if not needs.tokens:
         return summed

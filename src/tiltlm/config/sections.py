@@ -40,6 +40,8 @@ Format = Literal[
     "ranked-chat",
     "labelled",
     "labelled-chat",
+    "demonstration",
+    "demonstration-chat",
 ]
 LONGEST_NAME = 200
 """Bytes of a run's name: file systems allow 255, and temporary folders have longer names."""

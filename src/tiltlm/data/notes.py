@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.formats.layouts import ASSISTANT_HEADER, USER_HEADER
 from tiltlm.data.formats.notation import decoded
-from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
+from tiltlm.objectives.interface import CHOSEN, NOUNS, REJECTED, Unit
 
 # Rows named in a note; their number is always given.
 _NAMED = 3
@@ -53,7 +53,7 @@ def notes_on(examples: Sequence[Example], unit: Unit = "pair") -> list[str]:
 
     unit: what the objective learns from.
     """
-    noun = "pair" if unit == "pair" else "example"
+    noun = NOUNS[unit]
     notes = []
     for what, holds in _NOTED.items():
         ids = [example.id for example in examples if holds(example)]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.runs.data_account import Source
 
-# What tells the pairs of one row from each other.
-_SUFFIX = re.compile(r"#\d+>\d+$")
+# What tells the examples of one row from each other.
+_SUFFIX = re.compile(r"#(\d+>\d+|answer\d+)$")
 
 
 def row_of(example_id: str) -> str:

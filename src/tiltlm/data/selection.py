@@ -18,7 +18,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, TokenizedBuilder
 from tiltlm.errors import DataError
-from tiltlm.objectives.interface import Needs
+from tiltlm.objectives.interface import NOUNS, Needs
 from tiltlm.runs.data_account import DroppedRow, Quality, Remark
 
 Advance = Callable[[int], None]
@@ -43,7 +43,7 @@ class ReadData:
     @property
     def noun(self) -> str:
         """What an example is called in messages."""
-        return "pair" if self.needs.unit == "pair" else "example"
+        return NOUNS[self.needs.unit]
 
 
 @dataclass(frozen=True, slots=True)

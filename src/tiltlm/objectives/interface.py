@@ -22,6 +22,14 @@ CHOSEN, REJECTED, MISMATCHED = 1, 0, -1
 Unit = Literal["pair", "completion", "list", "demonstration"]
 Scores = Literal["none", "order", "value"]
 
+NOUNS: Mapping[Unit, str] = {
+    "pair": "pair",
+    "completion": "example",
+    "list": "list",
+    "demonstration": "demonstration",
+}
+"""What people call an example that an objective learns from."""
+
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """How the settings of every objective are declared: `@dataclass(frozen=True, config=SETTINGS)` of pydantic, ranges as
 `Annotated[float, Field(...)]`, a help text under each field."""

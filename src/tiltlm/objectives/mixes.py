@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from tiltlm.objectives.bco import BCO
 from tiltlm.objectives.common_settings import NllWeight, Pull
-from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Running, Scored, sides
+from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored, sides
 from tiltlm.objectives.logistic import log_sigmoid
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -73,7 +70,7 @@ def mpo(scored: Scored, settings: MpoSettings) -> LossOutput:
                + w_g * -log pi(y_w|x) / |y_w|,        r = beta * (log pi(y|x) - log pi_ref(y|x))
 
     (arXiv 2411.10442, section 3.2), w_p, w_q, w_g being `preference_weight`, `quality_weight`, `nll_weight`. delta is
-    the mean of all rewards seen so far, those of this step's batch included, without gradient; it moves once a step.
+    that of `bco`: the mean of all rewards so far, those of this step's batch included, without gradient.
     Peers: TRL has delta = 0 here (its `bco_pair`), and takes the mean over the tokens of the batch for the last term.
 
     Units: nats, per pair and per token. At the start, when policy and reference agree, it is (w_p + 2 * w_q) * ln 2 -
@@ -82,18 +79,11 @@ def mpo(scored: Scored, settings: MpoSettings) -> LossOutput:
     rewards_N = settings.beta * scored.log_ratios()
     chosen_P, rejected_P = sides(rewards_N)
     means_P, _ = sides(scored.logps_N / scored.tokens_N)
-    delta = scored.running["mean_reward"]
+    delta = scored.running["reward"]
     preference_P = -log_sigmoid(chosen_P - rejected_P)
     quality_P = -log_sigmoid(chosen_P - delta) - log_sigmoid(delta - rejected_P)
     losses_P = settings.preference_weight * preference_P + settings.quality_weight * quality_P
     return LossOutput(losses_P - settings.nll_weight * means_P, rewards_N.detach())
-
-
-def _moved(scored: Scored, settings: MpoSettings) -> Mapping[str, Tensor]:
-    rewards_N = settings.beta * scored.log_ratios().detach()
-    seen = scored.running["rewards_seen"] + len(rewards_N)
-    before = scored.running["mean_reward"]
-    return {"mean_reward": before + (rewards_N - before).sum() / seen, "rewards_seen": seen}
 
 
 MPO = Objective(
@@ -102,5 +92,5 @@ MPO = Objective(
     settings=MpoSettings,
     needs=Needs(counts=True, coupled=True),
     what="MPO: DPO, BCO and imitation in one sum; for reasoning, as InternVL was trained.",
-    running=Running(start=lambda settings: {"mean_reward": 0.0, "rewards_seen": 0.0}, moved=_moved),
+    running=BCO.running,
 )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from tiltlm.config import config_from_dict
@@ -19,6 +18,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.model.weights import load_model
 from tiltlm.pipeline.keeping import exact_values
+from tiltlm.pipeline.optimize import Trained
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
@@ -30,22 +30,17 @@ from tiltlm.training.held_out import evaluate_saved
 from tiltlm.training.seen import evaluate_seen
 
 
-def evaluate(
-    setup: Setup, saved: Scorer, trained: np.ndarray | None, data: ReferencedData, reporter: Reporter
-) -> Evaluation:
-    """The saved model's figures on the held-out examples, and on some that it was trained on, in float32.
-
-    trained: the log-probabilities before weights were rounded, see `optimize.Trained`.
-    """
+def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData, reporter: Reporter) -> Evaluation:
+    """The saved model's figures on the held-out examples, and on some that it was trained on, in float32."""
     start = time.perf_counter()
     values = exact_values(setup, "the saved model", saved, data.exact, reporter)
     name = str(setup.save_dtype).removeprefix("torch.")
-    evaluation = evaluate_saved(values, trained, data.exact, setup.objective, name, start)
+    evaluation = evaluate_saved(values, trained.values, data.exact, trained.objective, name, start)
     if evaluation.margin is not None:
         budget = setup.config.training.micro_batch_tokens
         with reporter.progress("training examples, the saved model", len(data.seen.columns), "examples") as advance:
             seen = score(saved, data.seen.columns, torch.float32, budget, advance)
-        found = evaluate_seen(seen, data.seen, values, data.exact, setup.objective)
+        found = evaluate_seen(seen, data.seen, values, data.exact, trained.objective)
         evaluation = dataclasses.replace(evaluation, seen=found)
     figures = evaluation.figures
     words = [f"held-out loss {figures.loss:.4f}"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tiltlm.config import config_from_dict, settings_table
 from tiltlm.model.finding import EMBEDDED
+from tiltlm.objectives.interface import NOUNS
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
@@ -21,13 +22,15 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     config, environment = config_from_dict(run.settings), run.environment
     embedded = config.model.path == EMBEDDED
     base = "HuggingFaceTB/SmolLM2-135M-Instruct" if embedded else config.model.path
-    front = ["library_name: transformers", "pipeline_tag: text-generation", "tags: [dpo, tiltlm]"]
+    imitates = config.loss.objective.needs.unit == "demonstration"
+    tags = f"tags: [{'sft' if imitates else 'dpo'}, tiltlm]"
+    front = ["library_name: transformers", "pipeline_tag: text-generation", tags]
     if embedded or not Path(base).exists():
         front.append(f"base_model: {base}")
     if embedded:
         front.append("license: apache-2.0")
     training, objective = config.training, config.loss.objective
-    pairs = "pairs" if objective.needs.unit == "pair" else "examples"
+    pairs = f"{NOUNS[objective.needs.unit]}s"
     own = [f"{option} {value}" for option, value in dataclasses.asdict(config.loss.settings).items()]
     facts = {
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
@@ -43,7 +46,7 @@ def model_card(run: RunFiles, summary: Summary) -> str:
     }
     lines = ["---", *front, "---", "", f"# {summary.run}", ""]
     lines += [
-        f"Trained on preferences by tiltlm. {objective.what}",
+        f"Trained on {'demonstrations' if imitates else 'preferences'} by tiltlm. {objective.what}",
         *([f"Source of the objective: <{objective.source}>."] if objective.source else []),
         "",
     ]

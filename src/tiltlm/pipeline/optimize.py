@@ -24,6 +24,7 @@ from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Trainer
+from tiltlm.training.losses import BoundObjective
 from tiltlm.training.observers import MetricsLog, Observer, Observers, Row
 
 
@@ -34,10 +35,12 @@ class Trained:
     completed: whether it ran to its end.
     values: float32 log-probabilities of the held-out examples' scored tokens under the weights as trained, where the
         files hold them rounded; else None.
+    objective: with its statistics as training left them.
     """
 
     completed: bool
     values: np.ndarray | None
+    objective: BoundObjective
 
 
 def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
@@ -87,11 +90,12 @@ def optimize(
             keep_model(setup, policy, None, folder.model, work.stop, reporter)
         raise
     if not progress.step:
-        return Trained(completed, None)
+        return Trained(completed, None, trainer.objective)
     if progress.seconds > 0:  # a clock of coarse ticks, or one set back, may say otherwise
         rates = (progress.examples / progress.seconds, progress.tokens / progress.seconds)
         reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
-    return Trained(completed, keep_model(setup, policy, data.exact, folder.model, work.stop, reporter))
+    values = keep_model(setup, policy, data.exact, folder.model, work.stop, reporter)
+    return Trained(completed, values, trainer.objective)
 
 
 def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:

@@ -134,7 +134,7 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
         files = ModelSource(str(folder.model), True, setup.source.trust_remote_code)
         saved = Scorer(load_model(files, setup.device))
-        folder.write_json("evaluation.json", evaluate(setup, saved, trained.values, referenced, reporter))
+        folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
     if not trained.completed or work.stop.requested:
         return False
     with record.stage("comparison", "5/6 Answers before and after"):

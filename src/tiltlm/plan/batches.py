@@ -74,12 +74,13 @@ class Plan:
     """What one optimizer step, or one evaluation, computes.
 
     examples: how many there are in all micro-batches, and `completions` how many of their sequences are labelled:
-        the numbers that losses are divided by, known before any of them is computed.
+        the numbers that losses are divided by, known before any of them is computed. tokens: scored tokens of those.
     """
 
     micro_batches: tuple[MicroBatch, ...]
     examples: int
     completions: int
+    tokens: int
 
     @property
     def laid_out(self) -> int:

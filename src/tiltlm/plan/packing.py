@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.tries import SortedSequences
 
@@ -44,7 +45,8 @@ def plan(
     of_columns = np.concatenate([np.arange(columns.members[e], columns.members[e + 1]) for e in numbers])
     planned = _Planned(columns, numbers, firsts, of_columns, trees, reference)
     batches = tuple(planned.micro_batch(group, rows) for group, rows in planned.groups(token_budget))
-    return Plan(batches, len(numbers), int((columns.labels[of_columns] >= 0).sum()))
+    labelled = of_columns[columns.labels[of_columns] != MISMATCHED]
+    return Plan(batches, len(numbers), len(labelled), int(columns.scored_tokens[labelled].sum()))
 
 
 class _Planned:

@@ -12,12 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
+from tiltlm.report.learnt_from import imitates, method, unit
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.policy import with_policy
 from tiltlm.report.questions.asking import answers
 from tiltlm.report.summary import summarise
 from tiltlm.report.tiles import tiles
-from tiltlm.report.verdict import findings, method, unit
+from tiltlm.report.verdict import findings
 from tiltlm.report.wording import count, duration, number, percent, signed
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Summary
@@ -46,7 +47,7 @@ def write_report(folder: Path) -> Path:
         summary = summarise(run)
         RunFolder(folder).write_json("summary.json", summary)
     with written_whole(folder / "training_metrics.png") as curves:
-        draw_training_metrics(run.metrics, curves)
+        draw_training_metrics(run.metrics, curves, not imitates(summary))
     _write_text(folder / "comparison.md", comparison_markdown(run.comparison, summary.run))
     page = folder / "report.html"
     _write_text(page, render_page(run, summary))
@@ -56,7 +57,7 @@ def write_report(folder: Path) -> Path:
 def render_page(run: RunFiles, summary: Summary) -> str:
     """The page as HTML that needs no script, no network and no other file."""
     # Safe because plots.py writes no text but our own labels and numbers.
-    panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics)]
+    panels = [(title, Markup(svg)) for title, svg in panel_svgs(run.metrics, not imitates(summary))]
     histograms = run.data.quality.histograms if run.data.quality is not None else None
     length_panels = [(title, Markup(svg)) for title, svg in length_svgs(histograms)] if histograms is not None else []
     page = (

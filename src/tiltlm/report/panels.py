@@ -64,12 +64,14 @@ def draw_accuracy(axes: Axes, metrics: Metrics) -> None:
 
 
 def draw_log_probabilities(axes: Axes, metrics: Metrics) -> None:
-    """log pi of the chosen and the rejected completions, summed over tokens, on average."""
+    """log pi of the chosen and the rejected completions, summed over tokens, on average; of one kind if it is alone."""
     _line(axes, ((row.step, row.chosen_logp) for row in metrics.train), CHOSEN)
     _line(axes, ((row.step, row.rejected_logp) for row in metrics.train), REJECTED)
     _points(axes, ((row.step, row.chosen_logp) for row in metrics.evaluations), CHOSEN)
     _points(axes, ((row.step, row.rejected_logp) for row in metrics.evaluations), REJECTED)
-    _finish(axes, "nats per completion", _chosen_and_rejected_keys())
+    compared = not metrics.train or any(row.rejected_logp is not None for row in metrics.train)
+    keys = _chosen_and_rejected_keys() if compared else [_line_key("answers", CHOSEN), _point_key(MUTED)]
+    _finish(axes, "nats per completion", keys)
 
 
 def draw_optimizer(axes: Axes, metrics: Metrics) -> None:

@@ -1,6 +1,7 @@
 """The training curves: one PNG of six panels, and the same panels as SVG for the page.
 
-Lines are training steps, ringed points are evaluations on held-out pairs, in every panel.
+Where answers are imitated, and none are compared, there are three. Lines are training steps, ringed points are
+evaluations on held-out examples, in every panel.
 """
 
 from __future__ import annotations
@@ -48,25 +49,37 @@ PANELS = (
     Panel("logps", "Log-probabilities", panels.draw_log_probabilities, ("chosen_logp", "rejected_logp")),
     Panel("optimizer", "Gradient norm and learning rate", panels.draw_optimizer, ("step",)),
 )
+OF_REWARDS = frozenset({"margin", "rewards", "accuracy"})
+"""The panels that compare answers, by the rewards that the policy implies."""
+COLUMNS = 3
 
 
-def draw_training_metrics(metrics: Metrics, path: Path) -> None:
-    """Writes the six panels to a PNG of 1800 x 1000 pixels. The same metrics give the same bytes."""
+def shown_panels(compared: bool) -> tuple[Panel, ...]:
+    """The panels of a run; without those of rewards where no answers are compared."""
+    return tuple(panel for panel in PANELS if compared or panel.name not in OF_REWARDS)
+
+
+def draw_training_metrics(metrics: Metrics, path: Path, compared: bool = True) -> None:
+    """Writes the panels to a PNG of 1800 pixels' width, and 500 for each three of them. The same metrics give the same
+    bytes.
+    """
+    shown = shown_panels(compared)
+    rows = len(shown) // COLUMNS
     with _style():
-        figure = Figure(figsize=(9, 5), dpi=200, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(9, 2.5 * rows), dpi=200, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
-        for axes, panel in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+        for axes, panel in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, shown, strict=True):
             _draw(panel, axes, metrics)
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def panel_svgs(metrics: Metrics) -> list[tuple[str, str]]:
+def panel_svgs(metrics: Metrics, compared: bool = True) -> list[tuple[str, str]]:
     """The panels as (title, svg element), ready to stand together in one HTML page.
 
     Colours are CSS variables (`--plot-ink` and so on) that fall back to the PNG's. The same metrics
     give the same strings.
     """
-    return [(panel.title, _panel_svg(panel, metrics)) for panel in PANELS]
+    return [(panel.title, _panel_svg(panel, metrics)) for panel in shown_panels(compared)]
 
 
 def length_svgs(histograms: TokenHistograms) -> list[tuple[str, str]]:

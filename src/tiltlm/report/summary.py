@@ -42,6 +42,7 @@ def summarise(run: RunFiles) -> Summary:
         first_loss=rows[0].loss if rows else None,
         final_loss=rows[-1].loss if rows else None,
         eval_loss=saved.loss if saved is not None else None,
+        eval_loss_change=evaluation.loss_change if evaluation is not None else None,
         eval_accuracy=saved.accuracy if saved is not None else None,
         eval_accuracy_interval=saved.accuracy_interval if saved is not None else None,
         eval_margin=saved.margin if saved is not None else None,

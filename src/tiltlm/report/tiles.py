@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tiltlm.report.verdict import NEGATIVE_KL, unit
+from tiltlm.report.learnt_from import imitates, unit
+from tiltlm.report.verdict import NEGATIVE_KL
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
@@ -32,15 +33,24 @@ class Tile:
 def tiles(summary: Summary) -> list[Tile]:
     """The figures a reader looks for first. Those of a known reward are left out where there is none."""
     margin, memory = summary.eval_margin, summary.peak_memory_gib
-    return [
+    compared = [
         _share("Held-out accuracy", summary.eval_accuracy, summary.eval_accuracy_interval),
         Tile("Held-out margin", None if margin is None else signed(margin), _margin(summary)),
+    ]
+    return [
+        *([_change_of_loss(summary)] if imitates(summary) else compared),
         Tile("Held-out loss", None if summary.eval_loss is None else number(summary.eval_loss), _first_loss(summary)),
         *(_reward_tiles(summary) if summary.reward is not None else []),
         _divergence(summary),
         Tile("Duration", None if summary.seconds is None else duration(summary.seconds), _speed(summary)),
         Tile("Peak memory", None if memory is None else f"{number(memory)} GiB", ""),
     ]
+
+
+def _change_of_loss(summary: Summary) -> Tile:
+    change = summary.eval_loss_change
+    detail = ", ".join(part for part in ("nats per token", _interval(change)) if part)
+    return Tile("Change in held-out loss", None if change is None else signed(change.mean), detail)
 
 
 def _reward_tiles(summary: Summary) -> list[Tile]:

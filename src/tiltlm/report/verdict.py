@@ -5,11 +5,12 @@ A sentence claims an effect only where its 95% interval is clear of chance or ze
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tiltlm.objectives import OBJECTIVES
 from tiltlm.report.coherence import signs_of_decay
+from tiltlm.report.learnt_from import has_reference, imitates, unit
 from tiltlm.report.wording import at_temperature, count, duration, estimated, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
@@ -50,7 +51,7 @@ def findings(summary: Summary) -> list[Finding]:
         *_interruption(summary),
         *_resumption(summary),
         *_failed_checks(summary),
-        _accuracy(summary),
+        _loss(summary) if imitates(summary) else _accuracy(summary),
         _reward(summary),
         _divergence(summary),
         *_saving(summary),
@@ -58,26 +59,6 @@ def findings(summary: Summary) -> list[Finding]:
         _log_probabilities(summary),
         _cost(summary),
     ]
-
-
-def unit(summary: Summary) -> str:
-    """What the objective counts: a pair, or an example whose answers are labelled one by one."""
-    objective = OBJECTIVES.get(summary.loss)
-    return "pair" if objective is None or objective.needs.unit == "pair" else "example"
-
-
-def method(summary: Summary) -> str:
-    """What the model was trained with: DPO, if pairs are held to a reference, or what the objective calls itself."""
-    objective = OBJECTIVES.get(summary.loss)
-    if objective is None or (objective.needs.reference and objective.needs.unit == "pair"):
-        return "Direct Preference Optimization"
-    return objective.what.partition(":")[0]
-
-
-def _has_reference(summary: Summary) -> bool:
-    """Whether rewards are relative to a reference, so that they are 0 before training."""
-    objective = OBJECTIVES.get(summary.loss)
-    return objective is None or objective.needs.reference
 
 
 _ENDS = {"interrupted": "The run was interrupted", "failed": "The run failed", "killed": "The run did not end"}
@@ -112,6 +93,24 @@ def _failed_checks(summary: Summary) -> list[Finding]:
     ]
 
 
+def _loss(summary: Summary) -> Finding:
+    topic, loss, change = "Held-out loss", summary.eval_loss, summary.eval_loss_change
+    if loss is None:
+        return Finding(topic, "not measured", "The held-out loss was not measured.")
+    of_all = f" of {count(summary.eval_pairs, 'held-out demonstration')}" if summary.eval_pairs is not None else ""
+    fact = f"The loss{of_all} is {number(loss)} nats a token (perplexity {number(math.exp(min(loss, 700.0)))})"
+    if change is None or change.interval is None:
+        return Finding(topic, "not shown", f"{fact}; without an interval of its change, an effect is not shown.")
+    fact += f", changed by {estimated(change)}"
+    side = _side(change.interval, 0.0)
+    if side < 0:
+        return Finding(topic, "shown", f"{fact}: the model answers more like them than before.")
+    if side > 0:
+        advice = "Lower the learning rate, or train for fewer steps"
+        return Finding(topic, "caution", f"{fact}: the model answers less like them than before. {advice}.")
+    return Finding(topic, "not shown", f"{fact}: a change is not shown, for the interval includes zero.")
+
+
 def _accuracy(summary: Summary) -> Finding:
     topic = "Held-out accuracy"
     accuracy, interval = summary.eval_accuracy, summary.eval_accuracy_interval
@@ -120,7 +119,7 @@ def _accuracy(summary: Summary) -> Finding:
     held_out = f"held-out {unit(summary)}"
     of_all = f" of {count(summary.eval_pairs, held_out)}" if summary.eval_pairs is not None else ""
     paired = unit(summary) == "pair"
-    reward = "The implicit reward" if _has_reference(summary) else "The reward"
+    reward = "The implicit reward" if has_reference(summary) else "The reward"
     what = f"{reward} ranks chosen above rejected" if paired else f"{reward} has the sign of the label"
     fact = f"{what} in {percent(accuracy)}{of_all}"
     if not paired:
@@ -134,7 +133,7 @@ def _accuracy(summary: Summary) -> Finding:
         return Finding(topic, "shown", f"{fact}: better than chance.")
     if side < 0:
         advice = "Check that chosen and rejected are not swapped"
-        if not _has_reference(summary):
+        if not has_reference(summary):
             advice += "; without a reference, the model may also have ranked them so before it was trained"
         return Finding(topic, "caution", f"{fact}: worse than chance. {advice}.")
     return Finding(topic, "not shown", f"{fact}: better than chance is not shown, for the interval includes 50%.")
@@ -244,6 +243,9 @@ def _log_probabilities(summary: Summary) -> Finding:
         return Finding(topic, "not measured", sentence)
     figures = ", ".join(f"{side} {estimated(change)}" for side, change in changes.items())
     figures += " nats per held-out completion"
+    named = "answers to imitate" if imitates(summary) else "chosen completions"
+    if imitates(summary):
+        figures = figures.removeprefix("chosen ")
     if max(abs(change.mean) for change in changes.values()) < STILL:
         advice = "The learning rate is too small, or there were too few steps"
         return Finding(topic, "caution", f"Nothing moved: {figures}. {advice}.")
@@ -254,12 +256,12 @@ def _log_probabilities(summary: Summary) -> Finding:
         return Finding(topic, "not shown", sentence)
     side = _side(chosen.interval, 0.0)
     if side == 0:
-        sentence = f"That the chosen completions became more or less likely is not shown: {figures}."
+        sentence = f"That the {named} became more or less likely is not shown: {figures}."
         return Finding(topic, "not shown", sentence)
     if side > 0:
-        return Finding(topic, "note", f"The chosen completions became more likely: {figures}.")
+        return Finding(topic, "note", f"The {named} became more likely: {figures}.")
     also = rejected is not None and rejected.interval is not None and _side(rejected.interval, 0.0) < 0
-    sentence = f"The chosen completions became less likely{' too' if also else ''}: {figures}."
+    sentence = f"The {named} became less likely{' too' if also else ''}: {figures}."
     return Finding(topic, "caution", f"{sentence} {_advice_on_falling(summary)}")
 
 

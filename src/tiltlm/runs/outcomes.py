@@ -62,6 +62,7 @@ class Evaluation:
     """`evaluation.json`: the saved model on the held-out examples, read back from its files, in float32.
 
     saved_as: the type of the saved weights.
+    running: the statistics that the objective keeps from step to step, as training left them: its losses are of these.
     margin: mean reward margin. Intervals here are over prompts.
     chosen_logp_change, rejected_logp_change: from the model as loaded, nats a completion. None where its
         log-probabilities were not taken, or no example has such an answer.
@@ -77,6 +78,7 @@ class Evaluation:
 
     saved_as: str
     figures: EvalRow
+    running: dict[str, float] = field(default_factory=dict)
     margin: Estimate | None = None
     chosen_logp_change: Estimate | None = None
     rejected_logp_change: Estimate | None = None
@@ -121,7 +123,7 @@ class TrainingFigures:
     status, message: see Outcome. completed: whether the run came to its end.
     loss, loss_settings: the objective and its settings. beta: that setting, where the objective has one.
     train_pairs, eval_pairs: how many examples, pairs or others.
-    eval_*: of the saved model, in float32; see Evaluation.
+    eval_*: of the saved model, in float32; see Evaluation. eval_loss_change: its `loss_change`.
     training_margin: the last held-out margin in the arithmetic of training.
     reward: the known reward of the answers.
     """
@@ -142,6 +144,7 @@ class TrainingFigures:
     first_loss: float | None = None
     final_loss: float | None = None
     eval_loss: float | None = None
+    eval_loss_change: Estimate | None = None
     eval_accuracy: float | None = None
     eval_accuracy_interval: Interval | None = None
     eval_margin: float | None = None

@@ -68,6 +68,7 @@ def evaluate_saved(
     token_changes = [_mean_of(change_N, (label,), columns, prompts) for label in (CHOSEN, REJECTED)]
     return Evaluation(
         saved_as=saved_as,
+        running={name: float(value) for name, value in objective.running.items()},
         figures=eval_row(sums, prompts, 0, 0.0, time.perf_counter() - started),
         margin=None if margins is None else clustered_mean(list(margins), prompts),
         chosen_logp_change=changes[0],

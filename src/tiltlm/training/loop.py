@@ -84,7 +84,8 @@ class Trainer:
     def state(self) -> TrainerState:
         """Everything that training would need to go on from here; tensors are those in use, not copies."""
         model = {name: parameter.detach() for name, parameter in self.scorer.model.named_parameters()}
-        return TrainerState(model, self._optimizer.state_dict(), dataclasses.replace(self.progress), random_states())
+        progress, running = dataclasses.replace(self.progress), dict(self.objective.running)
+        return TrainerState(model, self._optimizer.state_dict(), progress, random_states(), running)
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
@@ -93,6 +94,8 @@ class Trainer:
             parameter.copy_(state.model[name])
         self._optimizer.load_state_dict(state.optimizer)
         self.progress = dataclasses.replace(state.progress)
+        # Of what a state does not know, the values before the first step.
+        self.objective = dataclasses.replace(self.objective, running={}).with_running(state.running)
         restore_random_states(state.random)
 
     def plan_of(self, step: int) -> Plan:
@@ -152,7 +155,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
-        backward(self.scorer, planned, self.objective, self.precision, sums.add)
+        running = backward(self.scorer, planned, self.objective, self.precision, sums.add)
         norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), training.gradient_clip or float("inf"))
         with stop.held():
             self._change_weights(norm, sums.finite())
@@ -160,6 +163,7 @@ class Trainer:
             self._optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - start
             if finite := math.isfinite(means.loss) and math.isfinite(gradient_norm):
+                self.objective = self.objective.with_running(running)
                 self.progress.step += 1
                 self.progress.examples += planned.examples
                 self.progress.tokens += planned.laid_out

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from tiltlm.objectives.interface import CHOSEN, REJECTED, sides
+from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit, sides
 from tiltlm.runs.rows import EvalRow, RewardMeans
 from tiltlm.statistics import effective_number, wilson_interval
 from tiltlm.training.losses import Losses
+
+_Columns = Callable[[Losses], tuple[Tensor, ...]]
 
 
 class Sums:
     """Sums over units that stay on the device until `means` brings them over, once.
 
     Of pairs the chosen and the rejected answers are compared one by one. Of labelled completions those labelled chosen
-    are set against those labelled rejected, and one counts as right where its reward has the sign of its label.
+    are set against those labelled rejected, and one counts as right where its reward has the sign of its label. Of
+    demonstrations there is nothing to compare: their loss and log-probability alone are known.
     """
 
-    def __init__(self, unit: str) -> None:
-        self._pairs = unit == "pair"
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
         self._rows: list[Tensor] = []
         self._losses: list[Tensor] = []
         self.units = 0
@@ -30,55 +33,24 @@ class Sums:
     def add(self, losses: Losses) -> None:
         """Takes in the losses of some examples."""
         losses_U = losses.output.losses_U.detach()
-        self._rows.append(self._of_pairs(losses) if self._pairs else self._of_completions(losses))
+        summed = (losses_U, *_SUMMED[self._unit](losses))
+        self._rows.append(torch.stack([values.float().sum() for values in summed]))
         self._losses.append(losses_U)
         self.units += len(losses_U)
-
-    def _of_pairs(self, losses: Losses) -> Tensor:
-        chosen_P, rejected_P = (side_P.contiguous() for side_P in sides(losses.output.rewards_N))
-        chosen_logp_P, rejected_logp_P = sides(losses.scored.logps_N.detach())
-        difference_P = chosen_P - rejected_P
-        per_pair = (
-            losses.output.losses_U.detach(),
-            chosen_P,
-            rejected_P,
-            difference_P,
-            (difference_P > 0) + 0.5 * (difference_P == 0),
-            chosen_logp_P,
-            rejected_logp_P,
-        )
-        return torch.stack([values.float().sum() for values in per_pair])
-
-    def _of_completions(self, losses: Losses) -> Tensor:
-        labels_N, rewards_N = losses.scored.labels_N, losses.output.rewards_N
-        logps_N = losses.scored.logps_N.detach()
-        chosen, rejected = labels_N == CHOSEN, labels_N == REJECTED
-        right_N = (rewards_N > 0) * chosen + (rewards_N < 0) * rejected + 0.5 * (rewards_N == 0) * (chosen | rejected)
-        sums = (
-            losses.output.losses_U.detach(),
-            rewards_N * chosen,
-            rewards_N * rejected,
-            chosen,
-            right_N,
-            logps_N * chosen,
-            logps_N * rejected,
-        )
-        return torch.stack([values.float().sum() for values in sums])
 
     def means(self, *also: Tensor) -> tuple[RewardMeans, list[float]]:
         """The means, and the values of further scalars, in one transfer from the device."""
         scalars = [scalar.detach().float().reshape(1) for scalar in also]
         total = torch.stack(self._rows).sum(0)
-        if self._pairs:
-            values = torch.cat([total / self.units, *scalars]).tolist()
-            return _means(values[0], values[1:7]), values[7:]
-        values = torch.cat([total, *scalars]).tolist()
-        loss, chosen_reward, rejected_reward, chosen, right, chosen_logp, rejected_logp = values[:7]
-        rejected = self.units - chosen
-        rewards = (_mean(chosen_reward, chosen), _mean(rejected_reward, rejected))
-        margin = None if rewards[0] is None or rewards[1] is None else rewards[0] - rewards[1]
-        accuracy, logps = right / self.units, (_mean(chosen_logp, chosen), _mean(rejected_logp, rejected))
-        return _means(loss / self.units, [*rewards, margin, accuracy, *logps]), values[7:]
+        if self._unit == "completion":
+            values = torch.cat([total, *scalars]).tolist()
+            return _means_of_completions(values[: len(total)], self.units), values[len(total) :]
+        values = torch.cat([total / self.units, *scalars]).tolist()
+        names = ("chosen_logp",) if self._unit == "demonstration" else _NAMES
+        return (
+            RewardMeans(loss=values[0], **dict(zip(names, values[1 : len(total)], strict=True))),
+            values[len(total) :],
+        )
 
     def finite(self) -> Tensor:
         """Whether all losses are finite, still on the device."""
@@ -89,9 +61,44 @@ class Sums:
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
 
 
-def _means(loss: float, values: Sequence[float | None]) -> RewardMeans:
-    names = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
-    return RewardMeans(loss=loss, **dict(zip(names, values, strict=True)))
+_NAMES = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
+
+
+def _of_pairs(losses: Losses) -> tuple[Tensor, ...]:
+    """What is summed of pairs, as _NAMES."""
+    chosen_P, rejected_P = (side_P.contiguous() for side_P in sides(losses.output.rewards_N))
+    chosen_logp_P, rejected_logp_P = sides(losses.scored.logps_N.detach())
+    difference_P = chosen_P - rejected_P
+    right_P = (difference_P > 0) + 0.5 * (difference_P == 0)
+    return (chosen_P, rejected_P, difference_P, right_P, chosen_logp_P, rejected_logp_P)
+
+
+def _of_demonstrations(losses: Losses) -> tuple[Tensor, ...]:
+    return (losses.scored.logps_N.detach(),)
+
+
+def _of_completions(losses: Losses) -> tuple[Tensor, ...]:
+    labels_N, rewards_N = losses.scored.labels_N, losses.output.rewards_N
+    logps_N = losses.scored.logps_N.detach()
+    chosen, rejected = labels_N == CHOSEN, labels_N == REJECTED
+    right_N = (rewards_N > 0) * chosen + (rewards_N < 0) * rejected + 0.5 * (rewards_N == 0) * (chosen | rejected)
+    return (rewards_N * chosen, rewards_N * rejected, chosen, right_N, logps_N * chosen, logps_N * rejected)
+
+
+def _means_of_completions(sums: Sequence[float], units: int) -> RewardMeans:
+    loss, chosen_reward, rejected_reward, chosen, right, chosen_logp, rejected_logp = sums
+    rejected = units - chosen
+    rewards = (_mean(chosen_reward, chosen), _mean(rejected_reward, rejected))
+    margin = None if rewards[0] is None or rewards[1] is None else rewards[0] - rewards[1]
+    values = (*rewards, margin, right / units, _mean(chosen_logp, chosen), _mean(rejected_logp, rejected))
+    return RewardMeans(loss=loss / units, **dict(zip(_NAMES, values, strict=True)))
+
+
+_SUMMED: Mapping[Unit, _Columns] = {
+    "pair": _of_pairs,
+    "completion": _of_completions,
+    "demonstration": _of_demonstrations,
+}
 
 
 def _mean(total: float, count: float) -> float | None:

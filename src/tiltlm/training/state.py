@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """Weights, optimizer, progress and random states.
+    """Weights, optimizer, progress, random states, and the objective's statistics.
 
     random: of every generator that a step may draw from, an objective of a user's own among them.
+    running: see `Running` of objectives/interface.py; none in states of before there were any.
     """
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     progress: Progress
     random: dict[str, Any]
+    running: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def copy(self) -> TrainerState:
         """The same with tensors of its own on the CPU: what training does next does not change it."""
@@ -50,12 +52,14 @@ class TrainerState:
             "optimizer": self.optimizer,
             "progress": dataclasses.asdict(self.progress),
             "random": self.random,
+            "running": self.running,
         }
 
     @staticmethod
     def from_dict(table: dict[str, Any]) -> TrainerState:
         """The state that `to_dict` gave."""
-        return TrainerState(table["model"], table["optimizer"], Progress(**table["progress"]), dict(table["random"]))
+        progress, running = Progress(**table["progress"]), dict(table.get("running", {}))
+        return TrainerState(table["model"], table["optimizer"], progress, dict(table["random"]), running)
 
 
 def _copied(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Single answers with a label, as KTO learns from: which columns hold the label, and what the label says."""
+"""Single answers, with a label as KTO learns from, or as they are, to be imitated: which columns hold what."""
 
 from __future__ import annotations
 
@@ -50,8 +50,26 @@ def is_labelled(fields: Mapping[str, object]) -> bool:
         label_of(look(fields, column), column in TURNED_COLUMNS) is not None
         for column in (*LABEL_COLUMNS, *TURNED_COLUMNS)
     )
-    answered = _prompt_column(fields) is not None and _completion_column(fields) is not None
-    return understood and (answered or _whole_chat(fields) is not None)
+    return understood and _is_answered(fields)
+
+
+def is_demonstration(fields: Mapping[str, object]) -> bool:
+    """Whether a row has a prompt and one answer, no label, and nothing that another answer may be."""
+    labels = any(not is_empty(look(fields, column)) for column in (*LABEL_COLUMNS, *TURNED_COLUMNS))
+    sides = any("reject" in name.lower() or "chosen" in name.lower() for name in fields)
+    answers = [
+        name
+        for name, value in fields.items()
+        if any(word in name.lower() for word in COMPLETION_COLUMNS)
+        and (holds_messages(value) or (isinstance(value, str) and not is_empty(value)))
+    ]
+    return not labels and not sides and len(answers) < 2 and _is_answered(fields)
+
+
+def _is_answered(fields: Mapping[str, object]) -> bool:
+    """Whether there are a prompt and one answer."""
+    beside = _prompt_column(fields) is not None and _completion_column(fields) is not None
+    return beside or _whole_chat(fields) is not None
 
 
 def labelled(fields: Fields, always_chats: bool = False) -> list[Parts]:
@@ -62,6 +80,12 @@ def labelled(fields: Fields, always_chats: bool = False) -> list[Parts]:
     label = _label(fields)
     prompt, completion, tools = _texts(fields, always_chats)
     return [Parts(prompt, (completion,), (label,), tools)]
+
+
+def demonstration(fields: Fields, always_chats: bool = False) -> list[Parts]:
+    """One answer to a prompt, to be imitated; of a whole chat the last turn. Text as for `labelled`."""
+    prompt, completion, tools = _texts(fields, always_chats)
+    return [Parts(prompt, (completion,), (CHOSEN,), tools)]
 
 
 def _label(fields: Fields) -> int:

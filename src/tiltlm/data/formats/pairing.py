@@ -15,13 +15,18 @@ from tiltlm.objectives.interface import CHOSEN, REJECTED
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An example without its name. suffix: what tells it from the others of its row."""
+    """An example without its name. suffix: what tells it from the others of its row.
+
+    scores: of each completion, higher is better; ordinal: only their order means anything.
+    """
 
     prompt: Text
     completions: tuple[Text, ...]
     labels: tuple[int, ...]
     tools: str | None = None
     suffix: str = ""
+    scores: tuple[float, ...] | None = None
+    ordinal: bool = False
 
     @staticmethod
     def pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None = None, suffix: str = "") -> Parts:

@@ -14,10 +14,11 @@ from tiltlm.data.formats.fields import Fields, RowError, is_empty, require_chara
 from tiltlm.data.formats.notation import is_list_notation
 from tiltlm.data.formats.ranking import OrderError, RankedPairs
 from tiltlm.data.formats.ratings import compare_ratings
-from tiltlm.data.formats.refusals import no_pairs, refusal
+from tiltlm.data.formats.refusals import not_taken, refusal
 from tiltlm.data.formats.table import FORMATS
+from tiltlm.data.formats.units import as_unit, choice, takes
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.objectives.interface import Unit
+from tiltlm.objectives.interface import NOUNS, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ def recognise_format(
 ) -> tuple[str, str]:
     """The format that most of these rows have, and why in words.
 
-    unit: what the objective learns from. Pairs will do where it is single completions.
+    unit: what the objective learns from (units.py: from which rows it can).
     renamed: from columns' names here to those they have in the data, where these differ.
 
     Raises:
-        DataError: no format or more than one fits, or one that gives no pairs where they are needed; it lists the
-            columns found and those expected.
+        DataError: no format or more than one fits, or one that gives nothing that the objective learns from; it lists
+            the columns found and those expected.
     """
     votes = {name: sum(format.recognise(row.fields) for row in rows) for name, format in FORMATS.items()}
     votes |= {name: votes[name] + votes[f.takes] for name, f in FORMATS.items() if f.takes and votes[name]}
@@ -53,8 +54,8 @@ def recognise_format(
     found = f"Columns found: {', '.join(named) or 'none'}."
     if most and len(winners) == 1:
         format = FORMATS[winners[0]]
-        if format.unit != unit == "pair":
-            raise DataError(f"{no_pairs()} {found}")
+        if not takes(format.unit, unit):
+            raise DataError(f"{not_taken(format.unit, unit)} {found}")
         like = next(row.fields for row in rows if format.recognise(row.fields))
         _require_no_notation(rows)
         return winners[0], f"recognised in {most} of the first {len(rows)} rows: {format.expects(like)}"
@@ -63,7 +64,7 @@ def recognise_format(
     for row in rows:
         if reason := refusal(row.fields):
             raise DataError(f"{reason} {found}")
-    raise DataError(f"the rows fit no format. {found} {_nearest(rows[0].fields)}\nFormats: {_listed()}.")
+    raise DataError(f"the rows fit no format. {found} {_nearest(rows[0].fields, unit)}\nFormats: {_listed()}.")
 
 
 def _require_no_notation(rows: Sequence[Row]) -> None:
@@ -77,13 +78,14 @@ def _require_no_notation(rows: Sequence[Row]) -> None:
             )
 
 
-def _nearest(fields: Mapping[str, object]) -> str:
-    """The format of which a row has most, what it lacks, and how it may be given that."""
+def _nearest(fields: Mapping[str, object], unit: Unit) -> str:
+    """The format of which a row has most, of those that are taken, what it lacks, and how it may be given that."""
     lacks: list[tuple[float, str, list[str]]] = []
     for name, format in FORMATS.items():
         for needs in format.needs:
             missing = [column for column, kind in needs.items() if not kind.holds(fields.get(column))]
-            if missing and len(missing) < len(needs) and format.takes is None:
+            of_use = takes(format.unit, unit) and (not format.takes or FORMATS[format.takes].unit != format.unit)
+            if missing and len(missing) < len(needs) and of_use:
                 absent = sum(0.5 if fields.get(column) is not None else 1.0 for column in missing)
                 lacks.append((absent / len(needs), name, missing))
     if not lacks:
@@ -113,22 +115,27 @@ def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion") 
     """The function that makes a row of this format into examples.
 
     Raises:
-        ConfigError: `ranked_pairs` is set, and has no effect on this format.
-        DataError: the format gives no pairs, and `unit` asks for them.
+        ConfigError: `ranked_pairs` is set, and has no effect on this format or this objective.
+        DataError: the format does not give what `unit` asks for.
     """
     format = FORMATS[name]
-    if format.unit != unit == "pair":
-        raise DataError(f"data.format is `{name}`. {no_pairs()}")
+    if not takes(format.unit, unit):
+        raise DataError(f"data.format is `{name}`. {not_taken(format.unit, unit)}")
     if ranked_pairs != "all" and not format.ranks:
         raise ConfigError(f"data.ranked_pairs has no effect on the format `{name}`: remove it.")
-    layout: layouts.Layout = partial(format.layout, choose=ranked_pairs) if format.ranks else format.layout
-    return partial(_convert, layout=layout)
+    chosen = choice(ranked_pairs, unit)
+    if ranked_pairs not in ("all", chosen) or (ranked_pairs != "all" and unit == "demonstration"):
+        raise ConfigError(
+            f"data.ranked_pairs has no effect on an objective that learns from {NOUNS[unit]}s: remove it."
+        )
+    layout: layouts.Layout = partial(format.layout, choose=chosen) if format.ranks else format.layout
+    return partial(_convert, layout=layout, unit=unit)
 
 
-def _convert(row: Row, layout: layouts.Layout) -> Converted:
+def _convert(row: Row, layout: layouts.Layout, unit: Unit) -> Converted:
     fields = Fields(row.fields)
     try:
-        parts = layout(fields)
+        parts = as_unit(layout(fields), unit)
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
     compare_ratings(fields)

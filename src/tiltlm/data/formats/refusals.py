@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tiltlm.data.formats.fields import RowError
-from tiltlm.data.formats.labelled import COMPLETION_COLUMNS
-from tiltlm.data.formats.notation import decoded, holds_messages
+from tiltlm.data.formats.notation import decoded
 from tiltlm.data.formats.ranking import list_column, number
-from tiltlm.objectives import OBJECTIVES
-
-_ANSWERS = (*COMPLETION_COLUMNS, "messages", "conversations")
+from tiltlm.data.formats.units import readers
+from tiltlm.objectives.interface import Unit
 
 
 def refusal(fields: Mapping[str, object]) -> str | None:
@@ -18,13 +16,27 @@ def refusal(fields: Mapping[str, object]) -> str | None:
     return next((reason(fields) for holds, reason in _REFUSALS if holds(fields)), None)
 
 
-def no_pairs() -> str:
-    """Why rows of single labelled answers cannot be used, and by which objectives they can."""
-    names = [name for name, objective in OBJECTIVES.items() if objective.needs.unit == "completion"]
-    return (
-        "Single labelled answers (as for KTO) are no pairs, and the chosen objective needs pairs: a prompt with two "
-        f"answers, of which one is better. Objectives that take them: {', '.join(names)} (--loss.name {names[0]})."
-    )
+def not_taken(given: Unit, unit: Unit) -> str:
+    """Why an objective that learns from `unit` cannot learn from rows that give `given`, and which objectives can."""
+    names = readers(given)
+    able = f"Objectives that take them: {', '.join(names)} (--loss.name {names[0]})."
+    return f"{_NOT_TAKEN[given].format(_WANTED[unit])} {able}"
+
+
+_WANTED: Mapping[Unit, str] = {
+    "pair": "pairs: a prompt with two answers, of which one is better",
+    "completion": "answers that are labelled good or bad",
+    "list": "answers to one prompt in an order, two or more",
+    "demonstration": "answers to imitate",
+}
+_NOT_TAKEN: Mapping[Unit, str] = {
+    "completion": "Single labelled answers (as for KTO) are no pairs, and the chosen objective needs {}.",
+    "demonstration": (
+        "Each row has one answer (as for supervised fine-tuning), and the chosen objective needs {}. If another column "
+        "holds a second, worse answer: --data.columns chosen=THEIRS rejected=THEIRS. If one says whether the answer is "
+        "good: --data.columns label=THEIRS."
+    ),
+}
 
 
 def _is_stepwise(fields: Mapping[str, object]) -> bool:
@@ -37,20 +49,6 @@ def _is_stepwise(fields: Mapping[str, object]) -> bool:
 
 def _is_unranked(fields: Mapping[str, object]) -> bool:
     return list_column(fields) is not None and "chosen" not in fields
-
-
-def _is_single(fields: Mapping[str, object]) -> bool:
-    sides = [name for name in fields if "reject" in name.lower() or "chosen" in name.lower()]
-    answers = [name for name in fields if any(word in name.lower() for word in COMPLETION_COLUMNS)]
-    return _has(fields, _ANSWERS) and not sides and len(answers) < 2 and _texts(fields) <= 3
-
-
-def _texts(fields: Mapping[str, object]) -> int:
-    return sum(isinstance(value, str) or holds_messages(value) for value in fields.values())
-
-
-def _has(fields: Mapping[str, object], names: tuple[str, ...]) -> bool:
-    return any(isinstance(fields.get(name), str) or holds_messages(fields.get(name)) for name in names)
 
 
 def _unranked(fields: Mapping[str, object]) -> str:
@@ -113,12 +111,4 @@ _REFUSALS: tuple[tuple[Holds, Callable[[Mapping[str, object]], str]], ...] = (
         ),
     ),
     (_is_unranked, _unranked),
-    (
-        _is_single,
-        lambda fields: (
-            "Each row has one answer (as for supervised fine-tuning): a pair needs a second, worse one. If another "
-            "column holds it: --data.columns chosen=THEIRS rejected=THEIRS. If one says whether the answer is good: "
-            "--data.columns label=THEIRS."
-        ),
-    ),
 )

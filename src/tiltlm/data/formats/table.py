@@ -24,7 +24,7 @@ from tiltlm.data.formats.kinds import (
     VERDICT,
     Kind,
 )
-from tiltlm.data.formats.labelled import is_labelled, labelled
+from tiltlm.data.formats.labelled import demonstration, is_demonstration, is_labelled, labelled
 from tiltlm.data.formats.pairing import Parts
 from tiltlm.data.formats.ranking import LIST_COLUMNS, order_in_words, orders
 from tiltlm.objectives.interface import Unit
@@ -50,8 +50,8 @@ class Format:
     also: what else must hold.
     details: what more is to be said of rows like this one.
     takes: a format whose rows are read as this one where there are rows of both.
-    ranks: whether `data.ranked_pairs` has an effect; the layout takes it as `choose`.
-    unit: what a row gives: pairs, or single completions with a label.
+    ranks: whether a row is a list of which `data.ranked_pairs` chooses; the layout takes that as `choose`.
+    unit: what a row gives: pairs, single completions with a label, or demonstrations.
     """
 
     how: str
@@ -79,6 +79,7 @@ class Format:
 
 # What makes two answers of one.
 _PAIRED = dict.fromkeys(("chosen", "rejected", "rejected_response", "rejected_messages"), SOME)
+_ANSWERED_OTHERWISE = {**_PAIRED, **dict.fromkeys(LIST_COLUMNS, LIST), "output": TWO_TEXTS}
 _NO_PROMPT = {"prompt": SOME, "messages": OPEN_CHAT, "conversations": OPEN_CHAT}
 FORMATS: dict[str, Format] = {
     "preference": Format(
@@ -258,6 +259,7 @@ FORMATS: dict[str, Format] = {
         ({"prompt": ANSWER, "completion": ANSWER, "label": LABEL}, {}),
         unless=_PAIRED,
         also=is_labelled,
+        takes="demonstration",
         unit="completion",
     ),
     "labelled-chat": Format(
@@ -268,5 +270,22 @@ FORMATS: dict[str, Format] = {
         also=is_labelled,
         takes="labelled",
         unit="completion",
+    ),
+    "demonstration": Format(
+        "one answer to imitate, of a whole chat the last turn; joined as it stands where both are text",
+        demonstration,
+        ({"prompt": ANSWER, "completion": ANSWER}, {}),
+        unless=_ANSWERED_OTHERWISE,
+        also=is_demonstration,
+        unit="demonstration",
+    ),
+    "demonstration-chat": Format(
+        "as `demonstration`, in a chat, as `system`, `tools` or `history` stands beside the prompt",
+        partial(demonstration, always_chats=True),
+        tuple({"prompt": TEXT, **beside} for beside in _BESIDE),
+        unless=_ANSWERED_OTHERWISE,
+        also=is_demonstration,
+        takes="demonstration",
+        unit="demonstration",
     ),
 }

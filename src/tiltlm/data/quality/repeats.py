@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.quality.findings import Names, finding, of_all, verb
@@ -21,10 +21,12 @@ def repeated_and_contradictory(examples: Sequence[Example], unit: Unit, name: Na
 
     A prompt is the same but for white space around it and its messages, as in splitting; completions are the same to
     the character. Pairs contradict each other where one chooses what the other rejects, and the reverse. For an
-    objective that judges answers one by one, two examples do that label the same answer differently.
+    objective that judges answers one by one, two examples do that label the same answer differently. Lists are taken as
+    pairs of a best answer and another one; demonstrations state nothing that could be contradicted.
     """
     keys = [_keys(example) for example in examples]
-    return [_repeated(keys, unit, name, noun), _contradictory(keys, unit, name, noun)]
+    repeated = _repeated(keys, unit, name, noun)
+    return [repeated] if unit == "demonstration" else [repeated, _contradictory(keys, unit, name, noun)]
 
 
 def _keys(example: Example) -> tuple[bytes, tuple[_Said, ...]]:
@@ -45,7 +47,7 @@ def _repeated(keys: Sequence[tuple[bytes, tuple[_Said, ...]]], unit: Unit, name:
         earlier = first.setdefault((prompt, frozenset(said)), number)
         if earlier != number:
             repeats.append((earlier, number))
-    answer = "chosen and rejected completion" if unit == "pair" else "completion and label"
+    answer = _ANSWERS[unit]
     return finding(
         f"duplicate {noun}s",
         len(repeats),
@@ -65,11 +67,7 @@ def _contradictory(keys: Sequence[tuple[bytes, tuple[_Said, ...]]], unit: Unit, 
             first.setdefault(statement, number)
     against = [next((first[turned] for _, turned in said if turned in first), None) for said in statements]
     found = [(number, other) for number, other in enumerate(against) if other is not None]
-    what = (
-        "another one of the same prompt with chosen and rejected swapped"
-        if unit == "pair"
-        else "another one, which gives the same answer the other label"
-    )
+    what = _AGAINST[unit]
     # Both sides count; two that are each other's are listed once, by the later one.
     listed = ((number, other) for number, other in found if number >= other or against[other] != number)
     return finding(
@@ -82,9 +80,22 @@ def _contradictory(keys: Sequence[tuple[bytes, tuple[_Said, ...]]], unit: Unit, 
     )
 
 
+_ANSWERS: Mapping[Unit, str] = {
+    "pair": "chosen and rejected completion",
+    "completion": "completion and label",
+    "list": "completions, the same of them best",
+    "demonstration": "completion",
+}
+_AGAINST: Mapping[Unit, str] = {
+    "pair": "another one of the same prompt with chosen and rejected swapped",
+    "completion": "another one, which gives the same answer the other label",
+    "list": "another one of the same prompt, whose best answer stands below its own and the reverse",
+}
+
+
 def _statements(prompt: bytes, said: Sequence[_Said], unit: Unit) -> Iterator[tuple[object, object]]:
     """What an example states, each with its opposite."""
-    if unit == "pair":
+    if unit in ("pair", "list"):
         chosen, rejected = ([text for text, label in said if label == wanted] for wanted in (CHOSEN, REJECTED))
         for better in chosen:
             for worse in rejected:

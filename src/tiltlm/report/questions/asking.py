@@ -28,4 +28,6 @@ QUESTIONS: tuple[Callable[[Evidence], QuestionAnswer], ...] = (
 def answers(run: RunFiles) -> tuple[QuestionAnswer, ...]:
     """What a run answers to what is asked of every run."""
     evidence = Evidence.of(run)
-    return tuple(question(evidence) for question in QUESTIONS)
+    # Of demonstrations none are compared, and there is no reference.
+    asked = (drift, learning_rate) if evidence.imitates else QUESTIONS
+    return tuple(question(evidence) for question in asked)

@@ -31,7 +31,11 @@ SIGNS = 4
 """Signs that are looked for: length, repetition, surprise, known reward. Each must be clear by an interval of 97.5%,
 wider than the one that is written, so that chance alone makes one run in twenty show any of them."""
 
-NAME, QUESTION = "drift", "Does reward accuracy rise while the answers get longer or worse?"
+NAME, QUESTION, WITHOUT_REWARDS = (
+    "drift",
+    "Does reward accuracy rise while the answers get longer or worse?",
+    "Does the loss fall while the answers get longer or worse?",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,9 @@ class Sign:
 
 def drift(evidence: Evidence) -> QuestionAnswer:
     """Length, repetition, surprise and known reward of the answers, prompt by prompt, and the KL paid."""
-    shown = evidence.answers
+    shown, question = evidence.answers, WITHOUT_REWARDS if evidence.imitates else QUESTION
     if shown.length_change is None:
-        return unmeasured(NAME, QUESTION, "no answers to held-out prompts were sampled")
+        return unmeasured(NAME, question, "no answers to held-out prompts were sampled")
     length = _longer(shown)
     signs = length + signs_of_worse(evidence)
     facts = (
@@ -58,12 +62,12 @@ def drift(evidence: Evidence) -> QuestionAnswer:
     if not signs:
         sentence = f"That the answers got longer or worse is not shown: {facts}; {accuracy}.{_capped(evidence)}"
         sentence += too_few(shown.length_change)
-        return QuestionAnswer(name=NAME, question=QUESTION, verdict="not shown", sentence=sentence, figures=figures)
+        return QuestionAnswer(name=NAME, question=question, verdict="not shown", sentence=sentence, figures=figures)
     joint, change = "while" if rose else "and", evidence.softer() + (_shorter(evidence) if length else "")
     new = [sign.words for sign in signs if not sign.told]
     return QuestionAnswer(
         name=NAME,
-        question=QUESTION,
+        question=question,
         verdict="shown",
         sentence=f"The answers {_joined(signs)}, {joint} {accuracy}: {facts}.{_capped(evidence)}",
         figures=figures,
@@ -127,6 +131,9 @@ def _paid(shown: Figures) -> str:
 def _accuracy(evidence: Evidence) -> tuple[str, bool]:
     """The reward accuracy, and whether it is shown to be better than chance, which it starts from with DPO."""
     row = None if evidence.evaluation is None else evidence.evaluation.figures
+    if evidence.imitates:
+        change = None if evidence.evaluation is None else evidence.evaluation.loss_change
+        return f"{figure('held-out loss changed by', change)}", below(change)
     if row is None or row.accuracy is None:
         return "reward accuracy was not measured", False
     if row.accuracy_interval is not None and row.accuracy_interval[0] > 0.5:

@@ -57,6 +57,12 @@ class Evidence:
         objective = OBJECTIVES.get(str(self.setting("loss", "name")))
         return objective is None or objective.needs.unit == "pair"
 
+    @property
+    def imitates(self) -> bool:
+        """Whether answers are imitated, and nothing is compared with them."""
+        objective = OBJECTIVES.get(str(self.setting("loss", "name")))
+        return objective is not None and objective.needs.unit == "demonstration"
+
     def softer(self) -> str:
         """Advice that lets the policy move less: a lower learning rate, fewer passes, a higher beta."""
         ways = [f"lower {self.option('training', 'learning_rate')}"]

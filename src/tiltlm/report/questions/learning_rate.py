@@ -35,9 +35,11 @@ def learning_rate(evidence: Evidence) -> QuestionAnswer:
             sentence="Too much, or the arithmetic is too coarse: loss or gradient were no longer numbers.",
             change=f"Lower {rate}; or set model.precision to float32, if it is not.",
         )
-    if evaluation is None or evaluation.chosen_logp_change is None or evaluation.rejected_logp_change is None:
+    if evaluation is None or evaluation.chosen_logp_change is None:
         return unmeasured(NAME, QUESTION, "how both sides' log-probabilities changed is not known")
     chosen, rejected = evaluation.chosen_logp_change, evaluation.rejected_logp_change
+    if rejected is None and not evidence.imitates:
+        return unmeasured(NAME, QUESTION, "how both sides' log-probabilities changed is not known")
     own = None if evaluation.seen is None else evaluation.seen.loss_change
     figures = known(
         chosen_nats_an_answer=chosen,
@@ -45,12 +47,15 @@ def learning_rate(evidence: Evidence) -> QuestionAnswer:
         change_of_the_loss_on_training_pairs=own,
         change_of_the_held_out_loss=evaluation.loss_change,
     )
-    facts = f"{figure('chosen', chosen)}, {figure('rejected', rejected)} nats a held-out answer"
-    if within(chosen, LITTLE) and within(rejected, LITTLE):
-        told = max(abs(chosen.mean), abs(rejected.mean)) < STILL
+    sides = {"chosen": chosen, "rejected": rejected} if rejected is not None else {"log-probability": chosen}
+    facts = f"{', '.join(figure(*side) for side in sides.items())} nats a held-out answer"
+    if all(within(side, LITTLE) for side in sides.values()):
+        told = max(abs(side.mean) for side in sides.values()) < STILL
         change = f"Raise {rate}, or take more steps: {evidence.option('training', 'epochs')}."
         line = None if told else f"Training did next to nothing: {facts}. {change}"
-        sentence = f"It does next to nothing: {facts}, both surely less than {LITTLE}."
+        sentence = (
+            f"It does next to nothing: {facts}, {'both ' if rejected is not None else ''}surely less than {LITTLE}."
+        )
         return QuestionAnswer(
             name=NAME, question=QUESTION, verdict="shown", sentence=sentence, figures=figures, change=change, line=line
         )
@@ -66,7 +71,7 @@ def learning_rate(evidence: Evidence) -> QuestionAnswer:
             change=change,
             line=f"The learning rate does too much: {' and '.join(broken)}. {change}",
         )
-    sentence = f"Neither is shown: {facts}.{too_few(chosen, rejected)}"
+    sentence = f"Neither is shown: {facts}.{too_few(*sides.values())}"
     return QuestionAnswer(name=NAME, question=QUESTION, verdict="not shown", sentence=sentence, figures=figures)
 
 
