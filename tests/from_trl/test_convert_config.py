@@ -121,7 +121,7 @@ def test_a_whole_script(tmp_path: Path) -> None:
     assert [remark.argument for remark in conversion.said("lost")] == ["push_to_hub = True"]
 
 
-QLORA = {
+QLORA: dict[str, Any] = {
     "model_name_or_path": "someone/base-sft",
     "torch_dtype": "bfloat16",
     "use_peft": True,
@@ -141,7 +141,7 @@ QLORA = {
     "warmup_ratio": 0.1,
     "report_to": ["tensorboard", "wandb"],
 }
-MIXTURE = {
+MIXTURE: dict[str, Any] = {
     "model_name_or_path": "someone/base-sft",
     "dataset_mixture": {
         "datasets": [

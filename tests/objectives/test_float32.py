@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from scored_examples import Completion, moved, random_examples, scored
+from scored_examples import Completion, random_examples, scored, with_running
 from torch import Tensor
 
 from tiltlm.objectives import OBJECTIVES
@@ -35,7 +35,7 @@ def losses_and_slopes(
         [dataclasses.replace(one, policy=next(drawn), reference=one.reference.float().to(dtype)) for one in example]
         for example in examples
     ]
-    losses_U = objective.loss(moved(objective, scored(given, objective.needs), settings), settings).losses_U
+    losses_U = objective.loss(with_running(scored(given, objective.needs), objective, settings), settings).losses_U
     slopes = torch.autograd.grad(losses_U.sum(), policies, allow_unused=True)
     kept = [torch.zeros_like(one) if slope is None else slope for one, slope in zip(policies, slopes, strict=True)]
     return losses_U.detach().double(), torch.cat(kept).double()
