@@ -36,7 +36,10 @@ DIFFERS = {
     "aot": "TRL sorts the pairs of a micro-batch; here they are those of the whole step.",
     "aot_unpaired": "TRL sorts the answers of a micro-batch; here they are those of the whole step.",
     "kto": "TRL takes z over a micro-batch of a process; here it is over the whole step.",
-    "sft": "TRL divides by the tokens of a micro-batch; here each answer counts alike.",
+    "sft": "TRL divides by the tokens of a micro-batch; here it is by those of the whole step.",
+    "rpo": "TRL divides the imitation by the tokens of a micro-batch; here each answer's is by its own.",
+    "mpo": "TRL has no running mean of rewards in BCO's part, and divides the imitation by a micro-batch's tokens.",
+    "wpo": "TRL does not bound the product of a pair's weights by 1.",
 }
 """What is another with us than with TRL under one name; docs/peers.md has it in figures."""
 _READS_SMOOTHING = ("robust", "exo_pair", "aot", "aot_unpaired")
