@@ -121,6 +121,60 @@ def test_a_whole_script(tmp_path: Path) -> None:
     assert [remark.argument for remark in conversion.said("lost")] == ["push_to_hub = True"]
 
 
+QLORA: dict[str, Any] = {
+    "model_name_or_path": "someone/base-sft",
+    "torch_dtype": "bfloat16",
+    "use_peft": True,
+    "load_in_4bit": True,
+    "lora_r": 64,
+    "lora_alpha": 64,
+    "lora_dropout": 0.05,
+    "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "dataset_mixer": {"someone/pairs": 1.0},
+    "dataset_splits": ["train_prefs", "test_prefs"],
+    "preprocessing_num_workers": 12,
+    "evaluation_strategy": "steps",
+    "eval_steps": 100,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    "optim": "paged_adamw_32bit",
+    "max_steps": 900,
+    "warmup_ratio": 0.1,
+    "report_to": ["tensorboard", "wandb"],
+}
+MIXTURE: dict[str, Any] = {
+    "model_name_or_path": "someone/base-sft",
+    "dataset_mixture": {
+        "datasets": [
+            {"id": "someone/pairs", "config": "default", "split": "train_prefs", "columns": ["chosen", "rejected"]},
+            {"id": "other/pairs", "split": "train", "weight": 0.5},
+        ],
+        "test_split_size": 0.05,
+        "seed": 0,
+    },
+    "loss_type": ["sigmoid", "bco_pair", "sft"],
+    "loss_weights": [0.8, 0.2, 1.0],
+    "eval_strategy": "epoch",
+    "hub_model_id": "base-dpo",
+    "deepspeed": "zero3.json",
+}
+
+
+@pytest.mark.skipif("adapter.kind" not in option_types(), reason="there are no adapters")
+def test_a_recipe_with_adapters_has_a_counterpart_throughout() -> None:
+    assert "run.trackers" not in option_types() or not lost(**QLORA)
+    assert tables(**QLORA)["adapter"]["quantise"] == "nf4"
+    assert tables(**QLORA)["training"]["warmup_steps"] == 90
+
+
+def test_a_recipe_of_which_little_has_a_counterpart_names_each() -> None:
+    assert [line.split(" = ")[0] for line in lost(**MIXTURE).splitlines()] == [
+        "eval_strategy",  # in passes, of a number of pairs that is not known
+        "dataset_mixture",  # two of them
+        "deepspeed",
+    ]
+    assert tables(**MIXTURE)["data"]["eval_fraction"] == 0.05
+
+
 def test_what_is_not_given_has_the_default_of_trl() -> None:
     found = tables(loss_type="sigmoid")
     assert found["training"]["batch_pairs"] == 8

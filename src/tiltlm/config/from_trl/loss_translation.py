@@ -36,7 +36,10 @@ DIFFERS = {
     "aot": "TRL sorts the pairs of a micro-batch; here they are those of the whole step.",
     "aot_unpaired": "TRL sorts the answers of a micro-batch; here they are those of the whole step.",
     "kto": "TRL takes z over a micro-batch of a process; here it is over the whole step.",
-    "sft": "TRL divides by the tokens of a micro-batch; here each answer counts alike.",
+    "sft": "TRL divides by the tokens of a micro-batch; here it is by those of the whole step.",
+    "rpo": "TRL divides the imitation by the tokens of a micro-batch; here each answer's is by its own.",
+    "mpo": "TRL has no running mean of rewards in BCO's part, and divides the imitation by a micro-batch's tokens.",
+    "wpo": "TRL does not bound the product of a pair's weights by 1.",
 }
 """What is another with us than with TRL under one name; docs/peers.md has it in figures."""
 _READS_SMOOTHING = ("robust", "exo_pair", "aot", "aot_unpaired")
@@ -64,9 +67,9 @@ def loss(draft: Draft) -> None:
         if given["cpo_alpha"] != 0:
             draft.remark("lost", "cpo_alpha", "SimPO has no term of imitation: TRL adds it unless cpo_alpha is 0.")
         draft.seen.add("cpo_alpha")
-    name = _variant(draft, name, settings)
+    name, *by = _variant(draft, name, settings)
     _divergence(draft, name, settings)
-    _write(draft, name, settings)
+    _write(draft, name, settings, *by)
 
 
 def _mix(draft: Draft) -> tuple[str, dict[str, tuple[Any, str]]]:
@@ -116,8 +119,11 @@ def _smoothing(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) ->
         draft.remark("lost", "label_smoothing", f"{says}; conservative DPO is loss.label_smoothing with sigmoid.")
 
 
-def _variant(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> str:
-    """The objective that an argument turns sigmoid into; for other losses, and beside one another, they are lost."""
+def _variant(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> tuple[str, ...]:
+    """The objective that an argument turns sigmoid into, and that argument; the objective itself where none does.
+
+    For other losses, and beside one another, such arguments are lost.
+    """
     given = draft.given
     variants: dict[str, tuple[str, dict[str, tuple[Any, str]]]] = {}
     if given["ld_alpha"] is not None:
@@ -130,16 +136,15 @@ def _variant(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> s
             "tau": (given["ref_model_sync_steps"], "ref_model_sync_steps"),
         }
         variants["sync_ref_model"] = ("tr_dpo", moving)
-    chosen = name
+    chosen: tuple[str, ...] = (name,)
     for argument, (variant, its) in variants.items():
         if variant not in OBJECTIVES:
             draft.remark("lost", argument, f"This version of tiltlm has no objective {variant}.")
-        elif chosen != "sigmoid":
-            draft.remark("lost", argument, f"It is {variant} here, an objective of its own: not with {chosen}.")
+        elif chosen[0] != "sigmoid":
+            draft.remark("lost", argument, f"It is {variant} here, an objective of its own: not with {chosen[0]}.")
         else:
-            chosen = variant
+            chosen = (variant, argument)
             settings.update(its)
-            draft.seen.add(argument)
     return chosen
 
 
@@ -166,12 +171,12 @@ def _divergence(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -
     settings["divergence"] = (DIVERGENCES[kind], "f_divergence_type")
 
 
-def _write(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> None:
-    """Sets the name and those settings that the objective has."""
+def _write(draft: Draft, name: str, settings: dict[str, tuple[Any, str]], *by: str) -> None:
+    """Sets the name, which `loss_type` and the arguments `by` decide, and those settings that the objective has."""
     if name not in OBJECTIVES:
         draft.remark("lost", "loss_type", f"This version of tiltlm has no objective {name}: sigmoid stands in for it.")
         name = "sigmoid"
-    draft.set("loss.name", name, "loss_type")
+    draft.set("loss.name", name, "loss_type", *by)
     if name in DIFFERS:
         draft.remark("differs", "loss_type", DIFFERS[name])
     for option, (value, argument) in settings.items():

@@ -92,20 +92,22 @@ def _precision(draft: Draft) -> None:
 def data(draft: Draft) -> None:
     """Sets [data]."""
     given = draft.given
-    name = _mixture(draft) or given["dataset_name"]
+    mixed = _mixture(draft)
+    name = mixed or given["dataset_name"]
     if name is None:
         draft.set("data.train", YOUR_DATA, "dataset_name")
         draft.remark("lost", "dataset_name is not given", "Set data.train.")
     else:
-        source = "dataset_name" if given.has("dataset_name") else _mixture_argument(draft)
+        source = "dataset_name" if mixed is None else _mixture_argument(draft)
         draft.set("data.train", name, source)
-        _splits(draft, name)
+        _splits(draft, name, source)
     _length(draft)
 
 
-def _splits(draft: Draft, name: str) -> None:
+def _splits(draft: Draft, name: str, source: str) -> None:
+    """Sets which part of the data trains, and which is held out. source: the argument that names the data."""
     given = draft.given
-    if given.has("dataset_config"):
+    if given.has("dataset_config") and source != "datasets":  # beside those TRL ignores it
         draft.set("data.subset", given["dataset_config"], "dataset_config")
     named = given["dataset_splits"] or []
     train = next((split for split in named if split.startswith("train")), None)
@@ -118,7 +120,7 @@ def _splits(draft: Draft, name: str) -> None:
     if others:
         draft.remark("lost", "dataset_splits", f"{', '.join(others)}: a split for training and one held out are read.")
     if given["eval_strategy"] != "no" and "data.eval_fraction" not in draft.settings:
-        draft.set("data.eval", name, "dataset_name" if given.has("dataset_name") else _mixture_argument(draft))
+        draft.set("data.eval", name, source)
         option = "dataset_splits" if test is not None else "dataset_test_split"
         _split(draft, "data.eval_split", test or given["dataset_test_split"], option)
     elif given["eval_strategy"] == "no":
