@@ -70,6 +70,8 @@ def config_from_dict(table: Mapping[str, Any]) -> Config:
     kinds = get_type_hints(Config)
     sections = {}
     for name, options in table.items():
+        if name == "sweep":
+            raise ConfigError("[sweep] is what `tiltlm sweep` reads: give it this file, or remove that table.")
         if name not in kinds:
             raise ConfigError(unknown_option(name, "", list(kinds)))
         if not isinstance(options, Mapping):
