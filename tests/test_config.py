@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from operator import attrgetter, methodcaller
 from pathlib import Path
@@ -25,11 +26,13 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from tiltlm import __version__, config, demo
 from tiltlm.cli import commands, main
 from tiltlm.cli.command_line import parse_config
+from tiltlm.cli.sweep_words import parse_sweep
 from tiltlm.config import Config, DataConfig, LossConfig, config_from_dict, load_config, settings_table
 from tiltlm.config.column_names import COLUMNS
 from tiltlm.config.declaring import limits_of
 from tiltlm.config.help_texts import option_texts
 from tiltlm.config.loss_config import loss_section, readers_of
+from tiltlm.config.tracker_names import TRACKERS
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.objectives import OBJECTIVES
@@ -453,7 +456,11 @@ def test_flags_are_validated_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_configuration_is_valid(path: Path) -> None:
-    assert parse_config([str(path)]) == validate(load_config(path))
+    if "sweep" in tomllib.loads(path.read_text(encoding="utf-8")):
+        words = parse_sweep([str(path)])
+        assert words.plan is not None and words.plan.corners()
+    else:
+        assert parse_config([str(path)]) == validate(load_config(path))
 
 
 def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
@@ -473,6 +480,8 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
 def values_of(hint: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
     """Values of a type within limits."""
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if (section, option) == ("run", "trackers"):
+        return st.lists(st.sampled_from(list(TRACKERS)), unique=True).map(tuple)
     numbers = st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=5),

@@ -25,6 +25,7 @@ from tiltlm.data.token_cache import TokenCache
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.model.reference import ReferenceCache
 from tiltlm.model.scorer import Scorer
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.reporter import LogReporter
 from tiltlm.pipeline.sweep import Sweep, resume_sweep, start_sweep
 from tiltlm.runs.lock import locked
@@ -203,6 +204,7 @@ def test_what_cannot_be_swept_is_refused_before_any_work(
         ("data.max_train_pairs", "None,100", (None, 100)),
         ("training.activation_checkpointing", "true,false", (True, False)),
         ("model.path", "gpt2, embedded", ("gpt2", "embedded")),
+        ("loss.name", "all", tuple(OBJECTIVES)),
     ],
 )
 def test_values_and_ranges_are_read_as_the_option_takes_them(option: str, text: str, values: object) -> None:
@@ -241,6 +243,8 @@ training.learning_rate = "1e-4..1e-2"
     table = load_sweep(Path("sweep.toml"))
     assert table.swept == {"training.learning_rate": Range(1e-4, 1e-2, False), "loss.beta": (0.1, 0.5)}
     assert (table.trials, table.metric) == (3, "loss")
+    assert main(["train", "sweep.toml"]) == 2
+    assert "[sweep] is what `tiltlm sweep` reads" in capsys.readouterr().err
     Path("sweep.toml").write_text(text.replace("trials", "trails"))
     assert main(["sweep", "sweep.toml"]) == 2
     assert "unknown key in [sweep]: `trails`. Did you mean `trials`?" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def shown(value: object) -> str:
 
 
 def is_swept(option: str, text: str) -> bool:
-    """Whether the text of a flag means several values: a comma, or `..` between numbers.
+    """Whether the text of a flag means several values: a comma, `..` between numbers, or `all` objectives.
 
     A comma within the name of a file or folder that is there is part of it, and an option that takes several words is
     left as it is.
@@ -78,13 +78,13 @@ def is_swept(option: str, text: str) -> bool:
     hint = option_types().get(option)
     if hint is None or _takes_many(hint):
         return False
-    if _is_number(hint) and ".." in text:
+    if (_is_number(hint) and ".." in text) or _is_all(option, text):
         return True
     return "," in text and not _is_place(text)
 
 
 def values_of_text(option: str, text: str) -> Values:
-    """The values that `0.05,0.1,0.5`, or the range that `1e-7..1e-5` stands for.
+    """The values that `0.05,0.1,0.5`, or the range that `1e-7..1e-5` stands for; `all` of loss.name: every objective.
 
     Raises:
         ConfigError: a value is none that the option could have.
@@ -92,6 +92,8 @@ def values_of_text(option: str, text: str) -> Values:
     hint = option_types()[option]
     if _is_number(hint) and ".." in text:
         return _range(option, text, hint)
+    if _is_all(option, text):
+        return tuple(OBJECTIVES)
     return _several(option, tuple(_value(option, part.strip(), hint) for part in text.split(",")))
 
 
@@ -250,6 +252,10 @@ def _number(kind: type[int] | type[float], text: str) -> int | float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _is_all(option: str, text: str) -> bool:
+    return (option, text) == ("loss.name", "all")
 
 
 def _is_number(hint: Any) -> bool:

@@ -76,6 +76,8 @@ def config_from_dict(table: Mapping[str, Any]) -> Config:
     for name, options in table.items():
         if name == "stage":
             raise ConfigError("stages ([[stage]]) are for training alone: give settings without them.")
+        if name == "sweep":
+            raise ConfigError("[sweep] is what `tiltlm sweep` reads: give it this file, or remove that table.")
         if name == "loss" and isinstance(options, Mapping) and is_own(options.get("name")):
             sections[name] = UnreadLoss(options["name"], {own: options[own] for own in options if own != "name"})
             continue

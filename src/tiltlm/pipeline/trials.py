@@ -37,7 +37,7 @@ def require_optuna() -> None:
 
 
 class TrialSearch:
-    """Draws members by a Tree-structured Parzen Estimator, and stops those below the median of the others.
+    """Draws members by a Tree-structured Parzen Estimator, and stops those whose best is below the others' median.
 
     Source: J. Bergstra et al., Algorithms for Hyper-Parameter Optimization, NIPS 2011 (optuna's TPESampler); D. Golovin
     et al., Google Vizier, KDD 2017, section 3.2.2 (the median rule, optuna's MedianPruner).
@@ -59,7 +59,7 @@ class TrialSearch:
         return None
 
     def watch(self, member: MemberRecord, members: Sequence[MemberRecord], stop: StopRequest) -> Watch:
-        """An observer of a member's rows that stops it where it does worse than most did by then."""
+        """An observer of a member's rows that stops it where its best so far is worse than the median of the others."""
         study = self._study([one for one in members if one.number < member.number], [self._seed, member.number])
         distributions = self._distributions(member.settings)
         study.enqueue_trial(member.settings)
