@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tiltlm.model.adapters import load_scorer
 from tiltlm.model.finding import find_model
 from tiltlm.model.scoring import score_sequences
 from tiltlm.pipeline.resumption import reopened
+from tiltlm.runs.run_files import read_run
 
 FEW = ["--training.batch-pairs", "4", "--comparison.prompts", "1", "--comparison.samples", "1"]
 TRAIN = ["train", "--data.train", "pairs.jsonl", "--comparison.max-new-tokens", "4", *FEW]
@@ -236,3 +238,32 @@ def test_a_plan_is_shown_and_nothing_is_written(
     for row in ("as set", "all weights", "lora, nf4 base", "recomputed"):
         assert row in shown
     assert not Path("runs").exists()
+
+
+def test_a_whole_distribution_is_compared_beside_an_adapter(here: Path) -> None:
+    """The reference at work is the model with the adapter as it begins, which changes nothing."""
+    assert train("--adapter.kind", "lora", "--loss.name", "tdpo2") == 0
+    first = read_run(RUN).metrics.evaluations[0]
+    assert first.loss == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_reference_that_moves_is_refused_beside_an_adapter(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--adapter.kind", "lora", "--loss.name", "tr_dpo") == 2
+    assert train("--adapter.kind", "lora") == 0
+    assert train("--loss.name", "tr_dpo", "--run.name", "on", model=str(MODEL)) == 1
+    assert capsys.readouterr().err.count("averaging the factors of adapters is not averaging weights") == 2
+
+
+def test_stages_hand_an_adapter_on(here: Path) -> None:
+    """What the first trains, the second goes on with, and its reference is the model with it."""
+    Path("recipe.toml").write_text(
+        '[model]\npath = "tiny"\nprecision = "float32"\n[data]\ntrain = "pairs.jsonl"\n'
+        "[training]\nmax_steps = 2\nlearning_rate = 1e-3\nbatch_pairs = 4\n[comparison]\nprompts = 0\n"
+        '[[stage]]\nloss = { name = "sft" }\nadapter = { kind = "lora", rank = 4 }\n[[stage]]\nloss = { name = "ipo" }\n'
+    )
+    assert main(["train", "recipe.toml", "--run.name", "staged"]) == 0
+    run = read_run(Path("runs/staged"))
+    assert [stage.loss for stage in (run.summary.earlier if run.summary is not None else ())] == ["sft"]
+    begun, ended = adapter(Path("runs/staged/stages/1-sft/model")), adapter(Path("runs/staged/model"))
+    assert begun.keys() == ended.keys() and not all(torch.equal(begun[name], ended[name]) for name in begun)
+    assert run.metrics.evaluations[0].margin == pytest.approx(0, abs=1e-6)

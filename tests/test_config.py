@@ -465,6 +465,8 @@ def test_a_shipped_configuration_is_valid(path: Path) -> None:
 
 def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
     """Values that an option takes."""
+    if (section, option) == ("run", "trackers"):
+        return st.lists(st.sampled_from(list(TRACKERS)), unique=True).map(tuple)
     of_kinds = values_of(HINTS[section, option], RANGED.get((section, option), {}))
 
     def taken(value: object) -> bool:
@@ -480,8 +482,6 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
 def values_of(hint: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
     """Values of a type within limits."""
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-    if (section, option) == ("run", "trackers"):
-        return st.lists(st.sampled_from(list(TRACKERS)), unique=True).map(tuple)
     numbers = st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(max_size=5),

@@ -22,8 +22,7 @@ Each objective takes what it needs and nothing else. Where policy and reference 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
@@ -33,6 +32,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tiltlm.api.given_numbers import rows_of
 from tiltlm.api.listed_answers import ANSWERS, list_arguments, listed
 from tiltlm.config.declaring import in_words
 from tiltlm.config.suggestions import nearest
@@ -108,7 +108,7 @@ def loss(
     objective = _objective(name)
     configured = _configured(objective, settings)
     sides = _sides(objective, given)
-    rows, is_tensor = _rows(given)
+    rows, is_tensor = rows_of(given)
     needs = objective.needs
     scored = listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows))
     scored = _with_running(scored, objective, configured)
@@ -195,41 +195,6 @@ def _sides(objective: Objective, given: Mapping[str, Any]) -> list[str]:
                 f"`{objective.name}` does not read `{argument}`: leave it out. It takes: {', '.join(wanted)}."
             )
     return sides
-
-
-def _rows(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
-    """Each argument as one tensor a completion, all log-probabilities of one type; and whether any was a tensor."""
-    tensors = [v for value in given.values() for v in (value, *_parts(value)) if isinstance(v, Tensor)]
-    types = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.float64]
-    dtype = functools.reduce(torch.promote_types, types)
-    device = tensors[0].device if tensors else None
-    rows = {}
-    for argument, value in given.items():
-        is_count, of_lists = argument.endswith("_tokens"), ANSWERS in argument or argument == "scores"
-        of_tokens = of_lists or argument.endswith(("_token_logps", "_log_squares"))
-        of_row = torch.float64 if is_count else dtype
-        try:
-            rows[argument] = [torch.as_tensor(row, dtype=of_row, device=device) for row in _parts(value)]
-            if argument.endswith("_kl"):  # a sum, or what is to be summed
-                rows[argument] = [row.sum() for row in rows[argument]]
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"`{argument}` must hold numbers: {error}.") from error
-        if not rows[argument] or any(row.ndim != of_tokens or row.numel() == 0 for row in rows[argument]):
-            shape = "a list of one number a token" if of_tokens else "one number"
-            of_what = "each completion"
-            if of_lists:
-                shape, of_what = "a list of one number an answer", "each prompt"
-            raise ConfigError(f"`{argument}` must be a list or tensor with {shape} for {of_what}.")
-        if is_count and any(bool(((row < 1) | (row != row.floor())).any()) for row in rows[argument]):
-            raise ConfigError(f"`{argument}` must hold whole numbers from 1 on: how many tokens each completion has.")
-    return rows, bool(tensors)
-
-
-def _parts(value: Any) -> list[Any]:
-    """What a list or tensor consists of; nothing where it is a single number or a text."""
-    if isinstance(value, str) or (isinstance(value, Tensor) and value.ndim == 0):
-        return []
-    return list(value) if isinstance(value, Iterable) else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,6 +49,11 @@ def _require_effects(config: Config) -> None:
         f"model.reference has no effect on the loss `{config.loss.name}`, which needs none: remove it.",
     )
     _require(
+        config.adapter.kind == "none" or config.loss.objective.moves is None,
+        f"`{config.loss.name}` moves its reference towards the policy, weight by weight, and averaging the factors of "
+        "adapters is not averaging weights: train all weights (remove [adapter]), or take another objective.",
+    )
+    _require(
         not (config.model.trust_remote_code and config.model.path == "embedded" and config.model.reference is None),
         "model.trust_remote_code has no effect on the embedded model, which brings no code: remove it.",
     )

@@ -119,6 +119,11 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
     objective = setup.objective.objective
     if not objective.live_reference:
         return None
+    if objective.moves is not None and policy.adapter is not None:
+        raise ModelError(
+            f"`{objective.name}` moves its reference towards the policy, weight by weight, and averaging the factors "
+            "of adapters is not averaging weights: merge the adapter first (tiltlm merge), or take another objective."
+        )
     if setup.config.model.reference is None:
         reference = copy.deepcopy(policy)
     else:
