@@ -254,7 +254,8 @@ def test_the_nearest_value_within_the_range_is_taken(
 
 def test_every_number_has_a_range() -> None:
     numbers = {place for place, hint in HINTS.items() if {int, float} & set(alternatives(hint))}
-    assert numbers and numbers == set(RANGED)
+    # A setting to which objectives give different ranges is checked by each of them.
+    assert numbers >= set(RANGED) and all(section == "loss" for section, _ in numbers - set(RANGED))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\nb", "a\x1b", "a\0", "é" * 101])
