@@ -243,7 +243,7 @@ def test_a_plan_is_shown_and_nothing_is_written(
 def test_a_whole_distribution_is_compared_beside_an_adapter(here: Path) -> None:
     """The reference at work is the model with the adapter as it begins, which changes nothing."""
     assert train("--adapter.kind", "lora", "--loss.name", "tdpo2") == 0
-    first = read_run(RUN).metrics.evaluations[0]
+    first = read_run(Path("runs/run")).metrics.evaluations[0]
     assert first.loss == pytest.approx(math.log(2), abs=1e-6)
 
 

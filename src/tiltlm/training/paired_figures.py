@@ -6,6 +6,7 @@ import numpy as np
 
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.model.scoring import totals
+from tiltlm.model.token_values import logps_of
 from tiltlm.runs.held_out_pairs import HeldOutPair
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.held_out import HeldOut, pair_margins
@@ -15,14 +16,14 @@ def held_out_pairs(saved: np.ndarray, held_out: HeldOut, objective: BoundObjecti
     """Each held-out pair under the saved model; none where the examples are no pairs.
 
     Args:
-        saved: float32 log-probabilities of the examples' scored tokens, in nats.
+        saved: float32 values of the examples' scored tokens (`BoundObjective.columns`).
     """
     columns = held_out.columns
     output = objective(objective.scored_columns(columns, saved, held_out.reference))
     margins = pair_margins(output.rewards_N, columns)
     if margins is None:
         return ()
-    change_N = totals(saved, columns).astype(np.float64) - totals(held_out.start, columns)
+    change_N = totals(logps_of(saved), columns).astype(np.float64) - totals(logps_of(held_out.start), columns)
     sides = change_N[columns.labels >= 0].reshape(-1, 2)
     changes = (sides[:, 0] - sides[:, 1]).tolist()
     named = zip(columns.names, prompt_groups(columns), margins.tolist(), changes, strict=True)
