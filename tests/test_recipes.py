@@ -107,6 +107,7 @@ def test_the_report_the_summary_and_the_card_know_the_stages(here: Path) -> None
     ]
     page = (RUN / "report.html").read_text()
     assert '<a href="stages/1-first/report.html">first</a>' in page
+    assert '<th scope="row">second</th>' in page
     assert "Training curves of first" in page
     at_first = read_run(FIRST).comparison
     assert at_first is not None
