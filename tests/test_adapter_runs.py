@@ -31,7 +31,8 @@ MODEL = Path("runs/run/model")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder with a tiny model and pairs; reports have no curves."""
     write_model(tmp_path / "tiny")
     write_pairs(tmp_path / "pairs.jsonl", 24)
     monkeypatch.chdir(tmp_path)
@@ -259,7 +260,8 @@ def test_stages_hand_an_adapter_on(here: Path) -> None:
     Path("recipe.toml").write_text(
         '[model]\npath = "tiny"\nprecision = "float32"\n[data]\ntrain = "pairs.jsonl"\n'
         "[training]\nmax_steps = 2\nlearning_rate = 1e-3\nbatch_pairs = 4\n[comparison]\nprompts = 0\n"
-        '[[stage]]\nloss = { name = "sft" }\nadapter = { kind = "lora", rank = 4 }\n[[stage]]\nloss = { name = "ipo" }\n'
+        '[[stage]]\nloss = { name = "sft" }\nadapter = { kind = "lora", rank = 4 }\n'
+        '[[stage]]\nloss = { name = "ipo" }\n'
     )
     assert main(["train", "recipe.toml", "--run.name", "staged"]) == 0
     run = read_run(Path("runs/staged"))
