@@ -80,8 +80,8 @@ def main() -> None:
                 "prompt": [{"role": "user", "content": opener}],
                 "chosen": [{"role": "assistant", "content": best}],
                 "rejected": [{"role": "assistant", "content": worst}],
-                "chosen_sentiment": high,
-                "rejected_sentiment": low,
+                "chosen_score": high,
+                "rejected_score": low,
             }
             rows.append(json.dumps(row, ensure_ascii=False))
         path.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -184,6 +184,15 @@ def test_settings_without_effect_are_refused(
     assert not Path("runs").exists()
 
 
+def test_targets_that_are_no_layers_are_refused_before_the_reference_pass(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*LORA, "--adapter.targets", "c_attn", "c_prj") == 2
+    shown = capsys.readouterr()
+    assert "is called `c_prj`. Did you mean `c_proj`? Its layers are c_attn" in shown.err
+    assert "in the cache" not in shown.out
+
+
 def test_a_learning_rate_for_all_weights_is_remarked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--adapter.kind", "lora", "--training.max-steps", "1", "--comparison.prompts", "0"]
     assert train(*few) == 0

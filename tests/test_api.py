@@ -197,7 +197,6 @@ def test_a_dataset_is_rows(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFas
 
 def test_scores_are_those_of_one_sequence_at_a_time(loaded: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
     model, tokenizer = loaded
-    torch.nn.Module.to(model, choose_device("auto"))
     prompts, completions = ["Is 1 a number?", "Is 2 a number?"], [" Yes, it is.", " no"]
     model.train()
     scored = tiltlm.score(model, prompts, completions, tokenizer=tokenizer)
@@ -211,7 +210,9 @@ def test_scores_are_those_of_one_sequence_at_a_time(loaded: tuple[PreTrainedMode
         sequence = TokenizedSequence(torch.tensor(ids, dtype=torch.int32).numpy(), first)
         with torch.no_grad():
             assert one.logp == pytest.approx(float(one_at_a_time(model, [sequence])[0]), abs=1e-4)
-    assert tiltlm.score("tiny", prompts, completions) == scored
+    # A name is loaded where a run would compute.
+    torch.nn.Module.to(model, choose_device("auto"))
+    assert tiltlm.score("tiny", prompts, completions) == tiltlm.score(model, prompts, completions, tokenizer=tokenizer)
 
 
 def test_weights_of_a_narrow_type_score_as_training_scores_them(

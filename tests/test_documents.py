@@ -162,7 +162,7 @@ def test_the_demos_data_is_as_its_card_says() -> None:
         assert f"| {len(rows)} pairs" in card
         split[name] = [row["prompt"][0]["content"] for row in rows]
         for row in rows:
-            assert row["chosen_sentiment"] - row["rejected_sentiment"] >= 0.7
+            assert row["chosen_score"] - row["rejected_score"] >= 0.7
     assert set(split["train"]) <= set(openers[:-120])
     assert set(split["eval"]) <= set(openers[-120:])
 
@@ -171,4 +171,4 @@ def test_the_demos_sentiments_are_vaders() -> None:
     demo = ROOT / "src" / "tiltlm" / "demo"
     rows = [json.loads(line) for line in (demo / "eval.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = vader([row["chosen"][0]["content"] for row in rows])
-    assert scores == [row["chosen_sentiment"] for row in rows]
+    assert scores == [row["chosen_score"] for row in rows]

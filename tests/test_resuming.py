@@ -119,7 +119,7 @@ def test_after_a_signal_it_goes_on(
 def test_it_goes_on_as_often_as_it_is_stopped(
     here: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words, ends = ["train", *TRAIN, "--model.precision", "float32"], []
+    words, ends = ["train", *TRAIN, *REPEATABLE, "--model.precision", "float32"], []
     for step in (2, 3, 13):
         with monkeypatch.context() as patch:
             sends(signal.SIGTERM, step, patch)

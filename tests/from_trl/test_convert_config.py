@@ -265,7 +265,7 @@ def test_simpo_is_given_gamma_over_beta() -> None:
     [
         ({"ld_alpha": 0.25}, "ld_dpo", {"alpha": 0.25}),
         ({"use_weighting": True}, "wpo", {}),
-        ({"sync_ref_model": True}, "tr_dpo", {"alpha": 0.6, "tau": 512}),
+        ({"sync_ref_model": True}, "tr_dpo", {"alpha": 0.6, "update_every": 512}),
         ({"rpo_alpha": 0.5}, "rpo", {"nll_weight": 0.5}),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}, "rpo", {"nll_weight": 0.5}),
         ({"loss_type": ["sft", "sigmoid"], "loss_weights": [1.0, 2.0]}, "rpo", {"nll_weight": 0.5}),

@@ -343,7 +343,9 @@ def test_an_adapter_without_safetensors_is_refused(written: Path, tmp_path: Path
         (("lm_head",), "lm_head is the output layer.*merging would corrupt"),
         (("embed_tokens",), "embed_tokens is embeddings.*merging would corrupt"),
         (("q_proj", "lm_head"), "lm_head is the output layer"),
-        (("wq",), "cannot be had in a LlamaForCausalLM"),
+        (("wq",), "no layer of a LlamaForCausalLM is called `wq`. Its layers are q_proj, k_proj"),
+        (("q_proj", "v_prj"), "is called `v_prj`. Did you mean `v_proj`"),
+        (("input_layernorm",), "cannot be had in a LlamaForCausalLM"),
     ],
 )
 def test_targets_that_cannot_be_merged_are_refused(targets: tuple[str, ...], message: str) -> None:

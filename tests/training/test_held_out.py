@@ -18,6 +18,7 @@ from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.training.held_out import HeldOut, evaluate_saved, share_survived
 from tiltlm.training.loop import Referenced
+from tiltlm.training.paired_figures import held_out_pairs
 
 
 def spread(columns: TokenColumns, sums_N: list[float]) -> np.ndarray:
@@ -138,6 +139,35 @@ def test_labelled_completions_that_are_pairs_have_margins() -> None:
     assert mean_of(found.margin) == pytest.approx((1 + 5) / 2)
     assert found.trained_margin == pytest.approx(6)
     assert mean_of(found.survived) == pytest.approx(0.5)
+
+
+def test_single_pairs_by_hand() -> None:
+    known = held_out()
+    found = held_out_pairs(
+        spread(known.columns, [-9.0, -13.0, -10.0, -10.0, -12.0, -15.0]), known, bound("sigmoid", beta=0.5)
+    )
+    assert [pair.margin for pair in found] == pytest.approx([1.0, -1.0, 0.5])
+    assert [pair.change for pair in found] == pytest.approx([2.0, -2.0, 1.0])
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["3 answers", "6 answers"])
+def test_lists_are_compared_by_their_best_and_worst_answers(count: int) -> None:
+    scores = (3.0, 1.0, 1.0)
+    columns = TokenColumns.of(
+        TokenizedExample(
+            f"{n}",
+            tuple(sequence([1, 5 + n, 9, 10 + place, 2], 3) for place in range(3)),
+            (CHOSEN, REJECTED, REJECTED),
+            scores=scores,
+        )
+        for n in range(count)
+    )
+    reference = spread(columns, [-10.0] * 3 * count)
+    saved = spread(columns, [-8.0, -11.0, -14.0] * count)
+    found = held_out_pairs(saved, HeldOut(columns, reference, reference), bound("plackett_luce", beta=0.5))
+    assert [pair.id for pair in found] == [f"{n}" for n in range(count)]
+    assert [pair.change for pair in found] == pytest.approx([2 - -2.5] * count)
+    assert [pair.margin for pair in found] == pytest.approx([0.5 * (2 - -2.5)] * count)
 
 
 def test_what_survived_is_a_share_of_the_margin_before_rounding() -> None:

@@ -94,7 +94,10 @@ def values_of_text(option: str, text: str) -> Values:
         return _range(option, text, hint)
     if _is_all(option, text):
         return tuple(OBJECTIVES)
-    return _several(option, tuple(_value(option, part.strip(), hint) for part in text.split(",")))
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ConfigError(f"{option} lacks a value beside a comma: `{text}`. Values stand together: 0.05,0.1,0.5.")
+    return _several(option, tuple(_value(option, part, hint) for part in parts))
 
 
 def values_given(option: str, given: object) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import json
 import logging
@@ -105,6 +106,7 @@ def new_adapter(scorer: Scorer, settings: AdapterConfig, seed: int) -> Scorer:
     Raises:
         ConfigError: its targets are no layers of this model, or layers that cannot be merged.
     """
+    require_targets(scorer.model, settings)
     _import_peft()
     from peft import LoraConfig
 
@@ -121,6 +123,24 @@ def new_adapter(scorer: Scorer, settings: AdapterConfig, seed: int) -> Scorer:
         fan_in_fan_out=_transposed(scorer.model),
     )
     return Scorer(*_put_on(scorer.model, config, seed))
+
+
+def require_targets(model: PreTrainedModel, settings: AdapterConfig) -> None:
+    """Raises ConfigError where a name is no layer's: peft leaves it out in silence unless it is the only one."""
+    head = model.get_output_embeddings()
+    for target in settings.targets:
+        if target == "all-linear" or any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()):
+            continue
+        layers = {
+            name.rpartition(".")[2]: None
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        }
+        near = difflib.get_close_matches(target, layers, n=1)
+        raise ConfigError(
+            f"adapter.targets: no layer of a {type(model).__name__} is called `{target}`."
+            f"{f' Did you mean `{near[0]}`?' if near else ''} Its layers are {', '.join(layers)}."
+        )
 
 
 def with_adapter_of(model: PreTrainedModel, files: ModelSource) -> Scorer:

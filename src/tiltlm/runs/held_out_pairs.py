@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPair:
-    """A held-out pair, scored in float32.
+    """A held-out pair, scored in float32; or a list, whose best answers are its chosen one and its worst the rejected.
 
     prompt: the same number for pairs of one prompt.
     margin: of its rewards, in the objective's units. One above zero counts as right.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.model.scoring import totals
@@ -13,7 +14,7 @@ from tiltlm.training.held_out import HeldOut, pair_margins
 
 
 def held_out_pairs(saved: np.ndarray, held_out: HeldOut, objective: BoundObjective) -> tuple[HeldOutPair, ...]:
-    """Each held-out pair under the saved model; none where the examples are no pairs.
+    """Each held-out pair under the saved model, or each list by its best and worst answers; none of other examples.
 
     Args:
         saved: float32 values of the examples' scored tokens (`BoundObjective.columns`).
@@ -24,7 +25,7 @@ def held_out_pairs(saved: np.ndarray, held_out: HeldOut, objective: BoundObjecti
     if margins is None:
         return ()
     change_N = totals(logps_of(saved), columns).astype(np.float64) - totals(logps_of(held_out.start), columns)
-    sides = change_N[columns.labels >= 0].reshape(-1, 2)
-    changes = (sides[:, 0] - sides[:, 1]).tolist()
-    named = zip(columns.names, prompt_groups(columns), margins.tolist(), changes, strict=True)
+    changes = pair_margins(torch.from_numpy(change_N), columns)
+    assert changes is not None  # of examples that have margins
+    named = zip(columns.names, prompt_groups(columns), margins.tolist(), changes.tolist(), strict=True)
     return tuple(HeldOutPair(*pair) for pair in named)

@@ -133,7 +133,7 @@ def _variant(draft: Draft, name: str, settings: dict[str, tuple[Any, str]]) -> t
     if given["sync_ref_model"]:
         moving = {
             "alpha": (given["ref_model_mixup_alpha"], "ref_model_mixup_alpha"),
-            "tau": (given["ref_model_sync_steps"], "ref_model_sync_steps"),
+            "update_every": (given["ref_model_sync_steps"], "ref_model_sync_steps"),
         }
         variants["sync_ref_model"] = ("tr_dpo", moving)
     chosen: tuple[str, ...] = (name,)

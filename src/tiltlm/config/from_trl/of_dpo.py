@@ -63,6 +63,6 @@ ARGUMENTS = (
     moot("activation_offloading", "switch", False, "Lower training.micro_batch_tokens where memory runs out."),
     mapped("sync_ref_model", "switch", False, "loss.name", "With sigmoid: tr_dpo."),
     mapped("ref_model_mixup_alpha", "number", 0.6, "loss.alpha", "Of tr_dpo."),
-    mapped("ref_model_sync_steps", "whole", 512, "loss.tau", "Of tr_dpo."),
+    mapped("ref_model_sync_steps", "whole", 512, "loss.update_every", "Of tr_dpo."),
     moot("pad_token", "text", None, _NO_PADDING, "<PAD_TOKEN>"),
 )

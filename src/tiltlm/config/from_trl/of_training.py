@@ -108,7 +108,7 @@ WORDS = (
     lost("trackio_space_id", "text", None, _SPACES),
     lost("trackio_bucket_id", "text", None, _SPACES),
     lost("trackio_static_space_id", "any", None, _SPACES),
-    moot("skip_memory_metrics", "switch", True, "Memory is not measured."),
+    moot("skip_memory_metrics", "switch", True, "The peak of memory is in outcome.json."),
     moot("debug", "texts", "", "A step that goes wrong is named as it is.", []),
 )
 EVALUATION = (
