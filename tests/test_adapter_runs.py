@@ -31,7 +31,8 @@ MODEL = Path("runs/run/model")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder with a tiny model and pairs; reports have no curves."""
     write_model(tmp_path / "tiny")
     write_pairs(tmp_path / "pairs.jsonl", 24)
     monkeypatch.chdir(tmp_path)

@@ -37,7 +37,8 @@ RESUME = ["train", "--resume", str(RUN)]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder with a tiny model, pairs and an objective; reports have no curves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
     write_model(Path("model"))
@@ -144,10 +145,7 @@ def test_a_failing_check_ends_it_before_any_work(here: Path, capsys: pytest.Capt
     assert not RUN.exists()
 
 
-def test_a_function_from_python_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
-    write_model(Path("tiny"))
+def test_a_function_from_python_trains_and_goes_on(here: Path) -> None:
 
     def mine(scored: tiltlm.Scored, *, beta: float = 0.1) -> tiltlm.LossOutput:
         rewards_N = beta * scored.log_ratios()
@@ -156,7 +154,7 @@ def test_a_function_from_python_trains_and_goes_on(tmp_path: Path, monkeypatch: 
 
     table: dict[str, dict[str, Any]] = {
         "loss": {"beta": 0.5},
-        "model": {"path": "tiny", "precision": "float32"},
+        "model": {"path": "model", "precision": "float32"},
         "training": {"max_steps": 2},
         "comparison": {"prompts": 0},
     }

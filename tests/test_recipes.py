@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import tomllib
 from pathlib import Path
@@ -59,14 +60,42 @@ RUN = Path("runs/run")
 FIRST = RUN / "stages" / "1-first"
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
+def enter(place: Path, patch: pytest.MonkeyPatch) -> Path:
+    patch.chdir(place)
+    patch.setenv("TILTLM_CACHE", str(place / "cache"))
+    return place
+
+
+def write_all() -> None:
     write_model(Path("base"))
     write_pairs(Path("pairs.jsonl"), 24)
     Path("recipe.toml").write_text(COMMON + STAGES)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder with a tiny model, pairs and a recipe; reports have no curves."""
+    enter(tmp_path, monkeypatch)
+    write_all()
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder in which the recipe was trained without a stop; no test changes it."""
+    place = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        enter(place, patch)
+        write_all()
+        assert main(["train", "recipe.toml"]) == 0
+    return place
+
+
+@pytest.fixture
+def finished(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder in which the recipe was trained."""
+    return enter(shutil.copytree(unbroken, tmp_path / "finished"), monkeypatch)
 
 
 def weights(run: Path) -> dict[str, Any]:
@@ -77,8 +106,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(bool((one[name] == other[name]).all()) for name in one)
 
 
-def test_each_stage_begins_with_the_model_of_the_one_before_and_has_it_as_its_reference(here: Path) -> None:
-    assert main(["train", "recipe.toml"]) == 0
+def test_each_stage_begins_with_the_model_of_the_one_before_and_has_it_as_its_reference(
+    finished: Path,
+) -> None:
     first, second = read_run(FIRST), read_run(RUN)
     assert first.settings["loss"]["name"] == "simpo"
     assert {"name": "sigmoid", "beta": 0.3}.items() <= second.settings["loss"].items()
@@ -98,8 +128,7 @@ def test_each_stage_begins_with_the_model_of_the_one_before_and_has_it_as_its_re
     assert same(weights(tiltlm.train(by_hand).folder), weights(RUN))
 
 
-def test_the_report_the_summary_and_the_card_know_the_stages(here: Path) -> None:
-    assert main(["train", "recipe.toml"]) == 0
+def test_the_report_the_summary_and_the_card_know_the_stages(finished: Path) -> None:
     summary = read_run(RUN).summary
     assert summary is not None
     assert [(stage.name, stage.place, stage.loss, stage.steps) for stage in summary.earlier] == [
@@ -121,11 +150,9 @@ def test_the_report_the_summary_and_the_card_know_the_stages(here: Path) -> None
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_stopped_in_any_stage_it_goes_on_to_the_same_bits(
-    here: Path, stage: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, unbroken: Path, stage: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "unbroken").mkdir()
-    assert main(["train", "recipe.toml", "--run.directory", "unbroken"]) == 0
-    whole = [outcome_of(here / "unbroken", Path("run")), outcome_of(here / "unbroken", Path("run/stages/1-first"))]
+    whole = [outcome_of(unbroken, RUN), outcome_of(unbroken, FIRST)]
     real, steps = Trainer.step, 0
 
     def stopped(trainer: Trainer, *given: Any) -> Row:
@@ -149,14 +176,13 @@ def test_stopped_in_any_stage_it_goes_on_to_the_same_bits(
     assert [outcome_of(here, RUN), outcome_of(here, FIRST)] == whole
 
 
-def test_a_finished_recipe_is_left_alone_and_another_one_is_refused(here: Path) -> None:
-    assert main(["train", "recipe.toml"]) == 0
-    before = outcome_of(here, RUN)
+def test_a_finished_recipe_is_left_alone_and_another_one_is_refused(finished: Path) -> None:
+    before = outcome_of(finished, RUN)
     assert main(["train", "--resume", str(RUN)]) == 0
-    assert outcome_of(here, RUN) == before
+    assert outcome_of(finished, RUN) == before
     Path("recipe.toml").write_text(COMMON + STAGES.replace("beta = 0.3", "beta = 0.2"))
     assert main(["train", "recipe.toml", "--resume", str(RUN)]) == 1
-    assert outcome_of(here, RUN) == before
+    assert outcome_of(finished, RUN) == before
 
 
 @pytest.mark.parametrize(
@@ -326,8 +352,7 @@ def test_a_flag_for_what_a_stage_sets_is_refused_and_others_hold_for_all(
     assert len(read_run(RUN).metrics.train) == len(read_run(FIRST).metrics.train) == 1
 
 
-def test_a_stage_whose_folder_is_read_by_another_run_is_not_replaced(here: Path) -> None:
-    assert main(["train", "recipe.toml"]) == 0
+def test_a_stage_whose_folder_is_read_by_another_run_is_not_replaced(finished: Path) -> None:
     again = ["train", "--data.train", "pairs.jsonl", "--model.path", str(FIRST / "model"), "--run.name", "run"]
     assert main([*again, "--run.overwrite"]) == 1
     assert (FIRST / "model").is_dir()

@@ -28,10 +28,22 @@ RUN = Path("runs/one")
 
 
 @pytest.fixture(autouse=True)
-def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
-    rows = [{"prompt": f"Is {n} a number? Answer:", "chosen": f" yes, {n}", "rejected": " no"} for n in range(60)]
+    write_rows(Needs())
+
+
+def write_rows(needs: Needs) -> None:
+    """Sixty rows that an objective with such needs takes: pairs, scored ones, or lists."""
+
+    def answers(n: int) -> dict[str, Any]:
+        if needs.unit == "list":
+            return {"responses": [" no", f" yes, {n}", " maybe"], "scores": [0.5, 3, 1 + n % 2]}
+        scores = {"score_chosen": 3, "score_rejected": 1 + n % 2} if needs.scores != "none" else {}
+        return {"chosen": f" yes, {n}", "rejected": " no", **scores}
+
+    rows = [{"prompt": f"Is {n} a number? Answer:", **answers(n)} for n in range(60)]
     Path("pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
 
 
@@ -112,6 +124,7 @@ def values_for(needs: Needs, folder: Path | str, columns: TokenColumns) -> np.nd
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, precision: str) -> None:
     model_stored_in(torch.float32)
+    write_rows(OBJECTIVES[name].needs)
     trained(precision, "1e-4", "--loss.name", name)
     run = read_run(RUN)
     assert run.evaluation is not None and run.outcome is not None
