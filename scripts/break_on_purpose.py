@@ -167,6 +167,18 @@ FAULTS = (
         ),
     ),
     Fault(
+        "adapter-off",
+        "pipeline/referencing.py",
+        "        require_vocabulary(setup, reference, data)\n    seen, float32 = ",
+        "        require_vocabulary(setup, reference, data)\n"
+        "    elif policy.adapter is not None:\n"
+        "        import dataclasses\n        from tiltlm.model.adapters import load_scorer\n"
+        "        bare = dataclasses.replace(setup.source, adapter=None)\n"
+        "        reference = load_scorer(bare, setup.device, setup.base)\n"
+        "    seen, float32 = ",
+        ("tests/test_adapter_runs.py::test_an_adapter_is_gone_on_with_and_is_its_own_reference",),
+    ),
+    Fault(
         "reference-of-other-weights",
         "model/reference.py",
         "        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)\n",

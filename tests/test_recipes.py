@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 from broken_runs import leave_undrawn
 from kill_runs import outcome_of
 from safetensors.torch import load_file
+from test_resuming import sends
 from tiny_runs import write_model, write_pairs
 
 import tiltlm
 from tiltlm.cli import main
 from tiltlm.config import Config, config_from_dict
 from tiltlm.config.recipes import Recipe, recipe_from_dict, recorded_recipe
-from tiltlm.errors import ConfigError, RunError
+from tiltlm.errors import ConfigError, RunError, TiltlmError
+from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
@@ -133,6 +136,7 @@ def test_the_report_the_summary_and_the_card_know_the_stages(finished: Path) -> 
     ]
     page = (RUN / "report.html").read_text()
     assert '<a href="stages/1-first/report.html">first</a>' in page
+    assert '<th scope="row">second</th>' in page
     assert "Training curves of first" in page
     at_first = read_run(FIRST).comparison
     assert at_first is not None
@@ -179,6 +183,122 @@ def test_a_finished_recipe_is_left_alone_and_another_one_is_refused(finished: Pa
     Path("recipe.toml").write_text(COMMON + STAGES.replace("beta = 0.3", "beta = 0.2"))
     assert main(["train", "recipe.toml", "--resume", str(RUN)]) == 1
     assert outcome_of(finished, RUN) == before
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ("beta = 0.3", "beta = 0.2", r"stage `second`: loss\.beta: 0\.3 then, 0\.2 now.*--allow loss\.beta"),
+        ('"first"', '"other"', "stages: first, second then, other, second now"),
+    ],
+)
+def test_stages_that_have_not_begun_are_compared_too(
+    here: Path, then: str, now: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_undrawn(monkeypatch)
+    _stop_in_the_first(here)
+    Path("other.toml").write_text((COMMON + STAGES).replace(then, now))
+    before = sorted(here.rglob("*"))
+    with pytest.raises(RunError, match=words):
+        tiltlm.train("other.toml", resume=RUN)
+    assert sorted(here.rglob("*")) == before
+    if "beta" in then:
+        tiltlm.train("other.toml", resume=RUN, allow=["loss.beta"])
+        assert read_run(RUN).settings["loss"]["beta"] == 0.2
+        # The file of what was asked for knows of it.
+        assert main(["train", "--resume", str(RUN)]) == 0
+
+
+def test_stages_are_no_way_to_go_on_with_a_run_without_and_the_other_way_round(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_undrawn(monkeypatch)
+    _stop_in_the_first(here)
+    Path("none.toml").write_text(COMMON)
+    with pytest.raises(RunError, match="stages: first, second then, none now"):
+        tiltlm.train("none.toml", resume=RUN)
+    RUN.rename("runs/staged")
+    (RUN / "stages").mkdir(parents=True)
+    (RUN / ".tiltlm-run").touch()
+    with pytest.raises(RunError, match="stages: none then, first, second now"):
+        tiltlm.train("recipe.toml", resume=RUN)
+
+
+def test_a_run_that_was_moved_is_gone_on_with_and_looked_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "recipe.toml", "--comparison.prompts", "0"]) == 0
+    before = weights(RUN)
+    Path("elsewhere").mkdir()
+    moved = Path("elsewhere/moved")
+    RUN.rename(moved)
+    assert main(["compare", str(moved), "--prompt", "Is 1 a number? Answer:"]) == 0
+    assert main(["export", str(moved), "out", "--checkpoint", "last"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(moved)]) == 0
+    assert capsys.readouterr().out.count("nothing is left to do") == 2
+    assert same(weights(moved), before)
+
+
+def test_while_an_earlier_stage_is_at_work_the_whole_run_is_kept_from_others(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_undrawn(monkeypatch)
+    told: list[Row] = []
+
+    def tries_to_replace(row: Row) -> None:
+        if not told:
+            with pytest.raises(RunError, match="another process is at work"):
+                RunFolder.require_free(Path("runs"), "run", overwrite=True)
+            told.append(row)
+
+    settings = {"training": {"max_steps": 1}, "comparison": {"prompts": 0}, "model": {"path": "base"}}
+    table = {**settings, "stage": [{"loss": {"name": "simpo"}}, {"loss": {"name": "ipo"}}]}
+    tiltlm.train({**table, "data": {"train": "pairs.jsonl"}}, observers=[tries_to_replace])
+    assert told and RUN.is_dir()
+
+
+ADAPTED = """
+[adapter]
+kind = "lora"
+targets = ["c_attn"]
+"""
+
+
+def test_an_adapter_that_is_handed_on_is_known_ahead(here: Path) -> None:
+    """What another adapter, or an objective without one, would be refused for is said before the first stage."""
+    recipe = load_recipe_of(COMMON + ADAPTED + STAGES)
+    assert recipe.settings(0).adapter.targets == ("c_attn",)
+    assert recipe.settings(1).adapter.kind == "none", "it is that of the model"
+    assert [config.adapter.targets for _, config in recipe.seen_from_the_start()] == [("c_attn",)] * 2
+    for more, words in (
+        ("[stage.adapter]\nrank = 4\n", "an earlier stage trains an adapter"),
+        ("[[stage]]\nname = 'third'\nloss = { name = 'tr_dpo' }\n", "averaging the factors"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            load_recipe_of(COMMON + ADAPTED + STAGES + more).ready()
+    packed = COMMON + STAGES.replace('"first"', '"first"\nadapter = { kind = "lora" }', 1)
+    seen = load_recipe_of(packed + "[stage.adapter]\nquantise = 'nf4'\n").ready().seen_from_the_start()
+    assert [(config.adapter.kind, config.adapter.quantise) for _, config in seen] == [("lora", "none"), ("lora", "nf4")]
+
+
+def load_recipe_of(text: str) -> Recipe:
+    return recipe_from_dict(tomllib.loads(text))
+
+
+def test_a_failing_objective_of_a_later_stage_is_known_before_the_first(here: Path) -> None:
+    Path("my.py").write_text(
+        "from tiltlm import LossOutput\n\ndef mine(scored, *, beta=0.1):\n"
+        "    return LossOutput(scored.logps_N.detach(), scored.logps_N.detach())\n"
+    )
+    Path("own.toml").write_text(COMMON + STAGES + "[[stage]]\nname = 'own'\nloss = { name = 'my.py:mine' }\n")
+    with pytest.raises(TiltlmError, match=r"stage `own`: the objective `my\.py:mine`"):
+        tiltlm.train("own.toml")
+    assert not RUN.exists()
+
+
+def _stop_in_the_first(here: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        sends(signal.SIGTERM, 1, patch)
+        assert main(["train", "recipe.toml"]) == 130
 
 
 def test_rows_and_settings_given_in_python(here: Path) -> None:

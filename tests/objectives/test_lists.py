@@ -41,7 +41,7 @@ def plackett_luce(own: Sequence[Answer], beta: float = 0.1) -> float:
 
 def lipo(own: Sequence[Answer], beta: float = 0.05) -> float:
     best_first = sorted(range(len(own)), key=lambda place: -own[place][1])
-    by_reward = sorted(best_first, key=lambda place: -(beta * own[place][0]))
+    by_reward = sorted(best_first, key=lambda place: -round(own[place][0] / 1e-3))
     discount = {place: 1 / math.log(1 + rank) for rank, place in enumerate(by_reward, start=1)}
     return sum(
         abs(2 ** own[i][1] - 2 ** own[j][1])
@@ -125,6 +125,16 @@ def test_lipo_by_hand() -> None:
     """Rewards 0 and 1 of scores 1 and 0: ranks 2 and 1, gains 2 and 1, discounts 1/ln 3 and 1/ln 2."""
     (found,) = losses(LIPO_LAMBDA, listed([[0.0, 20.0]], [[1, 0]]))
     assert found == pytest.approx((1 / math.log(2) - 1 / math.log(3)) * math.log1p(math.e))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, -1e-6])
+def test_at_the_start_rounding_does_not_rank(noise: float) -> None:
+    """Log-ratios of 0 but for rounding: ranks 1 and 2 as scored, gains 2 and 1; by a thousandth of a nat, by reward."""
+    (found,) = losses(LIPO_LAMBDA, listed([[0.0, noise, 3 * noise]], [[1, 0, 0.5]]))
+    second, third = 1 / math.log(3), 1 / math.log(4)
+    first_and_second = (2 - 2**0.5) * (1 / math.log(2) - second)
+    wanted = first_and_second + (1 / math.log(2) - third) + (2**0.5 - 1) * (second - third)
+    assert found == pytest.approx(math.log(2) * wanted, abs=1e-6)
 
 
 def test_rrhf_by_hand() -> None:

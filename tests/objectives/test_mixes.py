@@ -51,10 +51,10 @@ def test_delta_is_the_mean_of_all_rewards_so_far() -> None:
     own = MpoSettings(beta=0.1)
     start = {name: first.logps_N.new_tensor(value) for name, value in MPO.running.start(own).items()}
     after_first = MPO.running.moved(replace(first, running=start), own)
-    assert float(after_first["reward"]) == pytest.approx(-0.15)
+    assert float(after_first["delta"]) == pytest.approx(-0.15)
     after_second = MPO.running.moved(replace(second, running=after_first), own)
-    assert float(after_second["reward"]) == pytest.approx((0.2 - 0.5 + 0.4 + 0.1 + 0.3 - 0.1) / 6)
-    assert float(after_second["answers"]) == 6
+    assert float(after_second["delta"]) == pytest.approx((0.2 - 0.5 + 0.4 + 0.1 + 0.3 - 0.1) / 6)
+    assert float(after_second["desirables"]) == float(after_second["undesirables"]) == 3
     assert all(not value.requires_grad for value in after_second.values())
 
 
@@ -74,7 +74,7 @@ def test_mpo_as_plain_python_has_it(given_pairs: list[Pair], beta: float, prefer
 
 def test_with_delta_0_its_parts_are_those_of_dpo_and_trls_bco_pair() -> None:
     given_pair = pairs([-10], [-30], [-12], [-25], tokens=(4, 10))
-    zero = {"reward": given_pair.logps_N.new_tensor(0.0), "answers": given_pair.logps_N.new_tensor(0.0)}
+    zero = {"delta": given_pair.logps_N.new_tensor(0.0)}
     found = mpo(replace(given_pair, running=zero), MpoSettings()).losses_U.item()
     wanted = 0.8 * loss_of(SIGMOID, BY_HAND) + 0.2 * loss_of(BCO_PAIR, BY_HAND, beta=0.1) + 2.5
     assert found == pytest.approx(wanted)

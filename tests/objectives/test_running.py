@@ -35,22 +35,37 @@ def answers(ratios: list[float], labels: list[int]) -> Scored:
 
 
 def test_bco_by_hand() -> None:
-    """beta 0.5; rewards 2, -1, 0.5; their mean 0.5; above it by 1.5, -1.5, 0."""
+    """beta 0.5; rewards 2, -1, 0.5: means 1.25 and -1, delta 0.125, of which eq. 7 has the middle, not 0.5, the mean of
+    all; above it by 1.875, -1.125, 0.375."""
     given_scored = answers([4.0, -2.0, 1.0], [CHOSEN, REJECTED, CHOSEN])
     found = losses(BCO, given_scored, beta=0.5)
-    assert found == pytest.approx([math.log1p(math.exp(-1.5)), math.log1p(math.exp(-1.5)), math.log(2)])
+    assert found == pytest.approx([math.log1p(math.exp(-apart)) for apart in (1.875, 1.125, 0.375)])
 
 
-@given(st.lists(st.lists(floats, min_size=1, max_size=5), min_size=1, max_size=5))
-def test_bco_keeps_the_mean_of_all_rewards_so_far(batches: list[list[float]]) -> None:
+def test_of_a_kind_that_was_not_seen_bco_takes_the_others_mean() -> None:
+    """Rewards 2 and 0 of desirable answers: delta 1; one of none would be their half."""
+    found = losses(BCO, answers([4.0, 0.0], [CHOSEN, CHOSEN]), beta=0.5)
+    assert found == pytest.approx([math.log1p(math.exp(-1)), math.log1p(math.exp(1))])
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(floats, st.sampled_from([CHOSEN, REJECTED])), min_size=1, max_size=5),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_bco_keeps_the_middle_of_both_kinds_means_so_far(batches: list[list[tuple[float, int]]]) -> None:
     settings = BcoSettings(beta=0.1)
-    scored = with_running(answers(batches[0], [CHOSEN] * len(batches[0])), BCO, settings, moved=False)
-    for batch in batches:
-        now = dataclasses.replace(answers(batch, [CHOSEN] * len(batch)), running=scored.running)
+    columns = [(list(ratios), list(labels)) for ratios, labels in (zip(*batch, strict=True) for batch in batches)]
+    scored = with_running(answers(*columns[0]), BCO, settings, moved=False)
+    for ratios, labels in columns:
+        now = dataclasses.replace(answers(ratios, labels), running=scored.running)
         scored = dataclasses.replace(now, running=running_of(BCO).moved(now, settings))
-    rewards = [0.1 * ratio for batch in batches for ratio in batch]
-    assert scored.running["answers"] == len(rewards)
-    assert float(scored.running["reward"]) == pytest.approx(sum(rewards) / len(rewards), abs=1e-9)
+    kinds = [[0.1 * ratio for batch in batches for ratio, label in batch if label == own] for own in (CHOSEN, REJECTED)]
+    means = [sum(rewards) / len(rewards) for rewards in kinds if rewards]
+    assert float(scored.running["delta"]) == pytest.approx(sum(means) / len(means), abs=1e-9)
+    assert [float(scored.running[name]) for name in ("desirables", "undesirables")] == [len(own) for own in kinds]
     assert not any(value.requires_grad for value in scored.running.values())
 
 

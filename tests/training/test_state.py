@@ -136,7 +136,7 @@ def test_statistics_are_those_of_the_state_or_as_at_the_start(tmp_path: Path) ->
     start = dict(maker.objective.running)
     state = maker.state()
     steps(maker, until=3)
-    assert maker.objective.running["answers"] > 0 and maker.objective.running["reward"] != start["reward"]
+    assert maker.objective.running["desirables"] > 0 and maker.objective.running["delta"] != start["delta"]
     later = maker.state().copy()
     table = state.to_dict()
     del table["running"]

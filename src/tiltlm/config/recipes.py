@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from tiltlm.config.adapter_config import AdapterConfig
+from tiltlm.config.own_loss import read_loss
 from tiltlm.config.sections import Config, RunName
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import config_from_dict, settings_table
@@ -76,16 +78,48 @@ class Recipe:
         if number == 0:
             return dataclasses.replace(own, run=run)
         model = dataclasses.replace(own.model, path=str(self.folder(number - 1) / "model"), reference=None)
-        return dataclasses.replace(own, run=run, model=model)
+        adapter = own.adapter
+        if self._adapter_before(number) is not None and adapter.kind != "none":  # said again, as in a common [adapter]
+            adapter = AdapterConfig(quantise=adapter.quantise, base_dtype=adapter.base_dtype)
+        return dataclasses.replace(own, run=run, model=model, adapter=adapter)
 
     def seen_from_the_start(self) -> list[tuple[str | None, Config]]:
-        """The settings of each stage with its name, and with the model that there is before the first; those of all
-        under no name where there are no stages."""
-        stages = [
-            (stage.name, dataclasses.replace(ready(self.settings(number)), model=self.base.model))
-            for number, stage in enumerate(self.stages)
-        ]
+        """The settings of each stage with its name, and with the model that there is before the first, on which the
+        adapter that an earlier stage hands on is a new one; those of all under no name where there are no stages."""
+        stages = []
+        for number, stage in enumerate(self.stages):
+            config = ready(self.settings(number))
+            before = self._adapter_before(number)
+            adapter = config.adapter if before is None else _as_trained_by(before, config.adapter)
+            stages.append((stage.name, dataclasses.replace(config, model=self.base.model, adapter=adapter)))
         return [*stages] or [(None, self.base)]
+
+    def _adapter_before(self, number: int) -> AdapterConfig | None:
+        """The section [adapter] of the stage that began the adapter which a stage goes on with, if one did."""
+        sections = (stage.settings(self.base).adapter for stage in self.stages[:number])
+        return next((section for section in sections if section.kind != "none"), None)
+
+    def _require_one_adapter(self, number: int) -> None:
+        """Refuses another adapter than the one that a stage is handed, and what cannot be trained with one.
+
+        Raises:
+            ConfigError: naming the option and how to mend it.
+        """
+        before, own = self._adapter_before(number), self.stages[number].settings(self.base)
+        if before is None:
+            return
+        if own.adapter.kind != "none" and _as_trained_by(before, own.adapter) != own.adapter:
+            raise ConfigError(
+                "adapter: an earlier stage trains an adapter, which this one goes on with, so it has no other kind, "
+                "rank, alpha or targets: remove them here, or merge that adapter (tiltlm merge), and train a new one "
+                "on what comes of it."
+            )
+        if read_loss(own.loss).objective.moves is not None:
+            raise ConfigError(
+                f"`{own.loss.name}` moves its reference towards the policy, weight by weight, and averaging the "
+                "factors of the adapter that an earlier stage trains is not averaging weights: train all weights, or "
+                "take another objective."
+            )
 
     def stages_that_set(self, option: str) -> list[str]:
         """The names of the stages with a value of their own for `section.option`."""
@@ -104,7 +138,7 @@ class Recipe:
         """
         for option in sorted(named):
             if own := self.stages_that_set(option):
-                raise ConfigError(f"--{option}: the stage `{own[0]}` has its own in the file: change it there.")
+                raise ConfigError(f"{option}: the stage `{own[0]}` has its own in the file: change it there.")
 
     def ready(self) -> Recipe:
         """The recipe with the settings of every stage validated, and a home written out.
@@ -118,6 +152,7 @@ class Recipe:
         for number, stage in enumerate(whole.stages):
             try:
                 ready(whole.settings(number))
+                whole._require_one_adapter(number)
             except ConfigError as error:
                 raise ConfigError(f"stage `{stage.name}`: {error}") from error
         return whole
@@ -125,6 +160,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """As nested tables, which `recorded_recipe` reads."""
         return {**settings_table(self.base), STAGE: [{"name": one.name, **one.options} for one in self.stages]}
+
+
+def _as_trained_by(before: AdapterConfig, own: AdapterConfig) -> AdapterConfig:
+    """An adapter of an earlier stage on a model that is kept as a stage of its own says."""
+    return dataclasses.replace(before, quantise=own.quantise, base_dtype=own.base_dtype)
 
 
 def recipe_from_dict(table: Table) -> Recipe:

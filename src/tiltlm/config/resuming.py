@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, recorded_recipe
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
-from tiltlm.config.tables import option_names, settings_of_run
+from tiltlm.config.tables import config_from_dict, option_names, settings_of_run
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.objectives.own_file import GIVEN
-from tiltlm.runs.earlier_stages import RECIPE
-from tiltlm.runs.folder import is_foreign, is_run
+from tiltlm.runs.earlier_stages import RECIPE, whole_run
+from tiltlm.runs.folder import STAGES, is_foreign, is_run
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
 PARTS = ("data", "model", "reference", "objective")
@@ -53,8 +55,8 @@ def settings_to_resume(run: Path) -> Config:
     """
     if not run.is_dir():
         raise RunError(f"there is no run in {run} to go on with: give the folder of one, such as runs/NAME.")
-    if is_run(run.parent.parent):  # a checkpoint
-        raise RunError(f"{run} lies in a run: give the run, {run.parent.parent}.")
+    if (whole := whole_run(run)) != run:  # also of a checkpoint
+        raise RunError(f"{run} lies in a run: give the run, {whole}.")
     settings = None if is_foreign(run) else settings_of_run(run / "config.json")
     if settings is None:
         why = "it ended before its work began" if is_run(run) else "it is no run"
@@ -70,17 +72,32 @@ def recipe_to_resume(run: Path) -> Recipe:
         RunError: there is no run.
         ConfigError: its settings cannot be read.
     """
-    kept = run / RECIPE
-    if not is_run(run) or not kept.is_file():
+    if not made_of_stages(run):
         return Recipe(settings_to_resume(run))
+    recipe = kept_recipe(run)
+    model = dataclasses.replace(recipe.base.model, trust_remote_code=False)
+    return recipe.over(dataclasses.replace(recipe.base, model=model))
+
+
+def made_of_stages(run: Path) -> bool:
+    """Whether a run was made by a recipe."""
+    return is_run(run) and (run / RECIPE).is_file()
+
+
+def kept_recipe(run: Path) -> Recipe:
+    """The recipe that a run of stages was made by, in the place where the run is.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    kept = run / RECIPE
     try:
         table = json.loads(kept.read_bytes())
         require_known(table.pop(SCHEMA_KEY, None))
         recipe = recorded_recipe(table)
     except (OSError, ValueError, AttributeError, NewerSchemaError, ConfigError) as error:
         raise ConfigError(f"{kept}: {error}") from error
-    base = dataclasses.replace(recipe.base, model=dataclasses.replace(recipe.base.model, trust_remote_code=False))
-    return recipe.over(in_place_of(run, base))
+    return recipe.over(in_place_of(run, recipe.base))
 
 
 def require_named(run: Path, recipe: Recipe) -> None:
@@ -101,9 +118,34 @@ def require_named(run: Path, recipe: Recipe) -> None:
 
 
 def in_place_of(run: Path, settings: Config) -> Config:
-    """The settings with the name and the place that a run has, whatever it was called when it began."""
+    """The settings with the name and the place that a run has, whatever it was called when it began, and with the
+    model of the stage before it where that is found with it."""
     where = run if run.name not in ("", "..") else run.resolve()
-    return dataclasses.replace(
-        settings,
-        run=dataclasses.replace(settings.run, name=where.name, directory=str(where.parent), overwrite=False),
-    )
+    here = dataclasses.replace(settings.run, name=where.name, directory=str(where.parent), overwrite=False)
+    moved = dataclasses.replace(settings, run=here)
+    left = left_by_stage_before(settings)
+    if left is not None and (where.parent.name != STAGES or whole_run(where) != where):
+        moved = dataclasses.replace(moved, model=dataclasses.replace(moved.model, path=str(_stages_of(moved) / left)))
+    return moved
+
+
+def left_by_stage_before(settings: Config) -> Path | None:
+    """Where the stage before left the model that these settings begin with, seen from the folder of stages; None where
+    it is a model from elsewhere."""
+    stages, path = _stages_of(settings), Path(settings.model.path)
+    return path.relative_to(stages) if path.is_relative_to(stages) else None
+
+
+def _stages_of(settings: Config) -> Path:
+    """The folder of stages of the run that these settings are of, which may be a stage itself."""
+    directory = Path(settings.run.directory)
+    return directory if directory.name == STAGES else directory / settings.run.name / STAGES
+
+
+def settings_in_place(run: Path, table: Mapping[str, Any]) -> Config:
+    """The settings that a run's files hold, in the place where the run is.
+
+    Raises:
+        ConfigError: they are no settings.
+    """
+    return in_place_of(run, config_from_dict(table))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import SAFE_WEIGHTS, ModelSource, explained
@@ -79,6 +79,16 @@ def _require_trainable(source: ModelSource, name: str, tensor: Tensor) -> None:
 
 def _are_those_of_the_model(source: ModelSource, shapes: dict[str, Shape]) -> bool:
     """Whether these are the names and shapes that the configuration tells, but for weights that are tied."""
+    model = without_weights(source)
+    if model is None:
+        return False
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    return all(shapes.get(name, shape if name in tied else None) == shape for name, shape in wanted.items())
+
+
+def without_weights(source: ModelSource) -> PreTrainedModel | None:
+    """The model that the configuration tells, of tensors that have shapes alone; None where its code is its own."""
     with explained(source, "model"):
         config = AutoConfig.from_pretrained(
             source.location,
@@ -86,9 +96,7 @@ def _are_those_of_the_model(source: ModelSource, shapes: dict[str, Shape]) -> bo
             trust_remote_code=source.trust_remote_code,
         )
     if getattr(config, "auto_map", None):
-        return False
+        return None
     with explained(source, "model"), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
-    return all(shapes.get(name, shape if name in tied else None) == shape for name, shape in wanted.items())
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tiltlm.objectives.interface import CHOSEN, MISMATCHED, SETTINGS, LossOutput, Needs, Objective, Running, Scored
+from tiltlm.objectives.interface import (
+    CHOSEN,
+    MISMATCHED,
+    REJECTED,
+    SETTINGS,
+    LossOutput,
+    Needs,
+    Objective,
+    Running,
+    Scored,
+)
 from tiltlm.objectives.logistic import log_sigmoid
 
 if TYPE_CHECKING:
@@ -24,33 +34,58 @@ class BcoSettings:
 
 
 def bco(scored: Scored, settings: BcoSettings) -> LossOutput:
-    """BCO: a classifier that tells good answers from bad ones, whose logit is the implicit reward less its mean.
+    """BCO: a classifier that tells good answers from bad ones, whose logit is the implicit reward less its middle.
 
         loss = -log sigmoid(r - delta)    of a desirable (chosen) answer,
         loss = -log sigmoid(delta - r)    of an undesirable (rejected) one,
-        r = beta * (log pi(y|x) - log pi_ref(y|x)),    delta: mean of r over all answers so far, no gradient
+        r = beta * (log pi(y|x) - log pi_ref(y|x)),
+        delta = (mean of r over desirable answers + mean of r over undesirable ones) / 2, no gradient
 
-    (arXiv 2404.04656). delta moves once a step, on all of its batch and before its loss. It is that of the authors'
-    code in TRL; where there are as many good answers as bad ones it lies midway between their means, which is what
-    the paper shifts rewards by. The weights of `underlying distribution matching`, for good and bad answers whose
-    prompts are of different kinds, need a model of embeddings and are not here. Peers: TRL's `bco_pair` has delta = 0.
+    (arXiv 2404.04656, eqs. 7 and 8). The means are over all answers so far and move once a step, on all of its batch
+    and before its loss; of a kind that has not been seen the other's is taken. The paper smooths delta by an
+    exponential moving average of a rate that it does not give. Every answer counts alike, where eq. 8 adds the means of
+    the two kinds, which the authors balance by repeating the rarer one. The weights of `underlying distribution
+    matching`, for good and bad answers whose prompts are of different kinds, need a model of embeddings and are not
+    here. Peers: TRL's BCOTrainer, as long as it had one, took the mean over all answers so far for delta, which is the
+    same where there are as many good ones as bad ones; TRL's `bco_pair` has delta = 0. The paper's beta is 0.01 in its
+    first version, as TRL's documentation quotes it, and 0.1 in that of ACL 2025.
 
     Units: nats per completion. At the start, when policy and reference agree, it is ln 2.
     Rewards: the implicit ones, r, without delta.
     """
     rewards_N = settings.beta * scored.log_ratios()
     is_labelled_N = scored.labels_N != MISMATCHED
-    above_U = rewards_N[is_labelled_N] - scored.running["reward"]
+    above_U = rewards_N[is_labelled_N] - scored.running["delta"]
     is_desirable_U = scored.labels_N[is_labelled_N] == CHOSEN
     return LossOutput(-log_sigmoid(above_U.where(is_desirable_U, -above_U)), rewards_N.detach())
 
 
+def _start(settings: object) -> Mapping[str, float]:
+    """Before any answer was seen."""
+    return dict.fromkeys(("delta", "desirable", "desirables", "undesirable", "undesirables"), 0.0)
+
+
 def _moved(scored: Scored, settings: BcoSettings) -> Mapping[str, Tensor]:
-    """The mean reward and the number of answers that it is of, with this batch's."""
-    rewards_U = settings.beta * scored.log_ratios().detach()[scored.labels_N != MISMATCHED]
-    mean, count = scored.running["reward"], scored.running["answers"]
-    together = count + len(rewards_U)
-    return {"reward": mean + (rewards_U.mean() - mean) * (len(rewards_U) / together), "answers": together}
+    """delta; and of either kind the mean reward and the number of answers that it is of, with this batch's."""
+    rewards_N = settings.beta * scored.log_ratios().detach()
+    desirable, desirables = _mean_with(scored, rewards_N, "desirable", CHOSEN)
+    undesirable, undesirables = _mean_with(scored, rewards_N, "undesirable", REJECTED)
+    # The mean of a kind that has not been seen is 0, and does not count.
+    kinds = (desirables > 0).to(rewards_N.dtype) + (undesirables > 0)
+    return {
+        "delta": (desirable + undesirable) / kinds.clamp(min=1),
+        "desirable": desirable,
+        "desirables": desirables,
+        "undesirable": undesirable,
+        "undesirables": undesirables,
+    }
+
+
+def _mean_with(scored: Scored, rewards_N: Tensor, kind: str, label: int) -> tuple[Tensor, Tensor]:
+    """The mean reward of the answers of a kind so far and their number, with those of this batch."""
+    is_own_N = scored.labels_N == label
+    mean, count = scored.running[kind], scored.running[f"{kind}s"] + is_own_N.sum()
+    return mean + (rewards_N - mean).masked_fill(~is_own_N, 0).sum() / count.clamp(min=1), count
 
 
 BCO = Objective(
@@ -59,5 +94,5 @@ BCO = Objective(
     settings=BcoSettings,
     needs=Needs(unit="completion", coupled=True),
     what="BCO: tells answers labelled good from those labelled bad, as a classifier would; where there are no pairs.",
-    running=Running(start=lambda settings: {"reward": 0.0, "answers": 0.0}, moved=_moved),
+    running=Running(start=_start, moved=_moved),
 )

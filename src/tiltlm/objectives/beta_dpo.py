@@ -36,7 +36,8 @@ def beta_dpo(scored: Scored, settings: BetaDpoSettings) -> LossOutput:
         loss = -log sigmoid(beta_b * h),    beta_b = max(1e-3, beta * (1 + alpha * (mean of h - M))),
         M = 0.9 * (M of the step before) + 0.1 * (mean of h),  0 before the first step;  no gradient through either
 
-    (arXiv 2407.08639; the floor, the start, and that M has seen the batch are those of the authors' code). The mean is
+    (arXiv 2407.08639; the floor, the start, and that M has seen the batch are those of the authors' code,
+    https://github.com/junkangwu/beta-DPO, with alpha as its README gives it). The mean is
     over the whole global batch. Held-out pairs have the last training step's beta_b. The paper's second part, which
     leaves out a fifth of each batch, drawn at random by how unusual a pair's margin is, is not here: a loss is a
     function of what it is given, and which pairs were drawn would depend on how they are laid out. All pairs count.

@@ -26,11 +26,12 @@ def discopop(scored: Scored, settings: DiscopopSettings) -> LossOutput:
 
         loss = (1 - m) * -log sigmoid(x) + m * exp(-x),    m = sigmoid(x / tau),    x = beta * h
 
-    (arXiv 2406.08414, eq. 5; found by a language model's search, not derived). m is part of what is learnt, not a
-    weight, so the loss is not convex: near x = 0 it falls towards smaller margins where tau is below (1 - ln 2) / 3,
-    about 0.10, as with both defaults, and a pair may come to rest below 0 (near x = -0.1 with tau = 0.05). m * exp(-x)
-    is computed as exp(log m - x), as exp(-x) alone overflows where m is 0. Peers: TRL's beta is 0.1 by default, and its
-    loss is NaN where exp(-x) is infinite.
+    (arXiv 2406.08414, eq. 5, and `log_ratio_modulated_loss` of the authors' code,
+    https://github.com/luchris429/DiscoPOP; found by a language model's search, not derived). m is part of what is
+    learnt, not a weight, so the loss is not convex: near x = 0 it falls towards smaller margins where tau is below (1 -
+    ln 2) / 3, about 0.10, as with both defaults, and a pair may come to rest below 0 (near x = -0.1 with tau = 0.05).
+    m * exp(-x) is computed as exp(log m - x), as exp(-x) alone overflows where m is 0. Peers: TRL's beta is 0.1 by
+    default, and its loss is NaN where exp(-x) is infinite.
 
     Units: none, per pair. At the start, when policy and reference agree, it is (1 + ln 2) / 2.
     Rewards: the implicit ones, beta * (log pi - log pi_ref).

@@ -27,7 +27,8 @@ def dpop(scored: Scored, settings: DpopSettings) -> LossOutput:
         loss = -log sigmoid(beta * (h - lambda * max(0, log pi_ref(y_w|x) - log pi(y_w|x))))
 
     (arXiv 2402.13228, eq. 3), lambda being `penalty`, inside of beta. Where the chosen answer gained, it is DPO; where
-    policy and reference agree the gradient is DPO's too.
+    policy and reference agree the gradient is DPO's too. The authors published no code: the equation is as `dpop` of
+    https://github.com/turbo-llm/turbo-alignment has it, which takes the penalty off the reported rewards too.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln 2.
     Rewards: the implicit ones, beta * (log pi - log pi_ref), without the penalty.

@@ -28,8 +28,9 @@ def exo_pair(scored: Scored, settings: ExoPairSettings) -> LossOutput:
         loss = q * log(q / (1 - e)) + (1 - q) * log((1 - q) / e),    q = sigmoid(beta * h)
 
     (arXiv 2402.00856, eq. 16), e being `label_smoothing`. q is part of what is learnt, not a weight. The loss is 0
-    where q = 1 - e, at a margin of log((1 - e) / e) / beta nats, and grows again beyond. Peers: TRL's label_smoothing
-    is 0 by default, which it refuses here and asks for 1e-3, the default here.
+    where q = 1 - e, at a margin of log((1 - e) / e) / beta nats, and grows again beyond. Peers: the authors' code
+    (https://github.com/haozheji/exact-optimization, `exact_loss`) has 0 for log(1 - e) and -10 for log e, a label that
+    does not sum to 1; TRL's label_smoothing is 0 by default, which it refuses here and asks for 1e-3, the default here.
 
     Units: nats per pair. At the start, when policy and reference agree, it is -ln 2 - log(e * (1 - e)) / 2.
     Rewards: the implicit ones, beta * (log pi - log pi_ref).

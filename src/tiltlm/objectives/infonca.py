@@ -31,8 +31,10 @@ def infonca(scored: Scored, settings: NcaSettings) -> LossOutput:
         loss = -sum over i of q_i * log [ exp(r_i) / sum over j of exp(r_j) ],
         q = softmax of the data's scores / alpha,    r = beta * (log pi(y|x) - log pi_ref(y|x))
 
-    (arXiv 2402.05369, InfoNCA). Equal scores are equal targets. Of two answers, as alpha tends to 0, it is DPO. Peers:
-    the authors' code adds 0.01 to the first answer's score.
+    (arXiv 2402.05369, InfoNCA; alpha and beta as in the authors' code,
+    https://github.com/thu-ml/Noise-Contrastive-Alignment, `reward_trainer.py`). Equal scores are equal targets. Of two
+    answers, as alpha tends to 0, it is DPO. The default of alpha is ours: the authors' recipe has 1e-4 for scores of 1
+    to 10, by which the best answer is the only target. Peers: their code adds 0.01 to the first answer's score.
 
     Units: nats per list. At the start, when policy and reference agree, it is ln K for K answers.
     Rewards: the implicit ones, r.
@@ -50,7 +52,7 @@ def nca(scored: Scored, settings: NcaSettings) -> LossOutput:
         loss = -sum over i of [ q_i * log sigmoid(r_i) + 1/K * log sigmoid(-r_i) ],
         q = softmax of the data's scores / alpha,    r = beta * (log pi(y|x) - log pi_ref(y|x))
 
-    (arXiv 2402.05369, NCA, for K answers.) Peers: the authors' code adds 0.01 to the first answer's score.
+    (arXiv 2402.05369, NCA, for K answers; sums and means as in the authors' code, see `infonca`.)
 
     Units: nats per list. At the start, when policy and reference agree, it is 2 ln 2.
     Rewards: the implicit ones, r.

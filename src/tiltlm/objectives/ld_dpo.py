@@ -30,8 +30,9 @@ def ld_dpo(scored: Scored, settings: LdDpoSettings) -> LossOutput:
 
     (arXiv 2409.06411, where the likelihood of the tokens after the m-th is raised to the power alpha, for the policy
     and the reference alike; alpha is 0.5 there for most models). With alpha = 1, and for answers of one length, it is
-    DPO (theory.pdf, eq. 10 (dpo)). Peers: TRL and turbo-alignment weigh both models as here; some leave the reference
-    unweighted, which gives another loss at the start. TRL's alpha is unset by default, which is DPO.
+    DPO (theory.pdf, eq. 10 (dpo)). No code of the authors' is known: it is what TRL computes (`ld_alpha`, compared in
+    tests/peers). Peers: some leave the reference unweighted, which gives another loss at the start. TRL's alpha is
+    unset by default, which is DPO.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln 2.
     Rewards: beta * (log pi - log pi_ref) of whole completions, as for `sigmoid`, so that margins can be compared.

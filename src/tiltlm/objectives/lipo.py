@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 from tiltlm.objectives.interface import SETTINGS, LossOutput, Needs, Objective, Scored
 from tiltlm.objectives.logistic import log_sigmoid
 
+RESOLVED = 1e-3
+"""Nats of log-ratio that ranks tell apart: above the rounding of float32 sums of some hundred tokens."""
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class LipoSettings:
@@ -26,9 +29,12 @@ def lipo_lambda(scored: Scored, settings: LipoSettings) -> LossOutput:
         Delta_ij = |2^s_i - 2^s_j| * |1 / ln(1 + rank_i) - 1 / ln(1 + rank_j)|,
         r = beta * (log pi(y|x) - log pi_ref(y|x)),    rank: by r, the highest 1;  no gradient through it
 
-    (arXiv 2402.01878, LiPO-lambda: LambdaRank's weights of the discounted cumulative gain). s are the data's scores;
-    the paper's lie between 0 and 1. Gains double with every unit of score, so scores of 1 to 10 let the best one rule.
-    Answers of equal scores are not compared. Those of equal rewards are ranked in the order of their scores.
+    (arXiv 2402.01878, eq. 8, whose gain is 2^s - 1 and whose discount log(1 + rank): LambdaRank's weights of the
+    discounted cumulative gain). s are the data's scores; the paper's lie between 0 and 1. Gains double with every unit
+    of score, so scores of 1 to 10 let the best one rule. Answers of equal scores are not compared. Log-ratios that
+    round to the same thousandth of a nat have ranks in the order of their scores: at the start, where all are 0 but
+    for rounding, chance would rank them. Peers: Rax, with which the authors computed theirs, has logarithms to the base
+    2 and weighs by the list's length besides; others divide gains by the list's ideal one, and take means over pairs.
 
     Units: nats per list, times the gain. At the start, when policy and reference agree, it is ln 2 times the sum of the
     weights.
@@ -41,7 +47,8 @@ def lipo_lambda(scored: Scored, settings: LipoSettings) -> LossOutput:
     rewards_UK, there_UK = scored.in_lists(rewards_N)
     scores_UK, _ = scored.in_lists(scored.scores_N)
     both_UKK = there_UK[:, :, None] & there_UK[:, None, :]
-    own_UK = rewards_UK.detach().masked_fill(~there_UK, -torch.inf)
+    rounded_N = (scored.log_ratios().detach() / RESOLVED).round()
+    own_UK = scored.in_lists(rounded_N)[0].masked_fill(~there_UK, -torch.inf)
     order_UK = own_UK.argsort(dim=1, descending=True, stable=True)
     rank_UK = order_UK.argsort(dim=1, stable=True) + 1
     discount_UK = 1 / torch.log1p(rank_UK.to(rewards_UK.dtype))

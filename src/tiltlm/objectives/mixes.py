@@ -70,7 +70,7 @@ def mpo(scored: Scored, settings: MpoSettings) -> LossOutput:
                + w_g * -log pi(y_w|x) / |y_w|,        r = beta * (log pi(y|x) - log pi_ref(y|x))
 
     (arXiv 2411.10442, section 3.2), w_p, w_q, w_g being `preference_weight`, `quality_weight`, `nll_weight`. delta is
-    that of `bco`: the mean of all rewards so far, those of this step's batch included, without gradient.
+    that of `bco`: of pairs the mean of all rewards so far, those of this step's batch included, without gradient.
     Peers: TRL has delta = 0 here (its `bco_pair`), and takes the mean over the tokens of the batch for the last term.
 
     Units: nats, per pair and per token. At the start, when policy and reference agree, it is (w_p + 2 * w_q) * ln 2 -
@@ -79,7 +79,7 @@ def mpo(scored: Scored, settings: MpoSettings) -> LossOutput:
     rewards_N = settings.beta * scored.log_ratios()
     chosen_P, rejected_P = sides(rewards_N)
     means_P, _ = sides(scored.logps_N / scored.tokens_N)
-    delta = scored.running["reward"]
+    delta = scored.running["delta"]
     preference_P = -log_sigmoid(chosen_P - rejected_P)
     quality_P = -log_sigmoid(chosen_P - delta) - log_sigmoid(delta - rejected_P)
     losses_P = settings.preference_weight * preference_P + settings.quality_weight * quality_P

@@ -73,8 +73,9 @@ def ropo(scored: Scored, settings: RopoSettings) -> LossOutput:
     (arXiv 2404.04102, eq. 9 of its first version and eq. 6 of the last). The slope by beta * h is, with p =
     sigmoid(-beta * h), 4 * a / (1 + a)^2 * p * (1 + a * (1 - p)): at most 1, at p = (1 + a) / (2 * a), and smaller for
     a pair that is more surely contradicted. The paper also filters out pairs of large loss between rounds; that is no
-    part of the loss, and not done here. No code of the authors' is known: equation, default and range are as two
-    implementations have them that cite the paper, and the scale is checked by the bound above.
+    part of the loss, and not done here. No code of the authors' is known, and the paper's text was not at hand: the
+    equation is as two implementations have it that cite those equations, the default and range are as one of them has
+    them, and the scale is checked by the bound above.
 
     Units: none, per pair. At the start, when policy and reference agree, it is 4 * a / (1 + a)^2 * (ln 2 + a / 2).
     Rewards: the implicit ones, beta * (log pi - log pi_ref).

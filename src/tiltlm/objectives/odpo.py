@@ -37,7 +37,8 @@ def odpo(scored: Scored, settings: OdpoSettings) -> LossOutput:
 
         loss = -log sigmoid(beta * h - alpha * ln(s_w - s_l))
 
-    (arXiv 2402.10571; s are the data's scores, and pairs with s_w <= s_l are left out by name when the data is read).
+    (arXiv 2402.10571 and the authors' code, https://github.com/rycolab/odpo; s are the data's scores, and pairs with
+    s_w <= s_l are left out by name when the data is read).
     Where s_w - s_l = 1 it is DPO, and below that less than no margin is asked for.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln(1 + (s_w - s_l)^alpha).
@@ -56,9 +57,10 @@ def margin(scored: Scored, settings: MarginSettings) -> LossOutput:
 
         loss = -log sigmoid(beta * h - (s_w - s_l))
 
-    (H. Touvron et al., arXiv 2307.09288, eq. 2, with the implicit reward in place of a reward model's; their margins
-    are 1, 2/3, 1/3 or 0, or three times as much, by how sure people were.) Pairs with s_w <= s_l are left out by name
-    when the data is read.
+    (H. Touvron et al., arXiv 2307.09288, eq. 2 and Table 27, a loss of reward models whose margins are 1, 2/3, 1/3 or
+    0, or three times as much, by how sure people were. The implicit reward in place of a reward model's is no part of
+    that paper; it is `sigmoid_with_margin` of https://github.com/turbo-llm/turbo-alignment, which is given the margin.)
+    Pairs with s_w <= s_l are left out by name when the data is read.
 
     Units: nats per pair. At the start, when policy and reference agree, it is ln(1 + exp(s_w - s_l)).
     Rewards: beta * (log pi - log pi_ref), as for `sigmoid`.
@@ -89,5 +91,5 @@ MARGIN = Objective(
     settings=MarginSettings,
     needs=Needs(scores="value"),
     what="DPO with a margin: the odds must differ by as much as the scores do; for pairs with scores that say so.",
-    aliases=("dpo_margin",),
+    aliases=("dpo_margin", "sigmoid_with_margin"),
 )

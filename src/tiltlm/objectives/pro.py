@@ -28,8 +28,10 @@ def pro(scored: Scored, settings: ProSettings) -> LossOutput:
         p = log pi(y|x) / |y|,    t_k = max over i below k of (s_k - s_i)
 
     (arXiv 2306.17492; s are the data's scores, 1 / (s_k - s_i) the paper's temperatures). Answers of equal scores are
-    in no order, so neither is below the other: their temperature would be infinite. Peers: the authors' code adds 1e-10
-    within the logarithm.
+    in no order, so neither is below the other: their temperature would be infinite. The sum of the best answer's
+    log-probabilities, and a weight of 0.05, are those of the authors' code
+    (https://github.com/AlibabaResearch/DAMO-ConvAI, `PRO/train`, with its script for HH). Peers: that code has a 1 in
+    the sum for an answer of equal score, and adds 1e-10 within the logarithm.
 
     Units: nats per list. At the start it has no value of its own.
     Rewards: p, per token and without a reference.

@@ -26,8 +26,9 @@ def rrhf(scored: Scored, settings: RrhfSettings) -> LossOutput:
         p = log pi(y|x) / |y|
 
     (arXiv 2304.05302, where rank_weight is 1.) The best is the first of those of the highest score. Answers of equal
-    scores are not compared. Peers: the authors' code averages the second part over all tokens of the padded batch, and
-    weighs the first one by 100.
+    scores are not compared. Peers: the authors' code (https://github.com/GanjinZero/RRHF) weighs the first part by 100,
+    and has for the second the mean over every position of the best answer's padded row, prompt and padding included, so
+    that the same answer counts less beside a longer one.
 
     Units: nats per list. At the start it has no value of its own.
     Rewards: p, per token and without a reference.

@@ -21,8 +21,9 @@ def sppo_hard(scored: Scored, settings: SppoHardSettings) -> LossOutput:
         loss = 1/2 * [(q_w - 1 / (2 * beta))^2 + (q_l + 1 / (2 * beta))^2],    q = log pi(y|x) - log pi_ref(y|x)
 
     (arXiv 2405.00675, eq. 4.7, the mean over a pair's answers of [q - eta * (p - 1/2)]^2, where eta = 1 / beta and the
-    probability p of winning is taken to be 1 and 0). Peers: TRL does not halve the sum, so its loss and gradient are
-    twice these; its beta is 0.1 by default, the paper's is 1e-3.
+    probability p of winning is taken to be 1 and 0; halved as in `sppo_loss` of the authors' code,
+    https://github.com/uclaml/SPPO, which reads p from columns of the data). Peers: TRL does not halve the sum, so its
+    loss and gradient are twice these; its beta is 0.1 by default, the paper's is 1e-3.
 
     Units: nats^2 per pair. At the start, when policy and reference agree, it is 1 / (4 * beta^2).
     Rewards: the implicit ones, beta * (log pi - log pi_ref).

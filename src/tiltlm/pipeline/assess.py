@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tiltlm.config import config_from_dict
+from tiltlm.config.resuming import settings_in_place
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts
@@ -79,7 +79,7 @@ def ask_models(
     """
     if not has_model(run):
         raise RunError(f"the run in {run} holds no trained model.")
-    config = config_from_dict(files.settings)
+    config = settings_in_place(run, files.settings)
     if config.model.trust_remote_code and not trust_remote_code:
         raise RunError(
             f"the run in {run} was trained with model.trust_remote_code, so asking its models runs Python code that "

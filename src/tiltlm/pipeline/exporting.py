@@ -11,7 +11,7 @@ from tiltlm.checkpoints.checkpoint_folder import DamagedError, checkpoints_in, v
 from tiltlm.checkpoints.identity import ARITHMETIC, WEIGHTS, of_policy
 from tiltlm.checkpoints.keeper import best
 from tiltlm.checkpoints.state_files import read_state
-from tiltlm.config import config_from_dict
+from tiltlm.config.resuming import settings_in_place
 from tiltlm.errors import RunError
 from tiltlm.model.saving import DTYPES
 from tiltlm.pipeline.keeping import keep_model
@@ -39,7 +39,7 @@ def export(run: Path, which: str, place: Path, reporter: Reporter) -> None:
     if place.exists():
         raise RunError(f"{place} is there already: name a folder that is not.")
     files = read_run(run)
-    config = config_from_dict(files.settings)
+    config = settings_in_place(run, files.settings)
     checkpoint = _chosen(RunFolder(run), which, config.checkpoint.best)
     try:
         record = verified(checkpoint)

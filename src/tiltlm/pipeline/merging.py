@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tiltlm.config import config_from_dict
+from tiltlm.config.resuming import settings_in_place
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.errors import RunError, SelfCheckError
 from tiltlm.model.adapters import merged
@@ -62,7 +62,7 @@ def merge(run: Path, place: Path | None, reporter: Reporter) -> Merge:
         raise RunError(f"{place} is there already: name a folder that is not.")
     if not has_model(run):
         raise RunError(f"the run in {run} holds no trained model.")
-    config = config_from_dict(files.settings)
+    config = settings_in_place(run, files.settings)
     prepare_model(config, reporter)
     setup = set_up(config)
     if setup.base is None:

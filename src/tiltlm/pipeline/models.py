@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tiltlm.model.adapters import all_parameters, load_scorer, new_adapter, require_targets, trained_parameters
+from tiltlm.model.adapters import all_parameters, load_scorer, new_adapter, trained_parameters
 from tiltlm.model.dither import add_dither
 from tiltlm.model.finding import ModelSource, facts_of_adapter
 from tiltlm.model.frozen import Base
@@ -28,10 +28,7 @@ def starting_model(setup: Setup, reporter: Reporter | None = None) -> Scorer:
         if reporter is not None:
             reporter.say(f"  note: {sentence}")
 
-    start = load_scorer(setup.source, setup.device, setup.base, note)
-    if setup.base is not None and start.adapter is None:
-        require_targets(start.model, setup.config.adapter)  # not after the reference pass
-    return start
+    return load_scorer(setup.source, setup.device, setup.base, note)
 
 
 def reference_model(setup: Setup) -> Scorer:

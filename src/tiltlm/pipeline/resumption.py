@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -14,12 +15,12 @@ from tiltlm.checkpoints.checkpoint_folder import set_aside, sweep
 from tiltlm.checkpoints.keeper import Checkpoints, Found, last_whole
 from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import Config, config_from_dict, settings_table
-from tiltlm.config.resuming import Resume
+from tiltlm.config.resuming import Resume, left_by_stage_before
 from tiltlm.errors import RunError
 from tiltlm.model.dither import add_dither, remove_dither
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.environment import Environment
-from tiltlm.runs.folder import RunFolder, is_run
+from tiltlm.runs.folder import STAGES, RunFolder, is_run
 from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Outcome, Resumption
 from tiltlm.runs.run_files import RunFiles, read_run
@@ -170,13 +171,20 @@ class ReopenedRun:
         refused = {name: allowed_by[name] for name in others if allowed_by[name] not in self.allowed}
         if refused:
             why = " (the cache was cleared, or another run filled it)" if set(refused) == {identity.REFERENCE} else ""
-            raise RunError(
-                f"the run in {self.folder.path} would not go on as it began "
-                f"({'; '.join(others[name] for name in refused)}){why}. Give it what it had, or allow by name what may "
-                f"be another: --allow {' '.join(dict.fromkeys(refused.values()))}."
-            )
+            raise not_as_it_began(self.folder.path, {others[name]: allowed for name, allowed in refused.items()}, why)
         listed = list(others.values())
         self.differences += [difference for difference in listed if difference not in self.differences]
+
+
+def not_as_it_began(run: Path, refused: Mapping[str, str], why: str = "") -> RunError:
+    """The error of a run that is to go on with what was not allowed to be another.
+
+    refused: by which name each difference in words would be allowed. why: what may be the reason, in brackets.
+    """
+    return RunError(
+        f"the run in {run} would not go on as it began ({'; '.join(refused)}){why}. Give it what it had, or allow by "
+        f"name what may be another: --allow {' '.join(dict.fromkeys(refused.values()))}."
+    )
 
 
 def _require_no_links(folder: RunFolder) -> None:
@@ -216,8 +224,13 @@ def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
 
 
 def effective_settings(config: Config) -> dict[str, str]:
-    """Every setting that decides what a run comes to, as text, by `section.option`; secrets are masked."""
+    """Every setting that decides what a run comes to, as text, by `section.option`; secrets are masked.
+
+    A model that an earlier stage left is named by the stage, wherever the run is.
+    """
     table = settings_table(config)
+    if (left := left_by_stage_before(config)) is not None:
+        table["model"]["path"] = f"{STAGES}/{left.as_posix()}"
     flat = {
         f"{section}.{option}": str(masked_values(value))
         for section, options in table.items()

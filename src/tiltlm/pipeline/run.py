@@ -30,6 +30,7 @@ from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
+from tiltlm.runs.earlier_stages import whole_run
 from tiltlm.runs.environment import Environment, describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.lock import locked
@@ -198,6 +199,6 @@ def _conclude(folder: RunFolder, summary: Summary, reporter: Reporter) -> None:
     if folder.model.is_dir():
         reporter.say(f"The trained model is in {folder.model}, the report in {folder.path / 'report.html'}.")
     if not summary.completed:
-        reporter.say(f"To go on: tiltlm train --resume {folder.path}")
+        reporter.say(f"To go on: tiltlm train --resume {whole_run(folder.path)}")
     if summary.completed:
         reporter.say(f'Ask both models yourself: tiltlm compare {folder.path} --prompt "..."')

@@ -11,14 +11,14 @@ from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
-from tiltlm.model.adapters import require_packages
+from tiltlm.model.adapters import require_packages, require_targets
 from tiltlm.model.base_choice import choose_base
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.frozen import Base
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.repeatable import require_choice
 from tiltlm.model.saving import choose_save_dtype
-from tiltlm.model.soundness import require_sound
+from tiltlm.model.soundness import require_sound, without_weights
 from tiltlm.training.bound_objective import BoundObjective
 
 
@@ -106,8 +106,11 @@ def require_sound_models(setup: Setup) -> None:
 
     Raises:
         ModelError: weights are missing, cut short, of another shape or not finite; or the reference has other tokens.
+        ConfigError: a target of the adapter is no layer of the model.
     """
     require_sound(setup.source)
+    if setup.base is not None and setup.source.adapter is None and (model := without_weights(setup.source)):
+        require_targets(model, setup.config.adapter)
     if (reference := reference_source(setup)) != setup.source:
         require_sound(reference)
 

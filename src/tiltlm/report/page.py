@@ -82,7 +82,7 @@ def render_page(run: RunFiles, summary: Summary) -> str:
             length_panels=length_panels,
             command=shlex.join(masked_command(run.environment.command)),
             settings=_options_as_text(run.settings),
-            stages=stage_rows(summary),
+            stages=stage_rows(run, summary),
             earlier_panels=[
                 _StagePanels(stage.name, _panels(stage.files.metrics, stage_summary(stage))) for stage in run.earlier
             ],
@@ -107,9 +107,9 @@ def _panels(metrics: Metrics, summary: Summary) -> list[tuple[str, Markup]]:
     return [(title, Markup(svg)) for title, svg in panel_svgs(metrics, not imitates(summary))]
 
 
-def stage_rows(summary: Summary) -> list[StageFigures]:
+def stage_rows(run: RunFiles, summary: Summary) -> list[StageFigures]:
     """The stages of a run of several, the last one, which has no folder of its own, among them."""
-    return [*summary.earlier, stage_figures(summary, summary.run, "")] if summary.earlier else []
+    return [*summary.earlier, stage_figures(summary, run.stage or summary.run, "")] if summary.earlier else []
 
 
 def _at_first(run: RunFiles) -> dict[str, Answers]:

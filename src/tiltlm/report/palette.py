@@ -47,6 +47,7 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 9),  # a power of ten above the axis would lie under the legend
     "figure.constrained_layout.h_pad": 0.09,
     "figure.constrained_layout.w_pad": 0.09,
     "grid.color": GRID,

@@ -16,3 +16,8 @@ def earlier_stages(run: Path) -> list[tuple[str, Path]]:
     found = [path for path in folder.iterdir() if is_run(path)] if folder.is_dir() else []
     numbered = sorted((int(number), name, path) for path in found for number, _, name in [path.name.partition("-")])
     return [(name, path) for _, name, path in numbered]
+
+
+def whole_run(place: Path) -> Path:
+    """The run that a stage of it, or a checkpoint, lies in; of a run that is whole the place itself."""
+    return place.parent.parent if is_run(place.parent.parent) else place

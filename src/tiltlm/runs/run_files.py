@@ -31,6 +31,7 @@ class RunFiles:
     """Everything a run wrote. None is what it did not come to, or was told not to do.
 
     earlier: the stages before this one, where it is the last of several, in the order in which they were trained.
+    stage: its name among them; empty where a run has no stages.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class RunFiles:
     summary: Summary | None
     objective: ObjectiveRecord | None = None
     earlier: tuple[EarlierStage, ...] = ()
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def read_run(folder: Path) -> RunFiles:
             EarlierStage(name, path.relative_to(folder).as_posix(), read_run(path))
             for name, path in earlier_stages(folder)
         ),
+        stage=_last_stage(folder / RECIPE),
     )
 
 
@@ -132,6 +135,22 @@ def _is_readable(run: Path) -> bool:
     except RunError:
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedStage:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    stage: tuple[_NamedStage, ...] = ()
+
+
+def _last_stage(recipe: Path) -> str:
+    """The name of the last stage that a recipe asks for; empty where there is no recipe."""
+    asked = _read_if_there(recipe, _Stages)
+    return asked.stage[-1].name if asked is not None and asked.stage else ""
 
 
 def _read_if_there(path: Path, kind: type[Kind]) -> Kind | None:
