@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from broken_runs import leave_undrawn
 from kill_runs import RUN, TRAIN, make_pattern, outcome_of
 from safetensors.torch import load_file
 from tiny_runs import write_model
@@ -52,6 +53,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     """By precision: a folder with data and model in which nothing has run, and what a run there comes to."""
     found, before = {}, Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
         for precision in PRECISIONS:
             pattern = make_pattern(tmp_path_factory.mktemp(precision))
             place = pattern.with_name("unbroken")
@@ -65,7 +67,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
 
 
 @pytest.fixture
-def here(tmp_path: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(
+    tmp_path: Path, unbroken: dict[str, tuple[Path, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> Path:
     shutil.copytree(unbroken["float32"][0], tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
@@ -193,14 +197,26 @@ def test_a_run_without_a_checkpoint_begins_at_its_beginning(
     assert outcome_of(here) == unbroken["float32"][1]
 
 
-@pytest.fixture
-def stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that was stopped after step 6; its checkpoints are of steps 4 and 6."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder and a cache beside it, in which a run was stopped after step 6; no test changes them."""
+    place = make_pattern(tmp_path_factory.mktemp("stopped"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("TILTLM_CACHE", str(place.parent / "cache"))
         sends(signal.SIGTERM, 6, patch)
         assert start() == 130
+    return place
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A run that was stopped after step 6; its checkpoints are of steps 4 and 6."""
+    shutil.copytree(stopped_once.parent / "cache", tmp_path / "cache")
+    monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(shutil.copytree(stopped_once, tmp_path / "here"))
     assert steps_kept() == [4, 6]
-    return here
+    return tmp_path / "here"
 
 
 def contents() -> dict[str, bytes]:
