@@ -450,7 +450,6 @@ HALOS = [
 
 COMPARISONS = [*TRL, *LIGER, *HALOS]
 WITHOUT_PEER = {
-    "ropo": "no peer has it",
     "dpop": "no peer has it",
     "cal_dpo": "no peer has it",
     "beta_dpo": "no peer has it",

@@ -201,7 +201,6 @@ LIMITS = {
     **dict.fromkeys(["aot", "aot_unpaired", "dpop"], LN2),
     "sppo_hard": 1.0,
     "cal_dpo": 1.0,
-    "ropo": 4 * 14 / 15**2 * (LN2 + 7),
     "ipo": 1.0,
 }
 """What a loss tends to as beta tends to 0; that of those in OF_TARGETS in units of its first loss."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tiltlm.objectives.common_settings import Pull, Smoothing
@@ -53,45 +50,4 @@ ROBUST = Objective(
     needs=Needs(),
     what="Robust DPO: DPO corrected for a known share of flipped labels; where you can tell how many are wrong.",
     aliases=("rdpo", "robust_dpo"),
-)
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class RopoSettings:
-    """What `ropo` may be given."""
-
-    beta: Pull = 0.1
-    alpha: Annotated[float, Field(gt=2)] = 14.0
-    """Weight of the bounded term, which forgives a pair that contradicts what was learnt; the authors try 6 to 30."""
-
-
-def ropo(scored: Scored, settings: RopoSettings) -> LossOutput:
-    """ROPO: DPO's loss beside a bounded one, so that pairs which contradict what was learnt pull less, not more.
-
-        loss = 4 * a / (1 + a)^2 * (-log sigmoid(beta * h) + a * sigmoid(-beta * h))
-
-    (arXiv 2404.04102, eq. 9 of its first version and eq. 6 of the last). The slope by beta * h is, with p =
-    sigmoid(-beta * h), 4 * a / (1 + a)^2 * p * (1 + a * (1 - p)): at most 1, at p = (1 + a) / (2 * a), and smaller for
-    a pair that is more surely contradicted. The paper also filters out pairs of large loss between rounds; that is no
-    part of the loss, and not done here. No code of the authors' is known, and the paper's text was not at hand: the
-    equation is as two implementations have it that cite those equations, the default and range are as one of them has
-    them, and the scale is checked by the bound above.
-
-    Units: none, per pair. At the start, when policy and reference agree, it is 4 * a / (1 + a)^2 * (ln 2 + a / 2).
-    Rewards: the implicit ones, beta * (log pi - log pi_ref).
-    """
-    log_ratios_N = scored.log_ratios()
-    chosen_P, rejected_P = sides(log_ratios_N)
-    logits_P = settings.beta * (chosen_P - rejected_P)
-    a = settings.alpha
-    losses_P = 4 * a / (1 + a) ** 2 * (a * (-logits_P).sigmoid() - log_sigmoid(logits_P))
-    return LossOutput(losses_P, settings.beta * log_ratios_N.detach())
-
-
-ROPO = Objective(
-    name="ropo",
-    loss=ropo,
-    settings=RopoSettings,
-    needs=Needs(),
-    what="ROPO: weighs down pairs that contradict what was learnt; for labels of unknown noise.",
 )
