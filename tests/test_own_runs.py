@@ -137,6 +137,18 @@ def test_going_on_asks_for_the_code_by_name_and_for_the_same(
     assert "0.2 *" in (RUN / COPY).read_text()
 
 
+def test_it_can_be_planned_and_a_sweep_says_that_it_takes_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.path", "model", "--data.train", "pairs.jsonl", *NAMED]
+    assert main(["plan", *words, "--loss.beta", "0.3"]) == 0
+    Path("ran").unlink()
+    Path("sweep.toml").write_text('[data]\ntrain = "pairs.jsonl"\n[loss]\nname = "my.py:mine"\n')
+    for swept in (["my.py:mine"], ["my.py:mine,ipo"]):
+        assert main(["sweep", *words[:-1], *swept, "--loss.beta", "0.1,0.2"]) == 2
+    assert main(["sweep", "sweep.toml", "--training.learning-rate", "1e-6,1e-5"]) == 2
+    assert capsys.readouterr().err.count("`my.py:mine`, an objective of a user's own, and a sweep takes those") == 3
+    assert not Path("ran").exists()
+
+
 def test_a_failing_check_ends_it_before_any_work(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.py").write_text(OWN.replace(", detaches=True", ""))
     assert start(*NAMED) != 0

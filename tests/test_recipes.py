@@ -280,6 +280,12 @@ def test_an_adapter_that_is_handed_on_is_known_ahead(here: Path) -> None:
     assert [(config.adapter.kind, config.adapter.quantise) for _, config in seen] == [("lora", "none"), ("lora", "nf4")]
 
 
+def test_data_given_in_python_are_not_put_in_the_place_of_a_stages_own(here: Path) -> None:
+    table = {"stage": [{"loss": {"name": "simpo"}, "data": {"train": "pairs.jsonl"}}, {"loss": {"name": "ipo"}}]}
+    with pytest.raises(ConfigError, match=r"data\.train: the stage `simpo` has its own"):
+        tiltlm.train(table, train=[{"prompt": "a", "chosen": "b", "rejected": "c"}])
+
+
 def load_recipe_of(text: str) -> Recipe:
     return recipe_from_dict(tomllib.loads(text))
 

@@ -26,13 +26,14 @@ from tiltlm.config.tracker_names import TRACKERS
 from tiltlm.errors import ConfigError, PackageError
 from tiltlm.pipeline.reporter import LogReporter
 from tiltlm.pipeline.run import train
+from tiltlm.runs.folder import MARKER
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.runs.run_files import read_run
 from tiltlm.training import trackers
 from tiltlm.training.observers import Row
 from tiltlm.training.stop import StopRequest
 from tiltlm.training.tracker_adapters import ADAPTERS, TrackedRun
-from tiltlm.training.trackers import figures_of, flat_settings, require_trackers, tracked
+from tiltlm.training.trackers import figures_of, flat_settings, require_trackers, tracked, tracked_name
 
 TRAIN = TrainRow(
     loss=0.5, margin=1.0, step=1, epoch=0.25, gradient_norm=2.0, learning_rate=1e-6, examples=4, tokens=9, seconds=0.1
@@ -315,3 +316,12 @@ def test_members_of_a_sweep_are_a_group(here: Path, fake: Any, monkeypatch: pyte
     starts = [one.calls[0][1] for one in seen]
     assert [(start.group, start.name) for start in starts] == [("sweep", "001-beta-0.1"), ("sweep", "002-beta-0.5")]
     assert [one.calls[-1] for one in seen] == [("finish", "completed")] * 2
+
+
+def test_stages_of_different_runs_have_different_names(tmp_path: Path) -> None:
+    """Their folders are called alike: 1-sft in one recipe, and in the next."""
+    for run in ("one", "other"):
+        (tmp_path / run / "stages" / "1-sft").mkdir(parents=True)
+        (tmp_path / run / MARKER).touch()
+        assert tracked_name(tmp_path / run / "stages" / "1-sft", "1-sft") == f"{run}/1-sft"
+        assert tracked_name(tmp_path / run, run) == run

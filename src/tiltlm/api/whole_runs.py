@@ -93,6 +93,9 @@ def train(
             recipe = recipe.over(_with_objective(recipe.base, objective))
         elif run is not None and config is None:
             require_named(run, recipe)
+        recipe.require_common(
+            option for option, value in {"data.train": train, "data.eval": eval}.items() if value is not None
+        )
         settings, given = with_data(with_model(recipe.base, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:

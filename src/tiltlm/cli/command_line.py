@@ -97,10 +97,13 @@ def parse_plan(words: Sequence[str]) -> Recipe:
     """
     file = list(words[:1]) if words and not words[0].startswith("-") else []
     flags = words[len(file) :]
+    loss = own_section_of(flags, file)
     if not asks_for_help(flags):
-        check_flags(flags, option_types(), "tiltlm plan")
+        check_flags(flags, option_types() if loss is None else option_types(loss), "tiltlm plan")
     recipe = read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
     recipe.require_common(flag_names(flags))
+    if loss is not None:
+        recipe = recipe.over(with_section(recipe.base, loss))
     return recipe.over(parsed(Plan, words, recipe.base).settings).ready()
 
 

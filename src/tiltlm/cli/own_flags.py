@@ -24,13 +24,17 @@ def own_section_of(flags: Sequence[str], file: Sequence[str]) -> Any:
     Raises:
         ConfigError: there is no such objective.
     """
-    name: object = None
-    for place, word in enumerate(flags):
-        if word.partition("=")[0] == "--loss.name":
-            name = word.partition("=")[2] or next(iter(flags[place + 1 :]), None)
-    if name is None and file:
-        name = _named_in(Path(file[0]).expanduser())
-    return own_section(read_own(str(name))) if is_own(name) else None
+    named: list[object] = [*named_objective(flags)]
+    if not named and file:
+        named = [_named_in(Path(file[0]).expanduser())]
+    return own_section(read_own(str(named[-1]))) if named and is_own(named[-1]) else None
+
+
+def named_objective(flags: Sequence[str]) -> list[str]:
+    """What `--loss.name` is given, each time."""
+    places = [place for place, word in enumerate(flags) if word.partition("=")[0] == "--loss.name"]
+    given = [flags[place].partition("=")[2] or next(iter(flags[place + 1 :]), "") for place in places]
+    return [name for name in given if name]
 
 
 def _named_in(path: Path) -> object:

@@ -12,10 +12,11 @@ from typing import Literal
 from tiltlm import demo
 from tiltlm.cli.arguments import Sweep, parsed
 from tiltlm.cli.command_line import asks_for_help, check_flags, flag_names, is_flag, option_of
+from tiltlm.cli.own_flags import named_objective
 from tiltlm.cli.settings_files import read_settings
 from tiltlm.config import Config, load_config, option_types
 from tiltlm.config.sweep_plan import Metric, SweepPlan, SweepTable, load_sweep, metric_named
-from tiltlm.config.sweeping import Values, is_swept, values_of_text
+from tiltlm.config.sweeping import Values, is_swept, require_no_own, values_of_text
 from tiltlm.config.validation import with_home
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import free_name
@@ -55,11 +56,13 @@ def parse_sweep(words: Sequence[str]) -> SweepWords:
     file = list(words[:1]) if words and not words[0].startswith("-") else []
     flags, swept = _without_swept(words[len(file) :])
     if not asks_for_help(words):
+        require_no_own(named_objective(flags))
         check_flags(flags, {**option_types(), **_OWN}, "tiltlm sweep")
     named = flag_names(flags)
     if "resume" in named:
         return _resumed(file, words[len(file) :])
     table, name_given = _table(file, {*named, *swept})
+    require_no_own([table.base.loss.name])
     arguments = parsed(Sweep, [*file, *flags], table.base)
     if arguments.retry_failed:
         raise ConfigError("--retry-failed has no effect without --resume: name the sweep to go on with.")

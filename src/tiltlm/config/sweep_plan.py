@@ -19,6 +19,7 @@ from tiltlm.config.sweeping import (
     Values,
     combinations,
     combined,
+    require_no_own,
     require_read,
     shown,
     values_given,
@@ -61,6 +62,7 @@ class SweepPlan:
         Raises:
             ConfigError: one of them cannot be trained, or the plan makes no sense; the message names it.
         """
+        require_no_own([self.base.loss.name])
         if not self.swept:
             raise ConfigError(
                 "nothing is swept: give an option several values (--loss.beta 0.05,0.1), or ranges and --trials."

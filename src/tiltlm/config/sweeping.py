@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -18,6 +18,7 @@ from tiltlm.config.tables import option_types
 from tiltlm.config.validation import validate
 from tiltlm.errors import ConfigError
 from tiltlm.objectives import OBJECTIVES
+from tiltlm.objectives.own_file import is_own
 from tiltlm.text.type_words import alternatives, takes
 
 OF_THE_SWEEP = ("run.name", "run.directory", "run.overwrite", "run.trackers")
@@ -97,6 +98,8 @@ def values_of_text(option: str, text: str) -> Values:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise ConfigError(f"{option} lacks a value beside a comma: `{text}`. Values stand together: 0.05,0.1,0.5.")
+    if option == "loss.name":
+        require_no_own(parts)
     return _several(option, tuple(_value(option, part, hint) for part in parts))
 
 
@@ -111,7 +114,22 @@ def values_given(option: str, given: object) -> Values:
         return values_of_text(option, given)
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise ConfigError(f"{option}: a sweep takes a list of values or a range such as 1e-7..1e-5, not {given!r}.")
+    if option == "loss.name":
+        require_no_own(given)
     return _several(option, tuple(given))
+
+
+def require_no_own(names: Iterable[object]) -> None:
+    """Refuses objectives of a user's own.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if own := next((name for name in names if is_own(name)), None):
+        raise ConfigError(
+            f"loss.name is `{own}`, an objective of a user's own, and a sweep takes those that come with tiltlm: train "
+            "it once for each setting (tiltlm train)."
+        )
 
 
 def require_sweepable(option: str) -> None:

@@ -21,6 +21,7 @@ from tiltlm.config.sections import Config
 from tiltlm.config.tables import settings_table
 from tiltlm.config.tracker_names import TRACKERS
 from tiltlm.demo.packages import require
+from tiltlm.runs.earlier_stages import whole_run
 from tiltlm.runs.rows import EvalRow
 from tiltlm.runs.schema import MalformedError, from_json
 from tiltlm.runs.sweep_folder import sweep_of
@@ -78,7 +79,7 @@ def tracked(folder: Path, config: Config, status: Callable[[], str]) -> Iterator
     for name in config.run.trackers:
         place = folder / FOLDER / name
         place.mkdir(parents=True, exist_ok=True)
-        run = TrackedRun(config.run.name, flat_settings(config), place, sweep_of(folder))
+        run = TrackedRun(tracked_name(folder, config.run.name), flat_settings(config), place, sweep_of(folder))
         threads.append(TrackerThread(name, ADAPTERS[name], run, folder / FOLDER / f"{name}.json"))
     try:
         yield tuple(threads)
@@ -86,6 +87,12 @@ def tracked(folder: Path, config: Config, status: Callable[[], str]) -> Iterator
         ended = status()
         for thread in threads:
             thread.finish(ended)
+
+
+def tracked_name(folder: Path, name: str) -> str:
+    """What a run is called: by its name, or RUN/NAME where it is an earlier stage of one, as other runs have such."""
+    whole = whole_run(folder)
+    return name if whole == folder else f"{whole.name}/{name}"
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
