@@ -30,7 +30,7 @@ def show_plan(config: Config, reporter: ConsoleReporter) -> RunPlan:
         "besides:"
     )
     numbers = ("weights", "gradients", "moments", "activations", "together")
-    table = Table("", "trained", *numbers, "fits", "checkpoint")
+    table = Table("", "trained", *numbers, "fits", "checkpoint", box=None, padding=(0, 1, 0, 0))
     for one in found.ways:
         own = one.memory
         parts = (own.weights, own.gradients, own.moments, own.activations, own.total)
