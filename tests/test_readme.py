@@ -85,9 +85,10 @@ def test_own_data_as_the_readme_says(
                     assert all(prompt in shown for prompt in re.findall(r'--prompt "(.*?)"', statement))
             elif not statement.startswith("vllm "):
                 subprocess.run(["sh", "-ec", statement], check=True)
-    assert done == ["inspect", "train", "compare", "report", "train"]
-    assert {path.name for path in (names / "runs").iterdir()} == {"mine", "qwen"}
+    assert done == ["inspect", "train", "compare", "report", "train", "train", "merge"]
+    assert {path.name for path in (names / "runs").iterdir()} == {"mine", "qwen", "qlora"}
     assert (names / "runs" / "mine" / "model" / "model.safetensors").is_file()
+    assert (names / "merged" / "model.safetensors").is_file()
 
 
 def test_the_program_of_the_readme(
@@ -134,8 +135,8 @@ def test_the_checkouts_commands_as_the_readme_says(
                 small = ["--data.max-train-pairs", "32", "--comparison.prompts", "2"]
                 assert main(["train", *words[3:], *small]) == 0
                 ran += 1
-    assert ran == 2
-    assert {path.name for path in Path("runs").iterdir()} == {"demo", "hh-ipo"}
+    assert ran == 3
+    assert {path.name for path in Path("runs").iterdir()} == {"demo", "hh-ipo", "sft-then-dpo"}
 
 
 def test_the_command_is_on_the_path_once_installed(tmp_path: Path) -> None:

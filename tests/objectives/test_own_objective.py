@@ -72,8 +72,8 @@ def test_a_declared_function_says_what_it_needs() -> None:
 
 def test_an_objective_may_be_declared_as_those_of_tiltlm_are() -> None:
     path = Path(__file__).parents[2] / "examples" / "own_objective.py"
-    own = read_own(f"{path}:HINGE").objective
-    assert own.settings().beta == 0.1 and own.source == "https://arxiv.org/abs/2309.06657"
+    own = read_own(f"{path}:SQUARED_HINGE").objective
+    assert own.settings().beta == 0.1 and own.source == "https://arxiv.org/abs/2402.05749"
     assert all(check.passed for check in check_objective(own, own.settings()))
 
 

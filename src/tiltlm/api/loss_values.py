@@ -89,8 +89,7 @@ def loss(
         chosen_tokens, rejected_tokens: how many tokens each sum has. chosen_scores, rejected_scores: of each one.
         answers: of ranked lists, one list of log pi(y|x) for each prompt; answers_tokens, scores: the same of these.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
-        chosen_log_squares, rejected_log_squares: token by token, log of the sum over the vocabulary of pi(v)^2 where it
-            stands.
+        chosen_log_squares, rejected_log_squares: token by token, log of the sum of pi(v)^2 over the vocabulary.
         chosen_kl, rejected_kl: KL(pi_ref || pi) of the distributions, token by token or summed over a completion's.
         reference_*: the same under the reference.
         settings: the objective's own, such as `beta`; those not given have their defaults.
@@ -107,13 +106,16 @@ def loss(
     given = {argument: value for argument, value in arguments.items() if value is not None}
     objective = _objective(name)
     configured = _configured(objective, settings)
-    sides = _sides(objective, given)
-    rows, is_tensor = rows_of(given)
-    needs = objective.needs
-    scored = listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows))
-    scored = _with_running(scored, objective, configured)
-    losses_U = objective.loss(scored, configured).losses_U
+    scored, is_tensor = _read(objective, given)
+    losses_U = objective.loss(_with_running(scored, objective, configured), configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
+
+
+def _read(objective: Objective, given: Mapping[str, Any]) -> tuple[Scored, bool]:
+    """What an objective is given of the arguments, and whether tensors were among them."""
+    needs, sides = objective.needs, _sides(objective, given)
+    rows, is_tensor = rows_of(given)
+    return listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows)), is_tensor
 
 
 def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored:

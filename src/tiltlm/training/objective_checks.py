@@ -49,6 +49,7 @@ class _Tried:
         self._objective, self._settings = objective, settings
         self._needs: Needs = objective.needs
         self._examples = random_examples(self._needs, EXAMPLES)
+        self._tokens_per_unit = assembled(self._needs, self._examples).tokens_per_unit
         self._running: dict[str, Tensor] = {}
         if objective.running is not None:
             start = objective.running.start(settings)
@@ -64,7 +65,9 @@ class _Tried:
             yield self._cuts()
 
     def _scored(self, examples: Sequence[RandomExample]) -> Scored:
-        return replace(assembled(self._needs, examples), running=self._running)
+        """Examples of the one global batch, whose number of tokens every part of it is told."""
+        scored = assembled(self._needs, examples)
+        return replace(scored, running=self._running, tokens_per_unit=self._tokens_per_unit)
 
     def _output(self, examples: Sequence[RandomExample]) -> LossOutput:
         """What the objective makes of examples.
