@@ -97,7 +97,7 @@ def panels(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def drawn(panels: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "panel_svgs", lambda metrics: panels)
+    monkeypatch.setattr(page_module, "panel_svgs", lambda metrics, compared: panels)
 
 
 def page_of(folder: Path, text: str) -> str:
