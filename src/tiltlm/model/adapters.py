@@ -6,13 +6,8 @@ import dataclasses
 import difflib
 import importlib
 import json
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,16 +20,14 @@ from tiltlm.config import AdapterConfig
 from tiltlm.demo.packages import ADAPTERS, QUANTISED, require
 from tiltlm.errors import ConfigError, ModelError
 from tiltlm.model.adapter_files import ADAPTER, ADAPTER_WEIGHTS, adapter_facts
+from tiltlm.model.adapter_of_peft import NAME, Adapter, without_remarks
 from tiltlm.model.finding import ModelSource, explained
 from tiltlm.model.frozen import Base, dequantise, freeze
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
-
-NAME = "default"
-"""What peft calls an adapter that nobody named."""
+    from peft import LoraConfig
 
 Note = Callable[[str], None]
 
@@ -57,7 +50,7 @@ def load_scorer(
     kept = base or Base()
     require_packages(kept)
     _import_peft()
-    with _quiet():
+    with without_remarks():
         # Narrowed before it is moved: a GPU need not hold all of it in float32.
         place = device if kept.quantise != "none" else torch.device("cpu")
         model = load_model(source, place, note, kept.quantise)
@@ -74,28 +67,6 @@ def require_packages(base: Base) -> None:
     require(ADAPTERS, "an adapter", "adapters")
     if base.quantise != "none":
         require(QUANTISED, f"adapter.quantise {base.quantise}", "adapters")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Adapter:
-    """What is trained beside a frozen model."""
-
-    peft: PeftModel
-
-    def save(self, folder: Path, base: str) -> None:
-        """Writes it as peft does: matrices in float32 and adapter_config.json.
-
-        base: where its model is found again.
-        """
-        config = self.peft.peft_config[NAME]
-        before = config.base_model_name_or_path, config.inference_mode
-        config.base_model_name_or_path, config.inference_mode = base, True
-        try:
-            with _quiet():
-                self.peft.save_pretrained(str(folder), save_embedding_layers=False)
-        finally:
-            config.base_model_name_or_path, config.inference_mode = before
-        _make_readable(folder / ADAPTER)
 
 
 def new_adapter(scorer: Scorer, settings: AdapterConfig, seed: int) -> Scorer:
@@ -186,7 +157,7 @@ def merged(scorer: Scorer) -> PreTrainedModel:
     assert scorer.adapter is not None
     peft: Any = scorer.adapter.peft
     tensors = _state(scorer)
-    with _quiet():
+    with without_remarks():
         base: PreTrainedModel = peft.unload()
     config = peft.peft_config[NAME]
     dequantise(base)
@@ -195,7 +166,7 @@ def merged(scorer: Scorer) -> PreTrainedModel:
 
     set_peft_model_state_dict(adapter.peft, tensors)
     merging: Any = adapter.peft
-    with _quiet():
+    with without_remarks():
         whole: PreTrainedModel = merging.merge_and_unload()
     if hasattr(whole, "peft_config"):
         del whole.peft_config
@@ -214,7 +185,7 @@ def _put_on(model: PreTrainedModel, config: LoraConfig, seed: int) -> tuple[PreT
     from peft import get_peft_model
 
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _quiet():
+    with torch.random.fork_rng(devices), without_remarks():
         torch.manual_seed(seed)
         try:
             # peft casts its matrices to the type of the weights beside them, then those of narrow types to float32.
@@ -260,32 +231,10 @@ def _of_another_model(files: ModelSource, base: str, own: dict[str, Any], given:
     )
 
 
-def _make_readable(path: Path) -> None:
-    """Sorts what peft writes in the order of a set, so that the same adapter gives the same file."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(settings.get("target_modules"), list):
-        settings["target_modules"].sort()
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _import_peft() -> None:
     """The first import of it is not silent: it imports bitsandbytes, where that is installed."""
-    with _quiet():
+    with without_remarks():
         importlib.import_module("peft")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Remarks of peft, of what it imports and of what it calls, on choices that are made here, are left out."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def trained_parameters(module: nn.Module) -> int:

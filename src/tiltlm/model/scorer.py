@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +10,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tiltlm.errors import ModelError
+from tiltlm.model.adapter_of_peft import Adapter
 from tiltlm.model.attention import choose_exact_attention, mask_for, why_not_shareable
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
-
-if TYPE_CHECKING:
-    from tiltlm.model.adapters import Adapter
 
 SCORER_REVISION = 2
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other

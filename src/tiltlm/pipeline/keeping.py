@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tiltlm.model.adapters import Adapter
+from tiltlm.model.adapter_of_peft import Adapter
 from tiltlm.model.dither import remove_dither
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
