@@ -97,7 +97,7 @@ _HOMES = {
 }
 """The module that each public name is defined in."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:
