@@ -30,7 +30,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 STAGES: list[tuple[Any, str, str | None]] = [
     (run, "set_up", None),
     (run, "prepare", None),
-    (run, "load_model", "reference"),
+    (run, "starting_model", "reference"),
     (referencing, "fill_cache", "reference"),
     (optimize, "run_checks", "training"),
     (loop, "backward", "training"),
