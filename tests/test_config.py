@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from tiltlm import __version__, config, demo
 from tiltlm.cli import commands, main
-from tiltlm.cli.command_line import parse_config
+from tiltlm.cli.command_line import parse, parse_config
 from tiltlm.cli.sweep_words import parse_sweep
 from tiltlm.config import Config, DataConfig, LossConfig, config_from_dict, load_config, settings_table
 from tiltlm.config.column_names import COLUMNS
@@ -196,6 +196,8 @@ def outside(section: str, option: str) -> list[float]:
 def beside(section: str, option: str) -> dict[str, Any]:
     """What an option needs beside it to have an effect."""
     needed = {"divergence": "alpha"} if option == "divergence_alpha" else {}
+    if section == "adapter":
+        return {"kind": "lora"}
     return {"name": readers_of(option, OBJECTIVES)[0], **needed} if section == "loss" else {}
 
 
@@ -456,7 +458,9 @@ def test_flags_are_validated_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_configuration_is_valid(path: Path) -> None:
-    if "sweep" in tomllib.loads(path.read_text(encoding="utf-8")):
+    if "stage" in (table := tomllib.loads(path.read_text(encoding="utf-8"))):
+        assert len(parse([str(path)]).recipe.ready().stages) == len(table["stage"])
+    elif "sweep" in table:
         words = parse_sweep([str(path)])
         assert words.plan is not None and words.plan.corners()
     else:
@@ -476,7 +480,8 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
             return False
         return True
 
-    return of_kinds.filter(taken) if str in alternatives(HINTS[section, option]) else of_kinds
+    kinds = {get_origin(kind) or kind for kind in alternatives(HINTS[section, option])}
+    return of_kinds.filter(taken) if {str, tuple} & kinds else of_kinds
 
 
 def values_of(hint: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
@@ -547,7 +552,7 @@ def documented() -> dict[tuple[str, str], str]:
 def test_the_text_of_an_option_is_the_one_below_it() -> None:
     assert documented()["training", "learning_rate"] == "Peak learning rate."
     text = documented()["model", "path"]
-    assert text.startswith("Hub id or folder of a transformers causal language model, or `embedded`: SmolLM2-135M")
+    assert text.startswith("Hub id or folder of a transformers causal language model, or of a LoRA adapter of one")
 
 
 def test_every_option_has_a_text() -> None:

@@ -73,6 +73,7 @@ def test_the_demo_in_small(embedded_run: Path) -> None:
         "config.json",
         "environment.json",
         "data_report.json",
+        "objective.json",
         "metrics.jsonl",
         "outcome.json",
         "evaluation.json",
