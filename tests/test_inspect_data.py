@@ -139,7 +139,7 @@ def test_labelled_answers_are_shown_for_an_objective_that_takes_them(model: Path
     shown_as = "chosen" if f"chosen: Q3:[[ no{EOS}]]" in text else "rejected"
     assert f"{shown_as}: Q" in text and f"{'rejected' if shown_as == 'chosen' else 'chosen'}: Q" not in text
     refused = shown(model, rows)
-    assert "Single labelled answers (as for KTO) are no pairs" in refused and "--loss.name kto" in refused
+    assert "Single labelled answers (as for KTO) are no pairs" in refused and "--loss.name bco" in refused
 
 
 def test_what_was_inspected_is_not_tokenized_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, meant: str | None, capsys: 
 
 
 def test_what_others_call_an_objective_leads_to_it() -> None:
-    assert {"dpo", "rdpo", "dpo_norm", "exo", "nca", "slic_hf", "dpo_positive"} <= set(ALIASES)
+    assert {"dpo", "rdpo", "dpo_norm", "exo", "slic_hf", "dpo_positive"} <= set(ALIASES)
 
 
 def test_it_starts_without_torch() -> None:

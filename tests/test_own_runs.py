@@ -140,7 +140,7 @@ def test_going_on_asks_for_the_code_by_name_and_for_the_same(
 def test_it_can_be_planned_and_a_sweep_says_that_it_takes_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.path", "model", "--data.train", "pairs.jsonl", *NAMED]
     assert main(["plan", *words, "--loss.beta", "0.3"]) == 0
-    Path("ran").unlink()
+    Path("ran").unlink(missing_ok=True)
     Path("sweep.toml").write_text('[data]\ntrain = "pairs.jsonl"\n[loss]\nname = "my.py:mine"\n')
     for swept in (["my.py:mine"], ["my.py:mine,ipo"]):
         assert main(["sweep", *words[:-1], *swept, "--loss.beta", "0.1,0.2"]) == 2
