@@ -209,6 +209,18 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def test_tensorboard_keeps_both_files_of_a_run_that_went_on_within_a_second(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboardX")
+    for steps in ((1, 2), (3,)):
+        tracker = ADAPTERS["tensorboard"]()
+        tracker.start(TrackedRun("one", {}, tmp_path, id=None if 1 in steps else "one"))
+        for step in steps:
+            tracker.log(step, {"train/loss": float(step)})
+        tracker.finish("completed")
+    assert scalars(tmp_path)["train/loss"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
 def test_tensorboard_has_every_row_also_of_a_run_that_went_on(here: Path) -> None:
     pytest.importorskip("tensorboard")
     pytest.importorskip("tensorboardX")

@@ -101,7 +101,8 @@ class TensorBoard:
     def start(self, run: TrackedRun) -> str:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.folder))
+        # Its own names of files tell seconds: a run that goes on within one would begin its first file anew.
+        self._writer = SummaryWriter(str(run.folder), filename_suffix=f".{time.time_ns()}")
         if run.id is None:
             rows = [f"    {option} = {value!r}" for option, value in run.config.items()]
             self._writer.add_text("config", "\n".join(rows), 0)
