@@ -28,7 +28,7 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import Plan
-from tiltlm.plan.layouts import DENSE
+from tiltlm.plan.row_layout import DENSE
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward

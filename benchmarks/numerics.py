@@ -49,8 +49,8 @@ from tiltlm.model.weights import load_model
 from tiltlm.objectives.interface import CHOSEN, sides
 from tiltlm.pipeline.setup import set_up
 from tiltlm.plan.batches import MicroBatch
-from tiltlm.plan.layouts import DENSE
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import DENSE
 from tiltlm.runs.schema import from_json
 
 ROOT = Path(__file__).resolve().parents[1]

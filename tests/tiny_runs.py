@@ -23,8 +23,8 @@ from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import MicroBatch
-from tiltlm.plan.layouts import DENSE, Layout
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import DENSE, Layout
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.bound_objective import BoundObjective, asked_by
 from tiltlm.training.loop import Referenced, Trainer

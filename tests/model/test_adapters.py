@@ -24,7 +24,7 @@ from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.frozen import Base, freeze
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.scorer import Scorer
-from tiltlm.plan.layouts import DENSE
+from tiltlm.plan.row_layout import DENSE
 from tiltlm.training.loop import Referenced, Trainer
 from tiltlm.training.losses import backward
 from tiltlm.training.stop import StopRequest
@@ -252,7 +252,8 @@ def test_stock_peft_reads_what_is_written_and_we_what_it_wrote(kind: AdapterKind
         for name in ("one", "two"):
             scorer.adapter.save(tmp_path / name, str(tmp_path / "base"))
         stock = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "one").get_base_model()
-        assert torch.equal(Scorer(stock)(batch), wanted)
+        # Its norms are not computed as one function.
+        torch.testing.assert_close(Scorer(stock)(batch), wanted, rtol=0, atol=2e-6)
         again = load_scorer(find_model(str(tmp_path / "one"), HubConfig()), CPU)
         assert torch.equal(again(batch), wanted)
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]

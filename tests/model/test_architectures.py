@@ -8,7 +8,7 @@ from tiny_models import SHAREABLE, UNSHAREABLE, build, family, one_at_a_time
 from tiny_runs import packed
 
 from tiltlm.model.scorer import Scorer, sequence_logps
-from tiltlm.plan.layouts import SEQUENCES
+from tiltlm.plan.row_layout import SEQUENCES
 
 ARCHITECTURES = {**SHAREABLE, **{name: config for name, (config, _) in UNSHAREABLE.items()}}
 

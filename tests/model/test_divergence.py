@@ -17,7 +17,7 @@ from tiltlm.model import head as head_module
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.scorer import Asked, Scorer
-from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
+from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.training.derivatives import finite_differences
 
 ROWS = 11

@@ -16,8 +16,8 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, Tok
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
 from tiltlm.plan import tries
 from tiltlm.plan.batches import MicroBatch, Plan
-from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.plan.tries import SortedSequences, shared_prefix
 
 many, few = settings(max_examples=60, deadline=None), settings(max_examples=20, deadline=None)

@@ -27,7 +27,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED, SETTINGS, LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import Plan
-from tiltlm.plan.layouts import Layout
+from tiltlm.plan.row_layout import Layout
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.statistics import wilson_interval
 from tiltlm.training.bound_objective import BoundObjective
@@ -178,6 +178,8 @@ def test_pairs_of_one_prompt_do_not_make_the_accuracy_more_certain(tmp_path: Pat
 @every
 @pytest.mark.parametrize("budget", [20, 45])
 def test_micro_batches_change_nothing(tmp_path: Path, name: str, budget: int) -> None:
+    if name == "dpop":
+        pytest.skip("its slope jumps where the policy is the reference, so that the last digit decides the first step")
     small = dataclasses.replace(TRAINING, micro_batch_tokens=budget)
     whole, first = run(tmp_path, loss=bound(name))
     cut, second = run(tmp_path, small, loss=bound(name))

@@ -24,7 +24,7 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
-from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
+from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.training.bound_objective import BoundObjective, needs_scores
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import Losses, agreeing, backward, evaluated

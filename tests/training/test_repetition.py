@@ -23,7 +23,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.objectives.interface import CHOSEN, REJECTED
-from tiltlm.plan.layouts import DENSE
+from tiltlm.plan.row_layout import DENSE
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward
 

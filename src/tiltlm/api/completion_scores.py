@@ -18,6 +18,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
 from tiltlm.model.adapters import load_scorer
+from tiltlm.model.attention import attention_kept
 from tiltlm.model.finding import find_model
 from tiltlm.model.given import Model, fast_tokenizer, in_float32, name_of, own_tokenizer
 from tiltlm.model.loading import choose_device, choose_precision, facts_of, load_tokenizer, model_facts
@@ -71,8 +72,28 @@ def score(
         raise DataError(f"there are {len(prompts)} prompts and {len(completions)} completions: give one for each.")
     if not prompts:
         return []
-    with leaving_no_trace():
-        scorer, encoder = _scorer(model, tokenizer)
+    given = model if isinstance(model, PreTrainedModel) else None
+    with attention_kept(given):
+        with leaving_no_trace():
+            scorer, encoder = _scorer(model, tokenizer)
+        columns = _columns(encoder, prompts, completions)
+        was_training = scorer.model.training
+        scorer.model.eval()
+        try:
+            arithmetic, _ = choose_precision(precision, scorer.device)
+            with in_float32(scorer.model):
+                values = score_columns(scorer, columns, arithmetic, token_budget)
+        finally:
+            scorer.model.train(was_training)
+    parts = np.split(values, columns.scored_starts[1:-1])
+    return [
+        CompletionScore(float(logps.sum()), tuple(one.ids[one.first_scored :].tolist()), tuple(logps.tolist()))
+        for one, logps in zip((columns.sequence(n) for n in range(columns.sequences)), parts, strict=True)
+    ]
+
+
+def _columns(encoder: ExampleTokenizer, prompts: Sequence[object], completions: Sequence[object]) -> TokenColumns:
+    """The completions' tokens, none of them cut or left out."""
     examples = [
         _example(number, prompt, completion)
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start=1)
@@ -81,20 +102,7 @@ def score(
     if tokenized.dropped:
         first = tokenized.dropped[0]
         raise DataError(f"{first.id}: {first.reason} ({first.detail}). {len(tokenized.dropped)} in all.")
-    columns = TokenColumns.of(tokenized.examples)
-    was_training = scorer.model.training
-    scorer.model.eval()
-    try:
-        arithmetic, _ = choose_precision(precision, scorer.device)
-        with in_float32(scorer.model):
-            values = score_columns(scorer, columns, arithmetic, token_budget)
-    finally:
-        scorer.model.train(was_training)
-    parts = np.split(values, columns.scored_starts[1:-1])
-    return [
-        CompletionScore(float(logps.sum()), tuple(one.ids[one.first_scored :].tolist()), tuple(logps.tolist()))
-        for one, logps in zip((columns.sequence(n) for n in range(columns.sequences)), parts, strict=True)
-    ]
+    return TokenColumns.of(tokenized.examples)
 
 
 def _example(number: int, prompt: object, completion: object) -> Example:

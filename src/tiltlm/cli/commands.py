@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltlm import __version__
+from tiltlm.cli.allocation import keep_memory
+from tiltlm.cli.complaints import complain, no_command
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
 from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.storage.cache import cache_folder
-from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
 RUNS = Path("runs")
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     if isinstance(output.failure, BrokenPipeError):
         return CLOSED_PIPE
-    _complain(f"standard output cannot be written: {output.failure.strerror}.")
+    complain(f"standard output cannot be written: {output.failure.strerror}.")
     return 1
 
 
@@ -56,42 +57,27 @@ def _run(words: list[str], output: WatchedOutput) -> int:
         return 0 if words else 2
     command = COMMANDS.get(words[0])
     if command is None:
-        _complain(_no_command(words[0]))
+        complain(no_command(words[0], list(COMMANDS)))
         return 2
     # A run's result lies in its folder: it is not lost because nobody reads along any more.
-    output.carry_on = command in (_train, _sweep)
+    if command in (_train, _sweep):
+        output.carry_on = True
+        keep_memory()
     try:
         return command(words[1:])
     except TiltlmError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
     except MACHINE_ERRORS as error:
         of_output = output.failure is not None and not output.carry_on
         message = None if of_output else in_words(error)
         if message is None:
             raise
-        _complain(message)
+        complain(message)
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; what was written so far is kept.", before="\n")
+        complain("interrupted; what was written so far is kept.", before="\n")
         return 130
-
-
-def _complain(message: str, before: str = "") -> None:
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError):  # there is nowhere left to say it
-        print(f"{before}tiltlm: {visible(masked(message))}", file=sys.stderr, flush=True)
-
-
-def _no_command(word: str) -> str:
-    from tiltlm.config.suggestions import nearest
-
-    near = nearest(word, list(COMMANDS))
-    if near is None and Path(word).exists():
-        return f"there is no command `{word}`. To look at data: tiltlm inspect {word}"
-    hint = f"Did you mean `tiltlm {near}`?" if near else f"There are: {', '.join(COMMANDS)}."
-    return f"there is no command `{word}`. {hint}"
 
 
 def _train(words: Sequence[str]) -> int:
@@ -107,9 +93,11 @@ def _train(words: Sequence[str]) -> int:
                 f"{Path(config.run.directory) / config.run.name} is taken, so this run is called {name} (--run.name)."
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+    from tiltlm.cli.allocation import keep_memory
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.recipe_run import train_recipe
 
+    keep_memory()
     reporter = ConsoleReporter()
     if note is not None:
         reporter.say(note)
@@ -122,9 +110,11 @@ def _sweep(words: Sequence[str]) -> int:
     from tiltlm.cli.sweep_words import parse_sweep
 
     parsed = parse_sweep(words)
+    from tiltlm.cli.allocation import keep_memory
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.sweep_command import run_sweep
 
+    keep_memory()
     return run_sweep(parsed, ("tiltlm", "sweep", *words), ConsoleReporter())
 
 

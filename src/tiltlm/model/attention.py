@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from tiltlm.errors import ModelError
 from tiltlm.model.block_attention import block_attention
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.blocks import Blocks
-from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
+from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -115,6 +117,17 @@ def choose_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation("eager")
     elif why_not_shareable(model) is None and takes_blocks(model):
         model.set_attn_implementation(BY_BLOCKS)
+
+
+@contextmanager
+def attention_kept(model: PreTrainedModel | None) -> Iterator[None]:
+    """Gives a model of somebody else's back the attention that it came with."""
+    before = None if model is None else model.config.get_text_config()._attn_implementation
+    try:
+        yield
+    finally:
+        if model is not None and model.config.get_text_config()._attn_implementation != before:
+            model.set_attn_implementation(before or "eager")
 
 
 def why_not_shareable(model: PreTrainedModel) -> str | None:

@@ -7,7 +7,6 @@ of one product.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor
 
 from tiltlm.model.head import bfloat16_units
-from tiltlm.plan.blocks import Block, Blocks
+from tiltlm.plan.blocks import WHOLE, Block, Blocks
+
+_CAUSAL = torch.full((WHOLE, WHOLE), -math.inf).triu_(1)
 
 
 def block_attention(
@@ -53,11 +54,12 @@ class _BlockAttention(torch.autograd.Function):
         ctx.work = _Work(blocks, window, torch.float64 if dtype is torch.float64 else torch.float32, dtype)
         ctx.scale, ctx.rows, ctx.types = scale, rows, (query.dtype, key.dtype, value.dtype)
         with torch.autocast(query.device.type, enabled=False), bfloat16_units(wanted=dtype is torch.bfloat16):
-            query_KCGD = _packed_query(query, key.shape[1]).to(dtype, copy=True)
-            key_KCD, value_KCD = _packed(key).to(dtype), _packed(value).to(dtype)
+            # Scaled before it is rounded, so that it is rounded once.
+            query_KCGD = _packed_query(query * scale, key.shape[1]).to(dtype)
+            key_KCD, value_KCD = (_packed(own).to(dtype, memory_format=torch.contiguous_format) for own in (key, value))
             out_KCGD = torch.zeros_like(query_KCGD)
             for block in blocks.blocks:
-                queries = ctx.work.rows(query_KCGD, block).mul_(scale)
+                queries = ctx.work.rows(query_KCGD, block)
                 weights = ctx.work.softmax(queries, ctx.work.keys(key_KCD, block), block)
                 seen = torch.bmm(weights, ctx.work.keys(value_KCD, block))
                 out_KCGD[:, block.start : block.end] = seen.view_as(out_KCGD[:, block.start : block.end])
@@ -77,7 +79,7 @@ class _BlockAttention(torch.autograd.Function):
             grad_query = torch.zeros_like(query_KCGD, dtype=work.sums)
             grad_key, grad_value = (torch.zeros_like(own, dtype=work.sums) for own in (key_KCD, value_KCD))
             for block in work.blocks.blocks:
-                queries, keys = work.rows(query_KCGD, block).mul_(scale), work.keys(key_KCD, block)
+                queries, keys = work.rows(query_KCGD, block), work.keys(key_KCD, block)
                 back = work.rows(grad_KCGD, block)
                 weights = work.softmax(queries, keys, block)
                 work.add_keys(grad_value, torch.bmm(weights.transpose(1, 2), back), block)
@@ -104,9 +106,9 @@ class _Work:
         self.blocks, self.window, self.sums, self.factors = blocks, window, sums, factors
 
     def rows(self, packed_KCGD: Tensor, block: Block) -> Tensor:
-        """A block's columns, one row for each query head of a group; a copy, shape (K, n*G, D)."""
+        """A block's columns, one row for each query head of a group, shape (K, n*G, D)."""
         own = packed_KCGD[:, block.start : block.end]
-        return own.to(self.sums, copy=True).flatten(1, 2)
+        return own.to(self.sums).flatten(1, 2)
 
     def keys(self, packed_KCD: Tensor, block: Block) -> Tensor:
         """What a block's columns see, shape (K, before + n, D)."""
@@ -119,7 +121,7 @@ class _Work:
         if block.keys is not None:
             total_KCD.index_add_(1, block.keys, own)
         else:
-            total_KCD[:, block.start - block.before : block.end] += own
+            total_KCD[:, block.start - block.before : block.end].add_(own)
 
     def softmax(self, queries: Tensor, keys: Tensor, block: Block) -> Tensor:
         """Attention weights of a block's columns, shape (K, n*G, before + n)."""
@@ -128,7 +130,7 @@ class _Work:
         group = queries.shape[1] // columns
         inner = scores.view(len(scores), columns, group, -1)[..., block.before :]
         if block.inner is None:
-            inner += _causal(columns, scores.dtype, scores.device)[:, None, :]
+            inner += _CAUSAL[:columns, None, :columns]
         else:
             inner.masked_fill_(block.inner.logical_not()[:, None, :], -math.inf)
         if self.window is not None:
@@ -143,11 +145,6 @@ class _Work:
         if block.keys is not None:
             seen = self.blocks.positions[block.keys]
         scores.masked_fill_((own[:, None] - seen[None, :] >= self.window)[:, None, :], -math.inf)
-
-
-@functools.lru_cache(maxsize=512)
-def _causal(columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((columns, columns), -math.inf, dtype=dtype, device=device).triu_(1)
 
 
 def _packed_query(query_RHLD: Tensor, groups: int) -> Tensor:

@@ -16,7 +16,7 @@ from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
-from tiltlm.plan.layouts import Layout
+from tiltlm.plan.row_layout import SEQUENCES, Layout
 
 SCORER_REVISION = 3
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
@@ -62,7 +62,7 @@ class Scorer(nn.Module):
     @property
     def layout(self) -> Layout:
         """How batches for this scorer are laid out."""
-        return layout_of(self.model, self.device)
+        return SEQUENCES if self.unshared_because else layout_of(self.model, self.device)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by their names in the model."""

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 from tiltlm.config.adapter_config import Quantisation
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import ModelSource, explained
+from tiltlm.model.fused_norm import fuse_norms
 from tiltlm.model.weight_files import require_safe_weights
 
 NAMED = 3
@@ -69,6 +70,7 @@ def load_model(
     if quantise == "none":
         torch.nn.Module.to(model, device)
     model.eval()
+    fuse_norms(model)
     # The table gives the padding token no gradient; but it is often the EOS, which every answer ends with. Padding
     # itself is never scored nor seen, so it sends none.
     embeddings = model.get_input_embeddings()

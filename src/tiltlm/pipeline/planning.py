@@ -20,8 +20,8 @@ from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.plan.batches import MicroBatch, Plan
-from tiltlm.plan.layouts import Layout
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import Layout
 from tiltlm.plan.steps import Order
 from tiltlm.training.loop import total_steps
 

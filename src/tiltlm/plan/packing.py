@@ -11,7 +11,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.blocks import blocks_of
-from tiltlm.plan.layouts import Layout
+from tiltlm.plan.row_layout import Layout
 from tiltlm.plan.tries import SortedSequences
 
 

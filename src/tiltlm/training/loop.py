@@ -20,8 +20,8 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
-from tiltlm.plan.layouts import Layout
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import Layout
 from tiltlm.plan.steps import Order, ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.bound_objective import BoundObjective
@@ -171,7 +171,8 @@ class Trainer:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
         running = backward(self.scorer, planned, self.objective, self.precision, sums.add)
-        norm = torch.nn.utils.clip_grad_norm_(self.scorer.trained().values(), training.gradient_clip or float("inf"))
+        gradients = [own.grad for own in self.scorer.trained().values() if own.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         with stop.held():
             self._change_weights(norm, sums.finite())
             means, (gradient_norm,) = sums.means(norm)
@@ -199,16 +200,20 @@ class Trainer:
         )
 
     def _change_weights(self, norm: Tensor, finite: Tensor) -> None:
-        """The optimizer's step, unless loss or gradient are not finite: the device decides where it can.
+        """The optimizer's step by the clipped gradient, unless loss or gradient are not finite.
 
-        Fused optimizers skip a step on the device itself, as gradient scaling has them do; others must be asked first.
+        Fused optimizers skip a step, and divide gradients, on the device itself and as they go, as gradient scaling has
+        them do; of others it must be asked and done first.
         """
-        broken = (norm.isfinite() & finite).logical_not()
+        broken, clip = (norm.isfinite() & finite).logical_not(), self.training.gradient_clip
         if getattr(self._optimizer, "_step_supports_amp_scaling", False):
-            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+            scale = (norm / clip).clamp(min=1.0).float() if clip else None
+            self._optimizer.grad_scale = scale  # type: ignore[attr-defined]
             self._optimizer.found_inf = broken.float()  # type: ignore[attr-defined]
             self._optimizer.step()
         elif not bool(broken):
+            if clip:
+                torch.nn.utils.clip_grads_with_norm_(self.scorer.trained().values(), clip, norm)
             self._optimizer.step()
 
     @property

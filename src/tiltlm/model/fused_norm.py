@@ -1,0 +1,99 @@
+"""RMSNorm as one step of the graph: it keeps its input alone, and gives what the next product takes.
+
+Written with elementwise operations a norm is eight of them with their slopes, keeps three tensors of its input's size,
+and under autocast its float32 output is rounded once for each projection that reads it. Here it is one function with
+its derivative by hand, which rounds once. RMSNorm: arXiv 1910.07467, equation 4.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+TRIED_ROWS = 3
+"""Random rows on which a norm of the model must give what the formula gives, to be taken for one."""
+
+
+def fuse_norms(model: PreTrainedModel) -> int:
+    """Lets each RMSNorm of the model's own width be computed by `rms_norm`; how many there are.
+
+    A norm is known by what it does, not by its name: a module with one weight of the width, whose values on random rows
+    are those of the formula.
+    """
+    width = model.config.get_text_config().hidden_size
+    fused = 0
+    for module in model.modules():
+        if (found := _as_rms_norm(module, width)) is not None:
+            epsilon, shift = found
+            module.forward = functools.partial(_forward, module, type(module).forward, epsilon, shift)
+            fused += 1
+    return fused
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+    """weight * x / sqrt(mean(x^2) + epsilon) over the last dimension, rounded to `dtype` at the end."""
+    out: Tensor = _RMSNorm.apply(x, weight, epsilon, dtype)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _forward(module: nn.Module, own: Any, epsilon: float, shift: float, x: Tensor) -> Tensor:
+    """By `rms_norm` where its input has the type of the weight; what is narrower is the module's own to widen."""
+    weight: Any = module.weight
+    if x.dtype is not weight.dtype:
+        narrow: Tensor = own(module, x)
+        return narrow
+    kind, dtype = x.device.type, x.dtype
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind).itemsize < x.itemsize:
+        dtype = torch.get_autocast_dtype(kind)
+    return rms_norm(x, weight + shift if shift else weight, epsilon, dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        inverse = mean.add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        out: Tensor = (x * inverse).mul_(weight).to(dtype)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        grad = grad.to(x.dtype)
+        # With n = x * inverse, y = n * w: dx = inverse * (g w - n * mean(g w n)).
+        normed = x * inverse
+        products = grad * normed
+        grad_weight = products.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        mean = (products @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        grad_x = (grad * weight).sub_(normed.mul_(mean)).mul_(inverse)
+        return grad_x, grad_weight, None, None
+
+
+@torch.no_grad()
+def _as_rms_norm(module: nn.Module, width: int) -> tuple[float, float] | None:
+    """The module's epsilon, and what it adds to its weight, if it is an RMSNorm of this width; else None."""
+    parameters = dict(module.named_parameters())
+    weight = parameters.get("weight")
+    if list(parameters) != ["weight"] or weight is None or weight.shape != (width,) or "forward" in vars(module):
+        return None
+    epsilon = next((getattr(module, name) for name in ("variance_epsilon", "eps") if hasattr(module, name)), None)
+    if isinstance(epsilon, float) and weight.is_meta:  # nothing to try it on, and nothing that could come out wrong
+        return (epsilon, 0.0) if type(module).__name__.endswith("RMSNorm") else None
+    if not isinstance(epsilon, float) or weight.dtype not in (torch.float32, torch.float64):
+        return None
+    generator = torch.Generator().manual_seed(0)
+    # Small rows too, of which epsilon is a part.
+    rows = torch.randn(TRIED_ROWS, width, generator=generator, dtype=weight.dtype)
+    rows = rows.mul_(torch.tensor([[1.0], [1e-2], [1e-3]])).to(weight.device)
+    given = module(rows)
+    for shift in (0.0, 1.0):
+        wanted = rms_norm(rows, weight + shift, epsilon, weight.dtype)
+        if given.shape == wanted.shape and torch.allclose(given, wanted, rtol=1e-5, atol=1e-6):
+            return epsilon, shift
+    return None
