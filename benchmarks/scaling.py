@@ -263,9 +263,9 @@ def main(arguments: Arguments) -> None:
             for what in ("cold", "warm"):
                 measurements.append(measured_apart(number, what, folder, arguments.without))
                 print(number, what, measurements[-1].by_thousand(), measurements[-1].peak_gib, flush=True)
-    if arguments.output is not None:
-        record = Record(before, tuple(measurements), tuple(one.by_thousand() for one in measurements))
-        write_record(record, arguments.output)
+        if arguments.output is not None:  # after each size, as the next takes ten times as long
+            record = Record(before, tuple(measurements), tuple(one.by_thousand() for one in measurements))
+            write_record(record, arguments.output)
 
 
 if __name__ == "__main__":
