@@ -102,6 +102,18 @@ def test_a_part_makes_its_own_numbers(start: int, count: int, block: int, name: 
         assert torch.equal(noise(name, start, count), whole[start:])
 
 
+@given(st.integers(1, 400), st.integers(1, 200))
+@settings(deadline=None, max_examples=30)
+def test_weights_that_are_worked_on_at_once_change_nothing(size: int, piece: int) -> None:
+    weights = any_float32()[:size].clone()
+    whole = weights.clone()
+    move(whole, "some", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dither, "PIECE", piece)
+        move(weights, "some", 1)
+    assert torch.equal(weights, whole)
+
+
 def test_the_numbers_are_uniform_and_tell_names_and_places_apart() -> None:
     one, other = noise("a", 0, SIZE).double(), noise("b", 0, SIZE).double()
     for numbers in (one, other):

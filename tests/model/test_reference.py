@@ -146,6 +146,38 @@ def test_equal_sequences_are_found_wherever_they_stand(tmp_path: Path) -> None:
         assert part(again, often, place).tobytes() == part(again, often, 0).tobytes()
 
 
+def _flipped(stored: bytes) -> bytes:
+    return stored[:-1] + bytes([stored[-1] ^ 1])
+
+
+DAMAGE: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "a bit of a value": lambda entries: [_flipped(entries[0]), *entries[1:]],
+    "a bit of every value": lambda entries: [_flipped(entry) for entry in entries],
+    "zeros": lambda entries: [bytes(len(entry)) for entry in entries],
+    "cut short": lambda entries: [entry[: len(entry) // 2] for entry in entries],
+    "without the checksum": lambda entries: [entry[4:] for entry in entries],
+    "another sequence's": lambda entries: [*entries[1:], entries[0]],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_entry_is_noticed_and_computed_anew(tmp_path: Path, name: str) -> None:
+    scorer, columns = Scorer(tiny_model()), pairs(4)
+    cache = ReferenceCache(tmp_path, reference_address(scorer, torch.float32))
+    whole = fill(scorer, columns, cache)
+    with contextlib.closing(sqlite3.connect(cache.path)) as file, file:
+        entries = file.execute("SELECT key, logps FROM token_logps").fetchall()
+        damaged = DAMAGE[name]([logps for _, logps in entries])
+        changed = [(new, key) for new, (key, old) in zip(damaged, entries, strict=True) if new != old]
+        file.executemany("UPDATE token_logps SET logps = ? WHERE key = ?", changed)
+    values, lacking = cache.join(columns)
+    assert len(lacking) > 0
+    known = ~np.isnan(values)
+    assert values[known].tobytes() == whole[known].tobytes()
+    assert fill(scorer, columns, cache).tolist() == pytest.approx(whole.tolist(), abs=1e-6)
+    assert missing(columns, cache) == []
+
+
 @pytest.mark.parametrize("stored", [b"", bytes(3), bytes(4), bytes(4000)])
 def test_a_value_of_another_length_is_computed_anew(tmp_path: Path, stored: bytes) -> None:
     scorer, columns = Scorer(tiny_model()), pairs(3)

@@ -26,7 +26,10 @@ HALF_UNIT = 1 << 15
 """Half a bfloat16 unit, counted in float32 values."""
 
 BLOCK = 1 << 22
-"""Weights whose numbers are made together: what the scratch memory is bounded by."""
+"""Weights whose numbers come of one digest."""
+PIECE = 1 << 15
+"""Weights that a CPU works on at once: their scratch stays in its cache, and PyTorch shares no operation on so few out
+to threads, which on a busy machine wait for each other. Other devices take a whole block."""
 
 # Weights below 2^-125, zeros first of all, keep their value: near zero bfloat16 resolves any step.
 _SMALLEST = 2 << 23
@@ -112,8 +115,9 @@ def move(weights: Tensor, name: str, direction: int) -> None:
     if weights.dtype is not torch.float32:
         return  # wider arithmetic is not rounded
     bits = weights.detach().view(-1).view(torch.int32)
-    for start in range(0, bits.numel(), BLOCK):
-        part = bits[start : start + BLOCK]
+    piece = PIECE if bits.device.type == "cpu" else BLOCK
+    for start in range(0, bits.numel(), piece):
+        part = bits[start : start + piece]
         magnitude = part & _MAGNITUDE
         numbers = noise(name, start, part.numel(), part.device)
         numbers *= (magnitude >= _SMALLEST) & (magnitude < _LARGEST)

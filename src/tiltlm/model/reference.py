@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -57,11 +58,9 @@ def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
 
 
-# A value of another length than its tokens is damaged.
-_KEEP = (
-    "INSERT INTO token_logps VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET logps = excluded.logps "
-    "WHERE length(logps) != length(excluded.logps)"
-)
+_KEEP = "INSERT INTO token_logps VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+_CRC_BYTES = 4
+"""A CRC-32 stands before the values of a sequence: of its key and of them, so none passes for another's."""
 
 
 class ReferenceCache:
@@ -102,12 +101,18 @@ class ReferenceCache:
             places.setdefault(key, []).append(number)
         values = np.full(int(columns.scored_starts[-1]), np.nan, dtype=np.float32)
         missing = np.ones(columns.sequences, dtype=bool)
+        damaged: list[tuple[bytes]] = []
         for key, stored in self._find(list(places)):
             for number in places[key]:
                 own = values[columns.scored_starts[number] : columns.scored_starts[number + 1]]
-                if len(stored) == own.nbytes:  # otherwise it is damaged, and computed anew
-                    own[:] = np.frombuffer(stored, dtype="<f4")
+                if len(stored) == _CRC_BYTES + own.nbytes and stored == _sealed(key, stored[_CRC_BYTES:]):
+                    own[:] = np.frombuffer(stored, dtype="<f4", offset=_CRC_BYTES)
                     missing[number] = False
+                else:
+                    damaged.append((key,))
+        if damaged:  # they make room for those that are computed anew
+            with self._connection:
+                self._connection.executemany("DELETE FROM token_logps WHERE key = ?", damaged)
         example_of = np.repeat(np.arange(len(columns)), np.diff(columns.members))
         return values, np.unique(example_of[missing])
 
@@ -125,7 +130,8 @@ class ReferenceCache:
         What is there stays: a value that was computed beside other examples differs by rounding.
         """
         starts = columns.scored_starts
-        rows = [(_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences]
+        keyed = ((_key(columns, n), values[starts[n] : starts[n + 1]].astype("<f4").tobytes()) for n in sequences)
+        rows = [(key, _sealed(key, logps)) for key, logps in keyed]
         if not self.path.exists():  # the cache was cleared meanwhile, and SQLite writes to no file without a name
             self.close()
             self._open()
@@ -134,6 +140,11 @@ class ReferenceCache:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _sealed(key: bytes, logps: bytes) -> bytes:
+    """Values as they are kept."""
+    return zlib.crc32(logps, zlib.crc32(key)).to_bytes(_CRC_BYTES, "little") + logps
 
 
 def _keys(columns: TokenColumns) -> list[bytes]:

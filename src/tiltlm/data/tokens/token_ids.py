@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from transformers import PreTrainedTokenizerFast
 
@@ -54,6 +56,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self._appends_eos = appends_eos
         self._eos = tokenizer.eos_token_id
+        self._spaces: dict[int, bool] = {}
         self.terminators = terminators | ({self._eos} if self._eos is not None else set())
         with_specials = tokenizer("a").input_ids
         self.adds_bos = tokenizer.bos_token_id is not None and with_specials[:1] == [tokenizer.bos_token_id]
@@ -64,7 +67,13 @@ class Encoder:
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Tokens of each text as it stands; all in one call, which is much faster than one by one."""
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
         return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
     def uncut(self, example: RenderedExample, encoded: Sequence[Encoded]) -> Uncut:
@@ -79,8 +88,8 @@ class Encoder:
         ids_of, starts, headers = [], [], []
         for ids, offsets in encoded:
             # A token that reaches across the border holds text of the completion, so it is scored.
-            start = next((i for i, (_, end) in enumerate(offsets) if end > len(example.prompt)), len(ids))
-            headers.append(sum(end > len(example.prompt) - len(example.header) for _, end in offsets[:start]))
+            start = _tokens_within(offsets, len(example.prompt))
+            headers.append(start - _tokens_within(offsets, len(example.prompt) - len(example.header)))
             complete = self._with_bos(ids)
             starts.append(start + len(complete) - len(ids))
             ids_of.append(self._terminated(complete, starts[-1]))
@@ -103,7 +112,10 @@ class Encoder:
         return bos is not None and bool(ids) and ids[0] == bos
 
     def _is_space(self, token: int) -> bool:
-        return not str(self.tokenizer.decode([token])).strip()
+        known = self._spaces.get(token)
+        if known is None:  # few tokens end an answer, and each is asked for as often
+            known = self._spaces[token] = not str(self.tokenizer.decode([token])).strip()
+        return known
 
     def _terminated(self, ids: list[int], start: int) -> list[int]:
         """Ends a sequence with exactly one end-of-sequence token, as the policy says."""
@@ -117,6 +129,14 @@ class Encoder:
         if first is not None:
             return ids[: first + 1]
         return [*ids, self._eos] if len(ids) > start else ids
+
+
+def _tokens_within(offsets: Sequence[tuple[int, int]], characters: int) -> int:
+    """How many tokens stand before the first that reaches beyond so many characters. Later ones never end earlier."""
+    return bisect_right(offsets, characters, key=_end)
+
+
+_end = itemgetter(1)
 
 
 def full_texts(example: RenderedExample) -> list[str]:
