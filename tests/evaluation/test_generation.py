@@ -90,7 +90,8 @@ def generated(
 
 
 def checkpoint(**settings: Any) -> PreTrainedModel:
-    model = tiny_model()
+    """A model that is answered for by transformers' `generate`, which reads such settings."""
+    model = built("bloom, alibi")
     # Set one by one: read from a file, they are not checked for sense together.
     for name, value in settings.items():
         setattr(model.generation_config, name, value)
@@ -124,7 +125,7 @@ def test_samples_follow_the_softmax(temperature: float) -> None:
 
 
 def test_a_generate_that_comes_with_the_checkpoint_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model()
+    model = checkpoint()
     monkeypatch.setattr(model, "generate", lambda **arguments: pytest.fail("this is another's"))
     assert generated(model, greedy(), 2, 0, PROMPTS[:1])[0][0].ids
 
