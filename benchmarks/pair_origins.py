@@ -34,7 +34,7 @@ from tiltlm.data.conversion import load_examples
 from tiltlm.data.preparation import DEMO
 from tiltlm.data.splitting import example_key, subsample
 from tiltlm.data.tokens.token_columns import TokenizedExample, TokenizedSequence
-from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GenerationSettings, generate_answers, samples
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
 from tiltlm.model.weights import load_model
@@ -215,11 +215,14 @@ def score_pairs(
 ) -> list[ScoredPair]:
     """Samples one answer to each pair's prompt and scores all three."""
     prompts = [pair.chosen.ids[: pair.chosen.first_scored].tolist() for pair in pairs]
-    settings = GenerationSettings(arguments.tokens, arguments.temperature, samples=1, seed=arguments.seed)
+    settings, draws = (
+        GenerationSettings(arguments.tokens, arguments.seed),
+        [samples(1, arguments.temperature)] * len(pairs),
+    )
     terminators = frozenset(setup.tokenizer.terminators)
     with reporter.progress("sampling", len(pairs), "prompts") as advance:
         answers = generate_answers(
-            scorer.model, setup.tokenizer.tokenizer, prompts, settings, terminators, setup.precision, advance
+            scorer.model, setup.tokenizer.tokenizer, prompts, draws, settings, terminators, setup.precision, advance
         )
     scored = []
     with reporter.progress("scoring", len(pairs), "pairs") as advance:

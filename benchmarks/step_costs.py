@@ -41,7 +41,7 @@ from tiltlm.config import Config, HubConfig, load_config
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.splitting import subsample
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.evaluation.generation import SEQUENCES_AT_ONCE, GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GenerationSettings, generate_answers, samples
 from tiltlm.model.reference import ReferenceCache, fingerprint, reference_values
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
@@ -149,12 +149,13 @@ class Bench:
     def sample(self) -> float:
         """Seconds to sample two answers to each prompt."""
         prompts = [pair.chosen.ids[: pair.chosen.first_scored].tolist() for pair in self.pairs]
-        settings = GenerationSettings(self.sample_length, 1.0, samples=2, seed=self.setup.config.run.seed)
+        settings = GenerationSettings(self.sample_length, self.setup.config.run.seed)
+        draws = [samples(2, 1.0)] * len(prompts)
         # Without terminators no answer ends early: every run generates the same number of tokens.
         never: frozenset[int] = frozenset()
         tokenizer, precision = self.setup.tokenizer.tokenizer, self.setup.precision
         start = time.perf_counter()
-        answers = generate_answers(self.scorer.model, tokenizer, prompts, settings, never, precision)
+        answers = generate_answers(self.scorer.model, tokenizer, prompts, draws, settings, never, precision)
         seconds = time.perf_counter() - start
         lengths = {len(answer.ids) for drawn in answers for answer in drawn}
         if lengths != {self.sample_length}:
@@ -230,8 +231,6 @@ def measure(arguments: Arguments, scratch: Path) -> Record:
     """Times the stages, then measures memory."""
     around = circumstances("float32")
     bench = Bench.of(arguments, scratch)
-    if 2 * len(bench.pairs) > SEQUENCES_AT_ONCE:
-        print(f"note: answers are generated {SEQUENCES_AT_ONCE} at a time, not all at once")
     known = scratch / "known"
     bench.score_reference(bench.scorer, known)
     pairs = bench.referenced(known)

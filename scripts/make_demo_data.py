@@ -17,14 +17,15 @@ from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.examples import Message
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.demo import EVAL, FOLDER, TRAIN
-from tiltlm.evaluation.generation import GenerationSettings, generate_answers
+from tiltlm.evaluation.generation import GenerationSettings, generate_answers, samples
 from tiltlm.evaluation.rewards import vader
 from tiltlm.model.finding import EMBEDDED, find_model
 from tiltlm.model.loading import load_tokenizer, model_facts
 from tiltlm.model.weights import load_model
 
 HELD_OUT = 120
-SETTINGS = GenerationSettings(max_new_tokens=40, temperature=0.8, samples=4, seed=2305)
+SETTINGS = GenerationSettings(most=40, seed=2305)
+DRAWS = samples(4, temperature=0.8)
 SMALLEST_GAP = 0.7
 LONGEST_RATIO = 1.5
 
@@ -66,9 +67,10 @@ def main() -> None:
     def advance(more: int) -> None:
         nonlocal done
         done += more
-        print(f"{done} of {len(prompts)} openers answered, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{done} of {len(prompts) * len(DRAWS)} answers, {time.perf_counter() - start:.0f} s", flush=True)
 
-    answers = generate_answers(model, tokenizer, prompts, SETTINGS, terminators, torch.float32, advance)
+    draws = [DRAWS] * len(prompts)
+    answers = generate_answers(model, tokenizer, prompts, draws, SETTINGS, terminators, torch.float32, advance)
     held_out_from = len(openers) - HELD_OUT
     for path, part in ((TRAIN, slice(0, held_out_from)), (EVAL, slice(held_out_from, None))):
         rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
 from tiltlm.data.tokens.token_columns import TokenizedSequence
-from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers
+from tiltlm.evaluation.drawing import Draw
+from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, greedy, samples
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
@@ -57,13 +57,19 @@ class AnswerComparison:
     token_budget: int
 
     def total(self, prompts: Sequence[Prompt]) -> int:
-        """What the calls of `advance` add up to: one for each pass of either model over a prompt."""
-        return 2 * (1 + (self.config.samples > 0)) * len(prompts) + len(self._asked_plainly(prompts))
+        """What the calls of `advance` add up to: one for each answer of either model."""
+        return sum(len(self._draws(prompt, trained)) for prompt in prompts for trained in (False, True))
 
-    def _asked_plainly(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts that the trained model answers once more, at temperature 1, for the KL of the models as such."""
-        wanted = self.config.samples > 0 and self.config.temperature != 1
-        return [prompt for prompt in prompts if prompt.counted and wanted]
+    def _draws(self, prompt: Prompt, trained: bool) -> tuple[Draw, ...]:
+        """The greedy answer, then the sampled ones; then those of the trained model at temperature 1."""
+        drawn = greedy(self.config.temperature) + samples(self.config.samples, self.config.temperature)
+        return drawn + (
+            samples(self.config.samples, 1.0, self.config.samples) if trained and self._plain(prompt) else ()
+        )
+
+    def _plain(self, prompt: Prompt) -> bool:
+        """Whether the trained model answers once more, at temperature 1, for the KL of the models as such."""
+        return prompt.counted and self.config.samples > 0 and self.config.temperature != 1
 
     def compare(
         self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None] = lambda done: None
@@ -75,10 +81,18 @@ class AnswerComparison:
         """
         for scorer in (models.before, models.after, models.reference):
             require_embedded(scorer.model, self.tokenizer, [(prompt.id, prompt.ids) for prompt in prompts])
-        before, after = (self._answer(scorer, prompts, advance) for scorer in (models.before, models.after))
-        records_before = self._records(models.reference, None, prompts, before)
-        records_after = self._records(models.reference, models.after, prompts, after)
-        plain = self._plain_log_ratios(models, self._asked_plainly(prompts), advance)
+        before, after = (
+            self._answer(scorer, prompts, trained, advance)
+            for scorer, trained in ((models.before, False), (models.after, True))
+        )
+        if models.reference is models.before:
+            reference_before = [[answer.logp for answer in some] for some in before]
+        else:
+            reference_before = self._logps(models.reference, prompts, before, trained=False)
+        reference_after = self._logps(models.reference, prompts, after, trained=True)
+        records_before = self._records(before, reference_before, False)
+        records_after = self._records(after, reference_after, True)
+        ratios = map(self._plain_ratios, prompts, after, reference_after)
         return Comparison(
             settings=ComparisonSettings(
                 max_new_tokens=self.config.max_new_tokens,
@@ -88,81 +102,69 @@ class AnswerComparison:
                 reward=self.config.reward,
             ),
             prompts=tuple(
-                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new, plain.get(prompt))
-                for prompt, old, new in zip(prompts, records_before, records_after, strict=True)
+                ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new, plain)
+                for prompt, old, new, plain in zip(prompts, records_before, records_after, ratios, strict=True)
             ),
         )
 
     def _answer(
-        self, scorer: Scorer, prompts: Sequence[Prompt], advance: Callable[[int], None]
+        self, scorer: Scorer, prompts: Sequence[Prompt], trained: bool, advance: Callable[[int], None]
     ) -> list[list[GeneratedAnswer]]:
-        """For each prompt the greedy answer, then the sampled ones."""
-        answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
-        for temperature, samples in ((None, 1), (self.config.temperature, self.config.samples)):
-            if samples == 0:
-                continue
-            drawn = self._generate(scorer, prompts, temperature, samples, advance)
-            for collected, new in zip(answers, drawn, strict=True):
-                collected.extend(new)
-        return answers
-
-    def _generate(
-        self,
-        scorer: Scorer,
-        prompts: Sequence[Prompt],
-        temperature: float | None,
-        samples: int,
-        advance: Callable[[int], None],
-    ) -> list[list[GeneratedAnswer]]:
-        settings = GenerationSettings(self.config.max_new_tokens, temperature, samples, self.seed)
-        ids = [prompt.ids for prompt in prompts]
-        return generate_answers(scorer.model, self.tokenizer, ids, settings, self.terminators, self.precision, advance)
-
-    def _plain_log_ratios(
-        self, models: Models, prompts: Sequence[Prompt], advance: Callable[[int], None]
-    ) -> dict[Prompt, tuple[float, ...]]:
-        """For each prompt, log pi(y|x) - log pi_ref(y|x) of answers that the trained model draws at temperature 1."""
-        if not prompts:
-            return {}
-        drawn = self._generate(models.after, prompts, 1.0, self.config.samples, advance)
-        sequences = [_sequence(prompt, one) for prompt, some in zip(prompts, drawn, strict=True) for one in some]
-        own, reference = (self._logps(scorer, sequences, 1.0) for scorer in (models.after, models.reference))
-        ratios = iter([a - b for a, b in zip(own, reference, strict=True)])
-        return {prompt: tuple(itertools.islice(ratios, self.config.samples)) for prompt in prompts}
+        """For each prompt its answers."""
+        return generate_answers(
+            scorer.model,
+            self.tokenizer,
+            [prompt.ids for prompt in prompts],
+            [self._draws(prompt, trained) for prompt in prompts],
+            GenerationSettings(self.config.max_new_tokens, self.seed),
+            self.terminators,
+            self.precision,
+            advance,
+        )
 
     def _records(
-        self,
-        reference: Scorer,
-        policy: Scorer | None,
-        prompts: Sequence[Prompt],
-        answers: Sequence[Sequence[GeneratedAnswer]],
+        self, answers: Sequence[Sequence[GeneratedAnswer]], reference: Sequence[Sequence[float]], policy: bool
     ) -> list[Answers]:
-        """Scores generated answers; log-ratios only for a policy's own samples, where they estimate the KL."""
-        flat = [(prompt, answer) for prompt, drawn in zip(prompts, answers, strict=True) for answer in drawn]
-        sequences = [_sequence(prompt, answer) for prompt, answer in flat]
-        texts = [answer.text for _, answer in flat]
-        rewards = REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(flat)
-        reference_logps = self._logps(reference, sequences, self.config.temperature)
-        log_ratios: list[float | None] = [None] * len(flat)
-        per_prompt = 1 + self.config.samples
-        if policy is not None:
-            sampled = [i for i in range(len(flat)) if i % per_prompt]
-            own = self._logps(policy, [sequences[i] for i in sampled], self.config.temperature)
-            for i, logp in zip(sampled, own, strict=True):
-                log_ratios[i] = logp - reference_logps[i]
-        answered = [
-            Answer(answer.text, len(answer.ids), reward, reference_logp, log_ratio)
-            for (_, answer), reward, reference_logp, log_ratio in zip(
-                flat, rewards, reference_logps, log_ratios, strict=True
-            )
-        ]
-        starts = range(0, len(flat), per_prompt)
-        return [Answers(answered[i], tuple(answered[i + 1 : i + per_prompt])) for i in starts]
+        """Of each prompt the greedy and the sampled answers, with rewards.
 
-    def _logps(self, scorer: Scorer, sequences: Sequence[TokenizedSequence], temperature: float) -> list[float]:
-        """log pi(y|x) of each sequence's completion at a temperature, in nats."""
-        scored = score_sequences(scorer, sequences, self.precision, self.token_budget, temperature)
-        return [float(values.sum()) for values in scored]
+        policy: whether the trained model gave them. Log-ratios are told only of its own samples, where they estimate
+            the KL.
+        """
+        shown = 1 + self.config.samples
+        texts = [answer.text for some in answers for answer in some[:shown]]
+        rewards = iter(REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(texts))
+        records = []
+        for some, logps in zip(answers, reference, strict=True):
+            drawn = [
+                Answer(
+                    answer.text,
+                    len(answer.ids),
+                    next(rewards),
+                    logp,
+                    answer.logp - logp if policy and number > 0 else None,
+                )
+                for number, (answer, logp) in enumerate(zip(some[:shown], logps[:shown], strict=True))
+            ]
+            records.append(Answers(drawn[0], tuple(drawn[1:])))
+        return records
+
+    def _plain_ratios(
+        self, prompt: Prompt, answers: Sequence[GeneratedAnswer], reference: Sequence[float]
+    ) -> tuple[float, ...] | None:
+        """log pi(y|x) - log pi_ref(y|x) of answers that the trained model drew at temperature 1."""
+        if not self._plain(prompt):
+            return None
+        further = slice(1 + self.config.samples, None)
+        return tuple(answer.logp - logp for answer, logp in zip(answers[further], reference[further], strict=True))
+
+    def _logps(
+        self, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[Sequence[GeneratedAnswer]], trained: bool
+    ) -> list[list[float]]:
+        """log pi(y|x) of each prompt's answers, each at the temperature it was drawn at, in nats."""
+        own = [_sequence(prompt, answer) for prompt, some in zip(prompts, answers, strict=True) for answer in some]
+        temperatures = [draw.temperature for prompt in prompts for draw in self._draws(prompt, trained)]
+        scored = iter(score_sequences(scorer, own, self.precision, self.token_budget, temperatures))
+        return [[float(next(scored).sum()) for _ in some] for some in answers]
 
 
 def _sequence(prompt: Prompt, answer: GeneratedAnswer) -> TokenizedSequence:

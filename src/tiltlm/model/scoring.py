@@ -11,9 +11,10 @@ from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.errors import NonFiniteError
+from tiltlm.model.head import token_logps
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Asked, Scorer
-from tiltlm.model.token_values import Columns
+from tiltlm.model.token_values import Columns, TokenValues
 from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
@@ -28,7 +29,7 @@ def score(
     precision: torch.dtype,
     token_budget: int,
     advance: Callable[[int], None] = lambda done: None,
-    temperature: float = 1.0,
+    temperature: float | np.ndarray = 1.0,
     asked: Asked | None = None,
 ) -> np.ndarray:
     """log pi(token | what comes before it) of every scored token of the columns, float32, in nats.
@@ -37,7 +38,7 @@ def score(
         precision: of autocast; float32 is none.
         token_budget: most columns in one forward pass.
         advance: called with how many more examples are done.
-        temperature: logits are divided by it.
+        temperature: logits are divided by it; or of each scored token its own.
         asked: what is wanted besides, in further columns (`token_values.Columns`).
 
     Returns:
@@ -63,7 +64,7 @@ def passes(
     examples: Sequence[int] | np.ndarray,
     precision: torch.dtype,
     token_budget: int,
-    temperature: float = 1.0,
+    temperature: float | np.ndarray = 1.0,
     wanted: Callable[[MicroBatch], bool] = lambda batch: True,
     asked: Asked | None = None,
 ) -> Iterator[tuple[MicroBatch, Tensor]]:
@@ -72,6 +73,7 @@ def passes(
 
     The longest come first: if memory runs out it does so at once, and the time left is never underestimated.
 
+    temperature: that logits are divided by; or of each scored token of the columns its own, shape (scored tokens,).
     wanted: which of the micro-batches are computed at all.
 
     Raises:
@@ -84,10 +86,26 @@ def passes(
         portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.layout)
         for batch in filter(wanted, portion.micro_batches):
             with autocast(scorer.device, precision):
-                values = scorer(batch.to(scorer.device), temperature, asked)
-            table = values if asked is None else values.table()
+                own = temperature[batch.places] if isinstance(temperature, np.ndarray) else temperature
+                values = _scored(scorer, batch.to(scorer.device), own, asked)
+            table = values if isinstance(values, Tensor) else values.table()
             _require_finite(table, batch, columns)
             yield batch, table
+
+
+def _scored(
+    scorer: Scorer, batch: MicroBatch, temperature: float | np.ndarray, asked: Asked | None
+) -> Tensor | TokenValues:
+    if not isinstance(temperature, np.ndarray):
+        values: Tensor | TokenValues = scorer(batch, temperature, asked)
+        return values
+    hidden_SD = scorer.hidden_states(batch)
+    logps_S = torch.empty(len(hidden_SD), device=hidden_SD.device)
+    for one in np.unique(temperature):
+        at = torch.from_numpy(np.flatnonzero(temperature == one)).to(hidden_SD.device)
+        own = token_logps(hidden_SD[at], batch.score_token_S[at], scorer.head, scorer.transform, float(one))
+        logps_S[at] = own.to(logps_S.dtype)
+    return logps_S
 
 
 def _require_finite(table: Tensor, batch: MicroBatch, columns: TokenColumns) -> None:
@@ -108,13 +126,17 @@ def score_sequences(
     sequences: Sequence[TokenizedSequence],
     precision: torch.dtype,
     token_budget: int,
-    temperature: float = 1.0,
+    temperatures: Sequence[float] | None = None,
 ) -> list[np.ndarray]:
-    """As `score`, of single sequences: for each its scored tokens' log-probabilities, in the order of the text."""
+    """As `score`, of single sequences: for each its scored tokens' log-probabilities, in the order of the text.
+
+    temperatures: that each sequence's logits are divided by; None: 1.
+    """
     columns = TokenColumns.of(
         TokenizedExample(f"sequence {number}", (sequence,), (CHOSEN,)) for number, sequence in enumerate(sequences)
     )
-    values = score(scorer, columns, precision, token_budget, temperature=temperature)
+    own = 1.0 if temperatures is None else np.repeat(temperatures, columns.scored_tokens)
+    values = score(scorer, columns, precision, token_budget, temperature=own)
     return [values[start:end] for start, end in itertools.pairwise(columns.scored_starts)]
 
 

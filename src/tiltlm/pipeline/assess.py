@@ -61,7 +61,7 @@ def compare_answers(
     if with_reference and setup.config.model.reference is not None:
         reference = reference_model(setup)
     answers = answers_for(setup)
-    with reporter.progress("answering", answers.total(prompts), "passes") as advance:
+    with reporter.progress("answering", answers.total(prompts), "answers") as advance:
         return answers.compare(Models(before, trained, reference), prompts, advance)
 
 
