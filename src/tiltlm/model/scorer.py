@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from tiltlm.errors import ModelError
 from tiltlm.model.adapter_of_peft import Adapter
-from tiltlm.model.attention import choose_exact_attention, mask_for, why_not_shareable
+from tiltlm.model.attention import choose_exact_attention, why_not_shareable
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.token_values import TokenValues
+from tiltlm.model.varlen_attention import choose_varlen, tree_arguments
 from tiltlm.plan.batches import MicroBatch
 
 SCORER_REVISION = 2
@@ -53,6 +54,8 @@ class Scorer(nn.Module):
         choose_exact_attention(model)
         self.adapter = adapter
         self.unshared_because = why_not_shareable(model)
+        if self.trees and model.device.type == "cuda":
+            choose_varlen(model)
         self.transform = LogitTransform.of(model)
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
@@ -94,7 +97,7 @@ class Scorer(nn.Module):
             raise ValueError(f"this model cannot take trees: {self.unshared_because}")
         arguments = {"input_ids": batch.tokens_RL, "use_cache": False}
         if batch.trees:
-            arguments |= {"attention_mask": mask_for(self.model, batch), "position_ids": batch.positions_RL}
+            arguments |= {"position_ids": batch.positions_RL, **tree_arguments(self.model, batch)}
         hidden_RLD = self.model.base_model(**arguments).last_hidden_state
         # A table looked up: an index's own backward pass adds what several completions of a prompt send back to its
         # last token in the order in which threads come by, so that the same step has other last digits each time.

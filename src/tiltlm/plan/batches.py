@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiltlm.plan.runs import Runs
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
@@ -35,6 +37,7 @@ class MicroBatch:
     places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
     laid_out: tokens in the rows, without padding.
     trees: False where every row holds one sequence alone, as models need whose layers carry a state.
+    runs: the runs of the rows, for attention without a mask; None where rows hold no trees.
     """
 
     tokens_RL: Tensor
@@ -53,6 +56,7 @@ class MicroBatch:
     places: np.ndarray
     laid_out: int
     trees: bool
+    runs: Runs | None = None
 
     @property
     def sequences(self) -> int:
@@ -70,7 +74,8 @@ class MicroBatch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
-        return MicroBatch(**(held | changed))
+        runs = None if self.runs is None else self.runs.each(change)
+        return MicroBatch(**(held | changed | {"runs": runs}))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

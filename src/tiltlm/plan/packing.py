@@ -10,6 +10,7 @@ import torch
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.runs import runs_of
 from tiltlm.plan.tries import SortedSequences
 
 ROW_COLUMNS = 512
@@ -188,4 +189,5 @@ class _Planned:
             places=places,
             laid_out=sum(len(row.tokens) for row in laid_out),
             trees=self.trees,
+            runs=runs_of(subtree_end, np.array([len(row.tokens) for row in laid_out])) if self.trees else None,
         )
