@@ -31,7 +31,7 @@ class Copies(TorchDispatchMode):
     """Names the copies between devices for which the host waits."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waited: list[str] = []
 
     def __torch_dispatch__(
@@ -83,7 +83,8 @@ def test_no_step_waits(name: str) -> None:
     objective = bound(name)
     columns, config = examples_for(objective.needs, 5), SHAREABLE["llama"]()
     config.num_hidden_layers = 1
-    scorer = Scorer(build(config, torch.float32).to(DEVICE))
+    model: Any = build(config, torch.float32)
+    scorer = Scorer(model.to(DEVICE))
     examples = Referenced(columns, np.zeros(int(columns.scored_starts[-1]), np.float32))
     objective, planned = at_work(objective, scorer), examples.plan(range(5), 40, scorer.trees)
     assert len(planned.micro_batches) > 1
