@@ -91,10 +91,10 @@ class Bench:
     def config(self, model: str) -> PreTrainedConfig:
         ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
         if model == "gpt2":
-            sizes = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 128} if self.small else {}
-            off = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-            return GPT2Config(**{"n_positions": 1024, **ids, **off, **sizes})
-        sizes = {
+            own: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 128} if self.small else {}
+            off: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+            return GPT2Config(**{"n_positions": 1024, **ids, **off, **own})
+        sizes: dict[str, Any] = {
             "vocab_size": 128 if self.small else 49_152,
             "hidden_size": 32 if self.small else 2048,
             "intermediate_size": 64 if self.small else 8192,
@@ -109,7 +109,8 @@ class Bench:
         torch.manual_seed(0)
         with torch.device(self.device):
             made: PreTrainedModel = AutoModelForCausalLM.from_config(self.config(name), dtype=torch.float32)
-        return made.eval()
+        made.eval()
+        return made
 
     def pairs(self, data: str, vocabulary: int, count: int) -> list[Pair]:
         """Pairs of random tokens with these lengths; the longest prompts are cut, and longer answers left out."""
@@ -227,7 +228,7 @@ def trls(bench: Bench, way: Way, model: PreTrainedModel, pairs: list[Pair], batc
         use_cpu=bench.device.type == "cpu",
         gradient_checkpointing=False,
         max_length=1024,
-        precompute_ref_log_probs=not way.liger,
+        precompute_ref_log_probs=True,
         use_liger_kernel=way.liger,
         train_sampling_strategy="sequential",
         report_to=[],
