@@ -43,6 +43,7 @@ from tiltlm.model.finding import EMBEDDED, find_model
 from tiltlm.model.loading import load_tokenizer
 from tiltlm.model.reference import ReferenceCache
 from tiltlm.plan.packing import plan
+from tiltlm.plan.row_layout import BLOCKS
 from tiltlm.plan.steps import Order
 from tiltlm.runs.environment import peak_memory_gib
 
@@ -188,7 +189,7 @@ def cold(number: int, folder: Path, without: Sequence[Stage]) -> Stages:
         steps = min(PLANNED_STEPS, order.steps_per_epoch)
         with clock.stage("plan", min(steps * BATCH, len(columns)) / number):
             for step in range(steps):
-                plan(columns, order.step(step), config.training.micro_batch_tokens, True, values)
+                plan(columns, order.step(step), config.training.micro_batch_tokens, BLOCKS, values)
     if "join" not in without:
         joined(columns, values, folder, clock, len(columns) / number)
     return Stages("cold", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, before)

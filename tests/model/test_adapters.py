@@ -253,7 +253,7 @@ def test_stock_peft_reads_what_is_written_and_we_what_it_wrote(kind: AdapterKind
             scorer.adapter.save(tmp_path / name, str(tmp_path / "base"))
         stock = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "one").get_base_model()
         # Its norms are not computed as one function.
-        torch.testing.assert_close(Scorer(stock)(batch), wanted, rtol=0, atol=2e-6)
+        torch.testing.assert_close(Scorer(stock)(batch), wanted, rtol=0, atol=1e-5)
         again = load_scorer(find_model(str(tmp_path / "one"), HubConfig()), CPU)
         assert torch.equal(again(batch), wanted)
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]

@@ -96,14 +96,17 @@ def test_values_and_slopes_are_those_under_the_mask(
     for block in batch.blocks.blocks:
         used[block.start : block.end] = True
     back = torch.randn(rows, length, heads[0], SIZE, dtype=torch.float64) * used.view(rows, length, 1, 1)
-    found, wanted = [], []
-    for results, attend in (
-        (found, lambda q, k, v: block_attention(q, k, v, batch.blocks, 0.3, window)),
-        (wanted, lambda q, k, v: by_mask(q, k, v, batch, 0.3, window)),
-    ):
-        own = [tensor.clone().requires_grad_() for tensor in given_]
-        out = attend(*own)
-        results += [out.detach() * used.view(rows, length, 1, 1), *torch.autograd.grad((out * back).sum(), own)]
+    found: list[Tensor] = []
+    wanted: list[Tensor] = []
+    for results, blocks in ((found, batch.blocks), (wanted, None)):
+        q, k, v = (tensor.clone().requires_grad_() for tensor in given_)
+        attended = by_mask(q, k, v, batch, 0.3, window)
+        if blocks is not None:
+            attended = block_attention(q, k, v, blocks, 0.3, window)
+        results += [
+            attended.detach() * used.view(rows, length, 1, 1),
+            *torch.autograd.grad((attended * back).sum(), (q, k, v)),
+        ]
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-13)
 

@@ -50,6 +50,7 @@ def test_a_models_norms_give_what_they_gave(family: str, shift: int, narrow: boo
     for logits, gradients in results[1:]:
         torch.testing.assert_close(logits, results[0][0], rtol=0, atol=0.05 if narrow else 1e-5)
         for found, wanted in zip(gradients, results[0][1], strict=True):
+            assert found is not None and wanted is not None
             assert (found - wanted).norm() <= (0.05 if narrow else 1e-5) * max(1e-3, float(wanted.norm()))
 
 

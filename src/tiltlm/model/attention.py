@@ -14,17 +14,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from tiltlm.errors import ModelError
+from tiltlm.model import varlen_attention
 from tiltlm.model.block_attention import block_attention
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.blocks import Blocks
-from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
+from tiltlm.plan.row_layout import BLOCKS, DENSE, RUNS, SEQUENCES, Layout
+from tiltlm.plan.runs import Runs
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 Mask = Tensor | dict[str, Tensor]
 
-BY_BLOCKS = "tiltlm_blocks"
-"""The name of our attention among those of transformers."""
+OF_TREES = "tiltlm_trees"
+"""The name of our attention among those of transformers (`model.set_attn_implementation`)."""
 
 
 def sees(batch: MicroBatch, window: int | None = None) -> Tensor:
@@ -42,21 +44,34 @@ def sees(batch: MicroBatch, window: int | None = None) -> Tensor:
 
 
 def attention_arguments(model: PreTrainedModel, batch: MicroBatch) -> dict[str, Any]:
-    """What the model is given besides tokens so that its layers see trees: masks, and the blocks where there are any.
+    """What the model is given besides tokens so that its layers see trees: masks; and blocks, or runs where the kernel
+    for them serves.
 
-    There is one mask, or one per kind of layer. Beside blocks a mask says no more than how far a layer sees back.
+    There is one mask, or one per kind of layer. Beside blocks or runs a mask only says how far a layer sees back.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
 
+    tree: dict[str, Any] = {}
+    if batch.blocks is not None:
+        tree = {"blocks": batch.blocks}
+    elif batch.runs is not None and _has_varlen(model):
+        tree = {"runs": batch.runs}
+
     def made(window: int | None) -> Tensor:
-        return sees(batch, window) if batch.blocks is None else _only_a_window(batch, window)
+        return _only_a_window(batch, window) if tree else sees(batch, window)
 
     mask: Mask = made(None if kinds else window)
     if "sliding_attention" in kinds:
         mask = {kind: made(window if kind == "sliding_attention" else None) for kind in kinds}
-    return {"attention_mask": mask} | ({} if batch.blocks is None else {"blocks": batch.blocks})
+    return {"attention_mask": mask, **tree}
+
+
+def _has_varlen(model: PreTrainedModel) -> bool:
+    device = model.device
+    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
+    return varlen_attention.why_no_varlen(model, device, dtype) is None
 
 
 def _only_a_window(batch: MicroBatch, window: int | None) -> Tensor:
@@ -73,34 +88,43 @@ def _attend(
     dropout: float = 0.0,
     scaling: float | None = None,
     blocks: Blocks | None = None,
+    runs: Runs | None = None,
     **further: Any,
 ) -> tuple[Tensor, None]:
-    """By blocks where they are given; else as transformers' scaled dot-product attention does it."""
-    if blocks is None:
+    """By blocks or runs where they are given; else as transformers' scaled dot-product attention does it."""
+    if blocks is None and runs is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further
         )
         return found
     unknown = [name for name in ("softcap", "s_aux", "position_bias", "cache") if further.get(name) is not None]
     if unknown or dropout or attention_mask is None or attention_mask.shape[-2] != 1:
-        raise ModelError(f"attention by blocks of {type(module).__name__} leaves out {', '.join(unknown) or 'a mask'}.")
+        left_out = ", ".join(unknown) or "dropout, or a mask"
+        raise ModelError(f"attention over trees would leave out {left_out} of {type(module).__name__}.")
     window = attention_mask.shape[-1] - 1 or None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return block_attention(query, key, value, blocks, scale, window), None
+    if blocks is not None:
+        return block_attention(query, key, value, blocks, scale, window), None
+    assert runs is not None
+    rows, heads, length, _ = query.shape
+    q_THD, k_TKD, v_TKD = (own.transpose(1, 2).flatten(0, 1) for own in (query, key, value))
+    return varlen_attention.varlen(q_THD, k_TKD, v_TKD, runs, scale, window).view(rows, length, heads, -1), None
 
 
-AttentionInterface.register(BY_BLOCKS, _attend)
-AttentionMaskInterface.register(BY_BLOCKS, sdpa_mask)
+AttentionInterface.register(OF_TREES, _attend)
+AttentionMaskInterface.register(OF_TREES, sdpa_mask)
 
 
 def layout_of(model: PreTrainedModel, device: torch.device) -> Layout:
     """How rows must look for this model on a device."""
     if why_not_shareable(model) is not None:
         return SEQUENCES
-    return BLOCKS if takes_blocks(model) and device.type == "cpu" else DENSE
+    if not takes_trees(model):
+        return DENSE
+    return {"cpu": BLOCKS, "cuda": RUNS}.get(device.type, DENSE)
 
 
-def takes_blocks(model: PreTrainedModel) -> bool:
+def takes_trees(model: PreTrainedModel) -> bool:
     """Whether every layer of the model attends by whatever transformers' interface of attentions names."""
     return bool(getattr(model, "_supports_attention_backend", False))
 
@@ -115,8 +139,8 @@ def choose_attention(model: PreTrainedModel) -> None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
-    elif why_not_shareable(model) is None and takes_blocks(model):
-        model.set_attn_implementation(BY_BLOCKS)
+    elif why_not_shareable(model) is None and takes_trees(model):
+        model.set_attn_implementation(OF_TREES)
 
 
 @contextmanager
@@ -145,6 +169,6 @@ def why_not_shareable(model: PreTrainedModel) -> str | None:
         return f"it has layers of the kind {', '.join(sorted(kinds - _SHAREABLE_LAYERS))}"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return "it takes no position ids"
-    if config._attn_implementation not in ("sdpa", BY_BLOCKS):
+    if config._attn_implementation not in ("sdpa", OF_TREES):
         return "its attention takes no mask of ours"
     return None

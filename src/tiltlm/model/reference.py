@@ -44,13 +44,20 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
+def _layout_name(scorer: Scorer) -> str:
+    layout = scorer.layout
+    if not layout.trees:
+        return "rows"
+    return "blocks" if layout.blocks else "runs" if layout.runs else "trees"
+
+
 def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
     """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention."""
     parts = (
         fingerprint(scorer.model)[:32],
         str(precision).removeprefix("torch."),
         scorer.device.type,
-        "blocks" if scorer.layout.blocks else "trees" if scorer.layout.trees else "rows",
+        _layout_name(scorer),
         scorer.model.config.get_text_config()._attn_implementation or "own",
         f"r{SCORER_REVISION}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,8 +17,9 @@ from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.token_values import Columns, TokenValues
 from tiltlm.objectives.interface import CHOSEN
-from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
+from tiltlm.plan.steps import ahead
 
 EXAMPLES_AT_ONCE = 64
 """Examples planned together, and what an interruption of the reference pass may cost."""
@@ -82,12 +84,18 @@ def passes(
     numbers = np.asarray(examples, dtype=np.int64)
     lengths = columns.bounds[columns.members[numbers + 1]] - columns.bounds[columns.members[numbers]]
     order = numbers[np.argsort(-lengths, kind="stable")]
-    for start in range(0, len(order), EXAMPLES_AT_ONCE):
+    device = scorer.device
+
+    def planned(start: int) -> Plan:
         portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.layout)
-        for batch in filter(wanted, portion.micro_batches):
-            with autocast(scorer.device, precision):
+        return portion.pinned() if device.type == "cuda" else portion
+
+    # Made by a worker while the device computes those before.
+    with contextlib.closing(ahead(planned(start) for start in range(0, len(order), EXAMPLES_AT_ONCE))) as portions:
+        for batch in filter(wanted, itertools.chain.from_iterable(portion.micro_batches for portion in portions)):
+            with autocast(device, precision):
                 own = temperature[batch.places] if isinstance(temperature, np.ndarray) else temperature
-                values = _scored(scorer, batch.to(scorer.device), own, asked)
+                values = _scored(scorer, batch.to(device), own, asked)
             table = values if isinstance(values, Tensor) else values.table()
             _require_finite(table, batch, columns)
             yield batch, table

@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 
 from tiltlm.objectives.interface import (
     CHOSEN,
-    MISMATCHED,
     REJECTED,
     SETTINGS,
     LossOutput,
@@ -54,10 +53,8 @@ def bco(scored: Scored, settings: BcoSettings) -> LossOutput:
     Rewards: the implicit ones, r, without delta.
     """
     rewards_N = settings.beta * scored.log_ratios()
-    is_labelled_N = scored.labels_N != MISMATCHED
-    above_U = rewards_N[is_labelled_N] - scored.running["delta"]
-    is_desirable_U = scored.labels_N[is_labelled_N] == CHOSEN
-    return LossOutput(-log_sigmoid(above_U.where(is_desirable_U, -above_U)), rewards_N.detach())
+    above_N = rewards_N - scored.running["delta"]
+    return LossOutput(-log_sigmoid(above_N.where(scored.labels_N == CHOSEN, -above_N)), rewards_N.detach())
 
 
 def _start(settings: object) -> Mapping[str, float]:

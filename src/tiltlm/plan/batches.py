@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tiltlm.plan.blocks import Blocks
+from tiltlm.plan.runs import Runs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +38,7 @@ class MicroBatch:
     places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
     laid_out: tokens in the rows, without padding.
     trees: False where every row holds one sequence alone, as models need whose layers carry a state.
-    blocks: which columns attend together, where attention goes by that.
+    blocks, runs: which columns attend together, where attention goes by one of these.
     """
 
     tokens_RL: Tensor
@@ -57,6 +58,7 @@ class MicroBatch:
     laid_out: int
     trees: bool
     blocks: Blocks | None = None
+    runs: Runs | None = None
 
     @property
     def sequences(self) -> int:
@@ -74,7 +76,8 @@ class MicroBatch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
-        return MicroBatch(**(held | changed))
+        runs = None if self.runs is None else self.runs.each(change)
+        return MicroBatch(**(held | changed | {"runs": runs}))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

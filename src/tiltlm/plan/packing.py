@@ -12,6 +12,7 @@ from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.blocks import blocks_of
 from tiltlm.plan.row_layout import Layout
+from tiltlm.plan.runs import runs_of
 from tiltlm.plan.tries import SortedSequences
 
 
@@ -188,4 +189,5 @@ class _Planned:
             laid_out=int(filled.sum()),
             trees=self.layout.trees,
             blocks=blocks_of(subtree_end, positions, filled) if self.layout.blocks else None,
+            runs=runs_of(subtree_end, filled) if self.layout.runs else None,
         )

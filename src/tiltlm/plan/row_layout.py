@@ -14,17 +14,20 @@ class Layout:
     row: rows are filled up to so many columns, or to the largest tree's. Longer rows share more (a system prompt common
         to all examples is laid out once a row) and pad less, but under a dense mask attention costs the square of a
         row's length. None: one row a micro-batch, where attention does not look at rows.
-    blocks: whether attention is computed by blocks, which are then laid out too (`plan/blocks.py`).
+    blocks, runs: whether attention goes by blocks (`plan/blocks.py`) or runs (`plan/runs.py`), to be laid out too.
     """
 
     trees: bool = True
     row: int | None = 512
     blocks: bool = False
+    runs: bool = False
 
 
 DENSE = Layout()
 """Trees in rows, for attention under a dense mask."""
 BLOCKS = Layout(row=None, blocks=True)
 """Trees in one row, for attention by blocks."""
+RUNS = Layout(runs=True)
+"""Trees in rows, for attention by runs, or under a dense mask where the kernel does not serve the arithmetic."""
 SEQUENCES = Layout(trees=False)
 """One sequence a row."""

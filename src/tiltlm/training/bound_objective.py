@@ -82,7 +82,11 @@ class BoundObjective:
         return replace(self, running={name: values.get(name, value) for name, value in self.running.items()})
 
     def _running_beside(self, logps: Tensor) -> dict[str, Tensor]:
-        return {name: value.to(logps.device, logps.dtype) for name, value in self.running.items()}
+        # A copy to a device waits for nothing; one from a device is read at once, and must have come.
+        waits = logps.device.type == "cpu"
+        return {
+            name: value.to(logps.device, logps.dtype, non_blocking=not waits) for name, value in self.running.items()
+        }
 
     def __call__(self, scored: Scored) -> LossOutput:
         output: LossOutput = self.objective.loss(scored, self.settings)
