@@ -86,12 +86,8 @@ def train(
         if before is not None and before.complete:
             return _ended_before(before.folder, reporter)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
-            setup = set_up(config)
             held.enter_context(repeatable_kernels(config.training.deterministic))
-            require_safe_weights(setup.source)
-            require_sound_models(setup)
-            data = prepare(setup, reporter, given)
-            setup = with_budget(setup, data, reporter)
+            setup, data = _prepared(config, given, reporter)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
             folder = held.enter_context(_begun(made, setup, data, environment))
@@ -115,6 +111,15 @@ def train(
             write_report(folder.path)
         _conclude(folder, summary, reporter)
         return Run(folder.path, summary)
+
+
+def _prepared(config: Config, given: Given, reporter: Reporter) -> tuple[Setup, PreparedData]:
+    """What the settings come to here, with nothing left open, and the examples."""
+    setup = set_up(config)
+    require_safe_weights(setup.source)
+    require_sound_models(setup)
+    data = prepare(setup, reporter, given)
+    return with_budget(setup, data, reporter), data
 
 
 def _ended_before(folder: RunFolder, reporter: Reporter) -> Run:
