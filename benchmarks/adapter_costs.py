@@ -97,7 +97,7 @@ def cost(arguments: Arguments, name: str) -> Cost:
     columns = prepare(setup, ConsoleReporter()).train
     training = setup.config.training
     start = starting_model(setup)
-    values = score(start, columns, setup.precision, training.micro_batch_tokens)
+    values = score(start, columns, setup.precision, training.token_budget)
     policy = to_be_trained(setup, start)
     examples = Referenced(columns, values)
     trainer = Trainer(policy, setup.objective, training, 0, setup.precision, examples, examples)

@@ -229,7 +229,7 @@ def score_pairs(
         for pair, prompt, (answer,) in zip(pairs, prompts, answers, strict=True):
             own = TokenizedSequence(np.array([*prompt, *answer.ids], dtype=np.int32), len(prompt))
             sequences = (pair.chosen, pair.rejected, own)
-            logps = score_sequences(scorer, sequences, setup.precision, setup.config.training.micro_batch_tokens)
+            logps = score_sequences(scorer, sequences, setup.precision, setup.config.training.token_budget)
             scores = [
                 _score(sequence, values.tolist(), arguments.tokens, terminators)
                 for sequence, values in zip(sequences, logps, strict=True)

@@ -189,7 +189,7 @@ def cold(number: int, folder: Path, without: Sequence[Stage]) -> Stages:
         steps = min(PLANNED_STEPS, order.steps_per_epoch)
         with clock.stage("plan", min(steps * BATCH, len(columns)) / number):
             for step in range(steps):
-                plan(columns, order.step(step), config.training.micro_batch_tokens, BLOCKS, values)
+                plan(columns, order.step(step), config.training.token_budget, BLOCKS, values)
     if "join" not in without:
         joined(columns, values, folder, clock, len(columns) / number)
     return Stages("cold", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, before)

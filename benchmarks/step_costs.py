@@ -165,7 +165,7 @@ class Bench:
     def score_reference(self, scorer: Scorer, folder: Path) -> float:
         """Seconds to score all pairs and keep the values in an empty cache in `folder`."""
         cache = ReferenceCache(folder, "benchmark")
-        budget = self.setup.config.training.micro_batch_tokens
+        budget = self.setup.config.training.token_budget
         start = time.perf_counter()
         reference_values(scorer, self.pairs, cache, self.setup.precision, budget)
         seconds = time.perf_counter() - start

@@ -234,7 +234,8 @@ def test_a_plan_is_shown_and_nothing_is_written(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     (here / "tiny" / "model.safetensors").unlink()  # no weight is needed
-    assert main(["plan", "--model.path", "tiny", "--data.train", "pairs.jsonl", *LORA, *EXACT]) == 0
+    words = ["--model.path", "tiny", "--data.train", "pairs.jsonl", *LORA, *EXACT]
+    assert main(["plan", *words, "--no-calibration"]) == 0
     shown = capsys.readouterr().out
     assert "4,096 are trained" in shown and "steps over 22 examples" in shown
     for row in ("as set", "all weights", "lora, nf4 base", "recomputed"):

@@ -192,6 +192,11 @@ class Plan:
         tyro.conf.arg(metavar="[CONFIG.toml]", help_behavior_hint="", help="As for tiltlm train."),
     ]
     settings: Settings
+    no_calibration: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help_behavior_hint="", help="Tell memory alone: no weight is loaded, and nothing is timed."),
+    ] = False
 
 
 @dataclass(frozen=True)

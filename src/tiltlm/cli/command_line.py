@@ -89,8 +89,8 @@ def parse(words: Sequence[str]) -> Parsed:
     return Parsed(config, True, recipe.stages, Resume(run, frozenset(arguments.allow)))
 
 
-def parse_plan(words: Sequence[str]) -> Recipe:
-    """The settings of `tiltlm plan`: those that `tiltlm train` would have, with the stages.
+def parse_plan(words: Sequence[str]) -> tuple[Recipe, bool]:
+    """The settings of `tiltlm plan`: those that `tiltlm train` would have, with the stages; whether time is told too.
 
     Raises:
         ConfigError, SystemExit: as for `parse_config`.
@@ -99,12 +99,14 @@ def parse_plan(words: Sequence[str]) -> Recipe:
     flags = words[len(file) :]
     loss = own_section_of(flags, file)
     if not asks_for_help(flags):
-        check_flags(flags, option_types() if loss is None else option_types(loss), "tiltlm plan")
+        types = option_types() if loss is None else option_types(loss)
+        check_flags(flags, {**types, "no_calibration": bool}, "tiltlm plan")
     recipe = read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
     recipe.require_common(flag_names(flags))
     if loss is not None:
         recipe = recipe.over(with_section(recipe.base, loss))
-    return recipe.over(parsed(Plan, words, recipe.base).settings).ready()
+    arguments = parsed(Plan, words, recipe.base)
+    return recipe.over(arguments.settings).ready(), not arguments.no_calibration
 
 
 def _starting_settings(flags: Sequence[str]) -> Config:
@@ -221,14 +223,17 @@ def _check_values(flag: str, option: str, values: Sequence[str], hint: Any, prog
     for value in values:
         if type(None) in kinds and value == "None":
             continue
+        number = next((kind for kind in (float, int) if kind in kinds), None)
+        if number is not None and _reads_as(number, value):
+            continue
         if choices and value not in choices:
             near = nearest_value(option, value, choices)
             meant = f" Did you mean `{near}`?" if near else ""
-            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {', '.join(choices)}.{meant}")
+            others = f" or {takes(number)}" if number is not None else ""
+            raise ConfigError(f"{flag} cannot be `{value}`; it is one of {', '.join(choices)}{others}.{meant}")
         if bool in kinds and value not in ("True", "False"):
             raise ConfigError(f"{flag} is True or False, not `{value}`.")
-        number = next((kind for kind in (float, int) if kind in kinds), None)
-        if number is not None and not _reads_as(number, value):
+        if number is not None and value not in choices:
             raise ConfigError(f"{flag} is {takes(number)}, not `{value}`.")
 
 

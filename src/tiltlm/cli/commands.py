@@ -202,7 +202,7 @@ def _merge(words: Sequence[str]) -> int:
 def _plan(words: Sequence[str]) -> int:
     from tiltlm.cli.command_line import parse_plan
 
-    recipe = parse_plan(words)
+    recipe, calibrated = parse_plan(words)
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.plan_command import show_plan
     from tiltlm.pipeline.preflight import prepare_model
@@ -212,7 +212,7 @@ def _plan(words: Sequence[str]) -> int:
     for name, config in recipe.seen_from_the_start():
         if name is not None:
             reporter.say(f"Stage `{name}`")
-        show_plan(config, reporter)
+        show_plan(config, reporter, calibrated)
     return 0
 
 

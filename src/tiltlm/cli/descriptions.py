@@ -29,8 +29,9 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train; --model.path names the model whose tokenizer counts.",
     "export": "Write a checkpoint of a run as a model that transformers and vLLM load.",
     "merge": "Write the trained adapter of a run, merged into its model, as plain weights that need no adapter.",
-    "plan": "Show what training would take: memory by part, disk, steps, tokens; and in what other ways.\n\n"
-    "The options are those of tiltlm train. No weight is loaded.",
+    "plan": "Show what training would take: memory by part, disk, steps, tokens, time by stage; whether it fits, and "
+    "what would.\n\n"
+    "The options are those of tiltlm train. The time is told from half a minute on the model as it is.",
     "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
     "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"

@@ -45,6 +45,8 @@ Format = Literal[
     "demonstration",
     "demonstration-chat",
 ]
+USUAL_TOKENS = 4096
+"""Most tokens in one forward pass of a CPU: more make it no faster."""
 LONGEST_NAME = 200
 """Bytes of a run's name: file systems allow 255, and temporary folders have longer names."""
 
@@ -176,8 +178,9 @@ class TrainingConfig:
     """Stop after this many optimizer steps, however many passes that is. Unset: by epochs."""
     batch_pairs: PositiveInt = 16
     """Pairs in one optimizer step."""
-    micro_batch_tokens: PositiveInt = 4096
-    """Most tokens in one forward pass (after sharing prompts). Lower it when memory runs out; results stay the same."""
+    micro_batch_tokens: PositiveInt | Literal["auto"] = "auto"
+    """Most tokens in one forward pass (after sharing prompts); results stay the same. `auto`: 4096 on a CPU and 16384
+    on a GPU, or as many as the longest example has, and fewer where memory would not suffice."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory. Results stay the same."""
     deterministic: bool = False
@@ -197,6 +200,11 @@ class TrainingConfig:
     """Largest gradient norm; larger gradients are scaled down to it. 0 turns clipping off."""
     eval_every: NotNegativeInt = 50
     """Evaluate on held-out pairs every so many steps, and at the start and end. 0: only at the start and end."""
+
+    @property
+    def token_budget(self) -> int:
+        """The most tokens in one forward pass: those set or chosen, or USUAL_TOKENS where nobody has chosen."""
+        return USUAL_TOKENS if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
 
 
 @section("checkpoint")

@@ -238,7 +238,7 @@ def _range(option: str, text: str, hint: Any) -> Range:
     require_sweepable(option)
     whole = float not in alternatives(hint)
     ends = [_value(option, part.strip(), hint) for part in text.split("..")]
-    if len(ends) != 2 or None in ends:
+    if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
         raise ConfigError(f"{option}: a range has two ends, such as 1e-7..1e-5, and is not `{text}`.")
     if not ends[0] < ends[1]:
         raise ConfigError(f"{option}: a range goes from the smaller to the larger number, not `{text}`.")
@@ -257,9 +257,9 @@ def _value(option: str, text: str, hint: Any) -> Any:
     for kind in (int, float):
         if kind in kinds and (number := _number(kind, text)) is not None:
             return number
-    if int in kinds or float in kinds:
-        raise ConfigError(f"{option} is {takes(hint)}, not `{text}`.")
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if text not in choices and (int in kinds or float in kinds):
+        raise ConfigError(f"{option} is {takes(hint)}, not `{text}`.")
     if choices and text not in choices and str not in kinds:
         raise ConfigError(impossible_choice(option, text, hint))
     if not text:

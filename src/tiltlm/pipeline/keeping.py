@@ -69,7 +69,7 @@ def exact_values(
 
     reference: as it was loaded, for an objective that looks at its distributions.
     """
-    budget, asked = setup.config.training.micro_batch_tokens, asked_by(setup.objective, reference)
+    budget, asked = setup.config.training.token_budget, asked_by(setup.objective, reference)
     with reporter.progress(what, len(examples.columns), "examples") as advance:
         return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked)
 

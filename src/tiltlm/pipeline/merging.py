@@ -113,7 +113,7 @@ def _examples(setup: Setup, files: RunFiles) -> list[TokenizedSequence]:
 
 
 def _logps(setup: Setup, scorer: Scorer, sequences: list[TokenizedSequence]) -> np.ndarray:
-    budget = setup.config.training.micro_batch_tokens
+    budget = setup.config.training.token_budget
     return np.concatenate(score_sequences(scorer, sequences, torch.float32, budget))
 
 

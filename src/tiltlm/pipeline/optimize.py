@@ -18,6 +18,7 @@ from tiltlm.objectives.interface import ReferenceUpdate
 from tiltlm.pipeline.keeping import keep_model
 from tiltlm.pipeline.own_objective import keep_objective, tried
 from tiltlm.pipeline.referencing import ReferencedData, reference_at_work
+from tiltlm.pipeline.remedies import in_a_sentence
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings
 from tiltlm.pipeline.setup import Setup
@@ -145,7 +146,9 @@ def _train(work: Work, trainer: Trainer, checkpoints: Checkpoints, observers: tu
         MetricsLog(work.folder.metrics) as log,
         reporter.progress("training", left, "steps") as advance,
         # Here already, as what a failed step held is let go of before the weights are saved.
-        memory_explained(work.setup.config, lambda: "training"),
+        memory_explained(
+            work.setup.config, lambda: "training", lambda: in_a_sentence(work.setup, trainer.train_examples.columns)
+        ),
     ):
         told = Observers((log, checkpoints.observe, show), observers)
         completed = trainer.train(work.stop, told, _starts_at_reference(work.setup), checkpoints.after_step)

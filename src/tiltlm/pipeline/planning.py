@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from tiltlm.config import AdapterConfig, Config
+from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.model.attention import layout_of
-from tiltlm.model.finding import explained, facts_of_adapter
+from tiltlm.model.available_memory import available_memory
 from tiltlm.model.frozen import Base
-from tiltlm.model.memory import BESIDES, StepMemory, Way, memory_of, step_memory
-from tiltlm.model.scorer import Scorer
+from tiltlm.model.memory import StepMemory, Way, step_memory
+from tiltlm.pipeline.calibration import StageTime, stage_times
 from tiltlm.pipeline.prepare import prepare
+from tiltlm.pipeline.remedies import Remedy, remedies
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.run_memory import (
+    RunMemory,
+    adapter_of,
+    chosen_way,
+    layout_for,
+    model_configuration,
+    run_memory,
+)
 from tiltlm.pipeline.setup import Setup, set_up
+from tiltlm.pipeline.token_budget import with_budget
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
@@ -31,12 +40,17 @@ LOOKED_AT = 64
 
 @dataclass(frozen=True, slots=True)
 class PlannedWay:
-    """One way to train, by its name, and what a step of it takes. chosen: whether it is what the settings say."""
+    """One way to train, by its name, and what a run of it takes. chosen: whether it is what the settings say."""
 
     name: str
     chosen: bool
     way: Way
-    memory: StepMemory
+    run: RunMemory
+
+    @property
+    def memory(self) -> StepMemory:
+        """What a step takes."""
+        return self.run.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,9 @@ class RunPlan:
 
     steps: optimizer steps; tokens: all of them, prompts once, about. examples: that are trained on.
     row, rows, scored: columns, rows and scored tokens of the largest micro-batch.
-    device: which; memory: bytes it has, None where that is not known. precision: why this arithmetic.
+    budget: most tokens in a forward pass. device: which; available: bytes of memory that may still be taken on it, None
+        where that is not known. precision: why this arithmetic.
+    remedies: what would take less, where the settings do not fit. times: of the stages; empty where none was looked at.
     """
 
     ways: tuple[PlannedWay, ...]
@@ -55,35 +71,46 @@ class RunPlan:
     row: int
     rows: int
     scored: int
+    budget: int
     device: str
-    memory: int | None
+    available: int | None
     precision: str
+    remedies: tuple[Remedy, ...]
+    times: tuple[StageTime, ...]
 
     def fits(self, one: PlannedWay) -> bool | None:
-        """Whether a step fits in the device's memory; None where that is not known."""
-        return None if self.memory is None else one.memory.total + BESIDES <= self.memory
+        """Whether a run fits in the memory that is available; None where that is not known."""
+        return None if self.available is None else one.run.fits(self.available)
 
 
-def plan_run(config: Config, reporter: Reporter) -> RunPlan:
+def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> RunPlan:
     """Reads the data and the model's configuration, lays steps out, and runs one of each way without content.
+
+    calibrated: whether to run a little of each stage too, on the model as it is, to tell how long all of it takes.
 
     Raises:
         TiltlmError: as a run would, for data, settings or a model that cannot be used.
     """
+    started = time.perf_counter()
     setup = set_up(config)
     data = prepare(setup, reporter)
-    model = _configuration(setup)
-    with torch.device("meta"), explained(setup.source, "model"):
-        scorer = Scorer(AutoModelForCausalLM.from_config(model, dtype=torch.float32))
+    reading = time.perf_counter() - started
+    model = model_configuration(setup)
+    layout = layout_for(setup, model)
+    setup = with_budget(setup, data, reporter)
+    config = setup.config
     steps = total_steps(config.training, len(data.train))
-    plans = _laid_out(config, data.train, steps, layout_of(scorer.model, setup.device))
+    plans = _laid_out(config, data.train, steps, layout)
     largest = max((batch for one in plans for batch in one.micro_batches), key=_size)
     ways = _ways(setup)
     found = []
     with reporter.progress("ways to train", len(ways), "ways") as advance:
         for name, way in ways.items():
-            found.append(PlannedWay(name, name == CHOSEN, way, step_memory(model, way, largest, setup.device)))
+            memory = run_memory(setup, step_memory(model, way, largest, setup.device))
+            found.append(PlannedWay(name, name == CHOSEN, way, memory))
             advance(1)
+    available = available_memory(setup.device)
+    short = available is not None and not found[0].run.fits(available)
     return RunPlan(
         ways=tuple(found),
         steps=steps,
@@ -93,28 +120,20 @@ def plan_run(config: Config, reporter: Reporter) -> RunPlan:
         rows=largest.tokens_RL.shape[0],
         scored=len(largest.score_at_S),
         device=setup.device.type,
-        memory=memory_of(setup.device),
+        budget=setup.config.training.token_budget,
+        available=available,
         precision=setup.precision_why,
+        remedies=remedies(setup, data.train) if short else (),
+        times=stage_times(setup, data, plans, reading, reporter) if calibrated and not short else (),
     )
 
 
 CHOSEN = "as set"
 
 
-def _configuration(setup: Setup) -> PreTrainedConfig:
-    source = setup.source
-    with explained(source, "configuration"):
-        found: PreTrainedConfig = AutoConfig.from_pretrained(
-            source.location,
-            local_files_only=source.local_files_only,
-            trust_remote_code=source.trust_remote_code,
-        )
-    return found
-
-
 def _laid_out(config: Config, columns: TokenColumns, steps: int, layout: Layout) -> list[Plan]:
     order = Order(len(columns), config.training.batch_pairs, config.run.seed)
-    budget = config.training.micro_batch_tokens
+    budget = config.training.token_budget
     return [plan(columns, order.step(step), budget, layout) for step in range(min(steps, LOOKED_AT))]
 
 
@@ -124,14 +143,14 @@ def _size(batch: MicroBatch) -> int:
 
 def _ways(setup: Setup) -> dict[str, Way]:
     """What the settings say first, then what else there is, activations kept or recomputed."""
-    training, adapter = setup.config.training, _adapter(setup)
+    adapter = adapter_of(setup)
     precision = setup.precision
     narrow = torch.bfloat16 if precision is torch.bfloat16 else torch.float32
     bases: dict[str, Base | None] = {"all weights": None, adapter.kind: Base()}
     if narrow is torch.bfloat16:
         bases[f"{adapter.kind}, bfloat16 base"] = Base("none", narrow)
     bases[f"{adapter.kind}, nf4 base"] = Base("nf4", narrow)
-    chosen = Way(setup.base, adapter, precision, training.optimizer, training.activation_checkpointing)
+    chosen = chosen_way(setup)
     ways = {CHOSEN: chosen}
     for name, base in bases.items():
         for again in (False, True):
@@ -139,13 +158,3 @@ def _ways(setup: Setup) -> dict[str, Way]:
             if way != chosen:
                 ways[f"{name}, recomputed" if again else name] = way
     return ways
-
-
-def _adapter(setup: Setup) -> AdapterConfig:
-    """The adapter of the settings, of model.path, or else a LoRA as it is by default."""
-    settings, facts = setup.config.adapter, facts_of_adapter(setup.source)
-    if facts is not None:
-        named = facts.settings.get("target_modules")
-        targets = tuple(named) if isinstance(named, list) and named else AdapterConfig.targets
-        return AdapterConfig(kind=facts.kind, rank=facts.rank, alpha=facts.alpha, targets=targets)
-    return settings if settings.kind != "none" else AdapterConfig(kind="lora")

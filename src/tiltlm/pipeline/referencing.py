@@ -164,7 +164,7 @@ class _Pass:
         self, setup: Setup, scorer: Scorer, precision: torch.dtype, folder: RunFolder, reporter: Reporter
     ) -> None:
         self._scorer, self._precision, self._folder, self._reporter = scorer, precision, folder, reporter
-        self._budget = setup.config.training.micro_batch_tokens
+        self._budget = setup.config.training.token_budget
         self._address = reference_address(scorer, precision)
 
     def values(self, name: str, parts: Sequence[TokenColumns]) -> list[np.ndarray]:

@@ -27,6 +27,7 @@ from tiltlm.pipeline.resumption import DATA_REPORT, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
 from tiltlm.pipeline.short_of_memory import memory_explained
+from tiltlm.pipeline.token_budget import as_it_began, with_budget
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.verdict import verdict
@@ -77,6 +78,7 @@ def train(
     Raises:
         TiltlmError: with what is wrong and how to mend it.
     """
+    config = config if resume is None else as_it_began(config, resume)
     before_work(config, reporter, resume is not None, made)
     say_tried(config.loss, reporter)
     with stop or StopRequest() as stop, ExitStack() as held:
@@ -84,11 +86,8 @@ def train(
         if before is not None and before.complete:
             return _ended_before(before.folder, reporter)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
-            setup = set_up(config)
             held.enter_context(repeatable_kernels(config.training.deterministic))
-            require_safe_weights(setup.source)
-            require_sound_models(setup)
-            data = prepare(setup, reporter, given)
+            setup, data = _prepared(config, given, reporter)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
             folder = held.enter_context(_begun(made, setup, data, environment))
@@ -97,9 +96,9 @@ def train(
             before.require_same(of_examples(data.train, data.eval) | of_objective(config.loss))
             before.note_environment(environment, reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
-        observers = (*observers, *held.enter_context(tracked(folder.path, config, record.status)))
+        observers = (*observers, *held.enter_context(tracked(folder.path, setup.config, record.status)))
         try:
-            with memory_explained(config, record.current_stage):
+            with memory_explained(setup.config, record.current_stage):
                 completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
         except KeyboardInterrupt:
             completed = False
@@ -112,6 +111,15 @@ def train(
             write_report(folder.path)
         _conclude(folder, summary, reporter)
         return Run(folder.path, summary)
+
+
+def _prepared(config: Config, given: Given, reporter: Reporter) -> tuple[Setup, PreparedData]:
+    """What the settings come to here, with nothing left open, and the examples."""
+    setup = set_up(config)
+    require_safe_weights(setup.source)
+    require_sound_models(setup)
+    data = prepare(setup, reporter, given)
+    return with_budget(setup, data, reporter), data
 
 
 def _ended_before(folder: RunFolder, reporter: Reporter) -> Run:

@@ -128,7 +128,7 @@ def answers_for(setup: Setup) -> AnswerComparison:
         seed=setup.config.run.seed,
         terminators=frozenset(setup.tokenizer.terminators),
         precision=torch.float32,
-        token_budget=setup.config.training.micro_batch_tokens,
+        token_budget=setup.config.training.token_budget,
     )
 
 

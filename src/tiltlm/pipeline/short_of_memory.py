@@ -12,7 +12,7 @@ from tiltlm.storage.library_errors import is_out_of_memory, memory_asked_for
 
 
 def _smaller_passes(config: Config) -> list[str]:
-    return [f"lower training.micro_batch_tokens (it is {config.training.micro_batch_tokens}; results stay the same)"]
+    return [f"lower training.micro_batch_tokens (it is {config.training.token_budget}; results stay the same)"]
 
 
 def _smaller_steps(config: Config) -> list[str]:
@@ -42,12 +42,19 @@ _LOWERS: dict[str, Callable[[Config], list[str]]] = {
 """What lowers the need, by stage; in the others, which score examples, smaller passes do."""
 
 
+def _nothing() -> str:
+    return ""
+
+
 @contextmanager
-def memory_explained(config: Config, stage: Callable[[], str]) -> Iterator[None]:
+def memory_explained(
+    config: Config, stage: Callable[[], str], estimate: Callable[[], str] = _nothing
+) -> Iterator[None]:
     """Within, memory that does not suffice is an error for the person who runs the program.
 
     Args:
         stage: says which stage is running.
+        estimate: says what would take less, and how much; it is asked after what failed was let go of.
 
     Raises:
         OutOfMemoryError: in place of what the library raised. What the failed work held is let go of first, as the
@@ -60,7 +67,18 @@ def memory_explained(config: Config, stage: Callable[[], str]) -> Iterator[None]
             raise
         message = out_of_memory(config, stage(), error)
         release(error)
-        raise OutOfMemoryError(message) from None
+        raise OutOfMemoryError(message + _estimated(estimate)) from None
+
+
+def _estimated(estimate: Callable[[], str]) -> str:
+    """The sentence of an estimate; none where there is not even the memory for one."""
+    try:
+        words = estimate()
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return ""
+    return f" {words}" if words else ""
 
 
 def out_of_memory(config: Config, stage: str, error: BaseException) -> str:

@@ -81,7 +81,7 @@ class Trainer:
         self.progress = Progress()
         self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
         self._optimizer = OPTIMIZERS[training.optimizer](scorer.trained().values(), training)
-        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.layout)
+        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.token_budget, scorer.layout)
         self._held_out_prompts = prompt_groups(held_out.columns)
 
     def state(self) -> TrainerState:
@@ -110,7 +110,7 @@ class Trainer:
 
     def plan_of(self, step: int) -> Plan:
         """The plan of a step, counted from 0: a function of the examples, the seed and the step alone."""
-        budget = self.training.micro_batch_tokens
+        budget = self.training.token_budget
         made = self.train_examples.plan(self.order.step(step), budget, self.scorer.layout)
         return made.pinned() if self.scorer.device.type == "cuda" else made
 
@@ -227,7 +227,7 @@ class Trainer:
             move(reference, self.scorer, update)
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
-        columns, budget = self.train_examples.columns, self.training.micro_batch_tokens
+        columns, budget = self.train_examples.columns, self.training.token_budget
         step, rate = self.progress.step, self._optimizer.param_groups[0]["lr"]
         factor = learning_rate_factor(step - 1, self.steps, self.training) if step else None
         failed = FailedStep(

@@ -1,0 +1,84 @@
+"""What a run takes in memory at most, by its settings: a step, and what the process holds besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from tiltlm.config import AdapterConfig
+from tiltlm.model.attention import layout_of
+from tiltlm.model.finding import explained, facts_of_adapter
+from tiltlm.model.memory import BESIDES, StepMemory, Way
+from tiltlm.model.scorer import Scorer
+from tiltlm.pipeline.setup import Setup
+from tiltlm.plan.row_layout import Layout
+
+HEADROOM = 1.15
+"""How many times an estimate must be there for a run to be said to fit: so far may it be off (docs/planning.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunMemory:
+    """Bytes at the peak of a run: of a training step, and of what is there besides.
+
+    besides: the process, and the weights of a reference at work.
+    """
+
+    step: StepMemory
+    besides: int
+
+    @property
+    def most(self) -> int:
+        return self.step.total + self.besides
+
+    def fits(self, there: int) -> bool:
+        """Whether so much memory suffices, also where the estimate is too small."""
+        return HEADROOM * self.most <= there
+
+
+def run_memory(setup: Setup, step: StepMemory) -> RunMemory:
+    """The memory of a run whose steps take so much."""
+    second = 4 * step.parameters if setup.objective.objective.live_reference else 0
+    return RunMemory(step, BESIDES + second)
+
+
+def chosen_way(setup: Setup) -> Way:
+    """The way to train that the settings say."""
+    training = setup.config.training
+    adapter = adapter_of(setup)
+    return Way(setup.base, adapter, setup.precision, training.optimizer, training.activation_checkpointing)
+
+
+def adapter_of(setup: Setup) -> AdapterConfig:
+    """The adapter of the settings, of model.path, or else a LoRA as it is by default."""
+    settings, facts = setup.config.adapter, facts_of_adapter(setup.source)
+    if facts is not None:
+        named = facts.settings.get("target_modules")
+        targets = tuple(named) if isinstance(named, list) and named else AdapterConfig.targets
+        return AdapterConfig(kind=facts.kind, rank=facts.rank, alpha=facts.alpha, targets=targets)
+    return settings if settings.kind != "none" else AdapterConfig(kind="lora")
+
+
+def model_configuration(setup: Setup) -> PreTrainedConfig:
+    """The configuration of the model that is trained.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    source = setup.source
+    with explained(source, "configuration"):
+        found: PreTrainedConfig = AutoConfig.from_pretrained(
+            source.location,
+            local_files_only=source.local_files_only,
+            trust_remote_code=source.trust_remote_code,
+        )
+    return found
+
+
+def layout_for(setup: Setup, model: PreTrainedConfig) -> Layout:
+    """How batches for the model are laid out; told without its weights."""
+    with torch.device("meta"), explained(setup.source, "model"):
+        scorer = Scorer(AutoModelForCausalLM.from_config(model, dtype=torch.float32))
+    return layout_of(scorer.model, setup.device)
