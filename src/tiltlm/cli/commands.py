@@ -14,13 +14,13 @@ from pathlib import Path
 from tiltlm import __version__
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
+from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
-from tiltlm.errors import ConfigError, RunError, TiltlmError
+from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.storage.cache import cache_folder
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
-RUNS = Path("runs")
 CLOSED_PIPE = 141
 """The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
 
@@ -58,8 +58,8 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     if command is None:
         _complain(_no_command(words[0]))
         return 2
-    # A run's result lies in its folder: it is not lost because nobody reads along any more.
-    output.carry_on = command in (_train, _sweep)
+    # What these come to lies in a folder: it is not lost because nobody reads along any more.
+    output.carry_on = command in (_train, _sweep, _bench)
     try:
         return command(words[1:])
     except TiltlmError as error:
@@ -137,14 +137,14 @@ def _compare(words: Sequence[str]) -> int:
     if not prompts and "--prompt" in words:
         raise ConfigError("--prompt needs a text: the prompt to answer.")
     for prompt in prompts:
-        if arguments.run is None and prompt and _is_folder(prompt):
+        if arguments.run is None and prompt and is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.cli.compare_command import compare_run
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
-    compare_run(_existing(run), prompts, arguments.trust_remote_code, ConsoleReporter())
+    compare_run(existing_run(run), prompts, arguments.trust_remote_code, ConsoleReporter())
     return 0
 
 
@@ -159,7 +159,7 @@ def _report(words: Sequence[str]) -> int:
     from tiltlm.report.sweep_page import write_sweep_report
     from tiltlm.runs.sweep_folder import is_sweep
 
-    folder = _existing(arguments.run)
+    folder = existing_run(arguments.run)
     print(visible(f"rebuilt {(write_sweep_report if is_sweep(folder) else write_report)(folder)}"))
     return 0
 
@@ -174,7 +174,7 @@ def _export(words: Sequence[str]) -> int:
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.exporting import export
 
-    export(_existing(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
+    export(existing_run(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
     return 0
 
 
@@ -205,7 +205,7 @@ def _merge(words: Sequence[str]) -> int:
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.merging import merge
 
-    merge(_existing(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
+    merge(existing_run(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
     return 0
 
 
@@ -223,6 +223,17 @@ def _plan(words: Sequence[str]) -> int:
         if name is not None:
             reporter.say(f"Stage `{name}`")
         show_plan(config, reporter)
+    return 0
+
+
+def _bench(words: Sequence[str]) -> int:
+    from tiltlm.cli.bench_words import parse_bench
+
+    parsed = parse_bench(words)
+    from tiltlm.cli.bench_command import show_benchmark
+    from tiltlm.cli.console import ConsoleReporter
+
+    show_benchmark(parsed, ("tiltlm", "bench", *words), ConsoleReporter())
     return 0
 
 
@@ -265,20 +276,6 @@ def _inspect(words: Sequence[str]) -> int:
     return 0
 
 
-def _existing(run: Path) -> Path:
-    """The run's folder as given; a bare name of one in runs/ is told from a folder that is not there."""
-    if not run.exists() and (RUNS / run).is_dir():
-        raise RunError(f"there is no folder {run}. Did you mean {RUNS / run}?")
-    return run
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        return Path(text).is_dir()
-    except (OSError, ValueError):  # too long for a name, or with a character that none may have
-        return False
-
-
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
@@ -288,6 +285,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": _export,
     "merge": _merge,
     "plan": _plan,
+    "bench": _bench,
     "objectives": _objectives,
     "cache": _cache,
     "convert-config": _convert_config,
