@@ -17,6 +17,7 @@ from transformers import MixtralConfig
 
 from tiltlm.bench.arithmetic import ForwardCost, forward_cost, step_work
 from tiltlm.bench.matrix_peak import SIZES, matrix_peak
+from tiltlm.bench.speed_record import StepWork
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 
 tokens = st.lists(st.integers(3, 5), min_size=1, max_size=5)
@@ -57,10 +58,10 @@ def test_a_step_is_counted_token_by_token(columns: TokenColumns, window: int) ->
 
 
 def test_only_the_steps_own_pairs_are_counted() -> None:
-    pair = [sequence([3, 4, 5], 1), sequence([3, 4, 6, 7], 1)]
-    columns = TokenColumns.of([TokenizedExample.pair(str(n), *pair) for n in range(3)])
+    chosen, rejected = sequence([3, 4, 5], 1), sequence([3, 4, 6, 7], 1)
+    columns = TokenColumns.of([TokenizedExample.pair(str(n), chosen, rejected) for n in range(3)])
     cost = ForwardCost(1.0, 0.0, {})
-    assert step_work(cost, columns, [0]) == step_work(cost, columns, range(1, 3)).__class__(3, 5, 7, 3.0)
+    assert step_work(cost, columns, [0]) == StepWork(columns=3, scored=5, padded=7, forward=3.0)
     assert step_work(None, columns, [0]).forward is None
 
 

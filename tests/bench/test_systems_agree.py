@@ -116,11 +116,13 @@ def test_without_a_scored_list_the_output_layer_is_run_on_every_column(known: tu
     (batch,) = as_trained(examples, np.arange(5), 10_000, scorer).micro_batches
     rows: list[int] = []
     every = COMPOSITIONS["no-scored-list"].scorer(scorer)
+
+    def counted(hidden: Tensor, tokens: Tensor, *_: object) -> Tensor:
+        rows.append(len(hidden))
+        return torch.zeros(len(tokens))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tiltlm.bench.ablations.token_logps",
-            lambda hidden, tokens, head, transform, temperature: rows.append(len(hidden)) or torch.zeros(len(hidden)),
-        )
+        patch.setattr("tiltlm.bench.ablations.token_logps", counted)
         assert len(every(batch)) == len(batch.score_at_S)
     repeated = len(batch.score_at_S) - len(batch.score_at_S.unique())
     assert rows == [batch.tokens_RL.numel() + repeated]
