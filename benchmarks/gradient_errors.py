@@ -28,6 +28,7 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import Plan
+from tiltlm.plan.layouts import DENSE
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward
@@ -131,13 +132,13 @@ def measured_gradients(
             objective = _bound(name)
             examples = _random_examples(objective.needs)
             reference = _values(_moved(model), examples) if objective.needs.reference else None
-            plan = Referenced(examples, reference).plan(range(len(examples)), BUDGET, trees=True)
+            plan = Referenced(examples, reference).plan(range(len(examples)), BUDGET, DENSE)
             case = Case(family, name, model, plan, objective)
             exact = case.exact_gradients()
             derivatives.append(case.derivatives(exact, directions=6, tensors=8))
             errors += case.errors(exact)
     columns, objective = TokenColumns.of(pairs), _bound("sigmoid")
-    plan = Referenced(columns, _values(embedded, columns)).plan(range(len(columns)), BUDGET, trees=True)
+    plan = Referenced(columns, _values(embedded, columns)).plan(range(len(columns)), BUDGET, DENSE)
     case = Case("SmolLM2-135M", "sigmoid", embedded, plan, objective)
     exact = case.exact_gradients()
     # A step of 135 million weights at once goes further than one of a few hundred thousand.

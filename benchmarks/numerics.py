@@ -49,6 +49,7 @@ from tiltlm.model.weights import load_model
 from tiltlm.objectives.interface import CHOSEN, sides
 from tiltlm.pipeline.setup import set_up
 from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.layouts import DENSE
 from tiltlm.plan.packing import plan
 from tiltlm.runs.schema import from_json
 
@@ -363,7 +364,7 @@ def _logps(model: PreTrainedModel, batch: MicroBatch, precision: torch.dtype) ->
 def _batch(pairs: Sequence[TokenizedExample]) -> MicroBatch:
     """All pairs in one micro-batch."""
     columns = TokenColumns.of(pairs)
-    (batch,) = plan(columns, range(len(columns)), TOGETHER, trees=True).micro_batches
+    (batch,) = plan(columns, range(len(columns)), TOGETHER, DENSE).micro_batches
     return batch
 
 

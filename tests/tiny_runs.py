@@ -23,6 +23,7 @@ from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.layouts import DENSE, Layout
 from tiltlm.plan.packing import plan
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.bound_objective import BoundObjective, asked_by
@@ -81,10 +82,10 @@ def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example")
     return TokenColumns.of(made)
 
 
-def packed(sequences: Sequence[TokenizedSequence], trees: bool = True) -> MicroBatch:
+def packed(sequences: Sequence[TokenizedSequence], layout: Layout = DENSE) -> MicroBatch:
     """Sequences as one example, laid out as one micro-batch in which they are numbered as given."""
     columns = TokenColumns.of([TokenizedExample("all", tuple(sequences), (CHOSEN,) * len(sequences))])
-    (batch,) = plan(columns, [0], 1, trees).micro_batches
+    (batch,) = plan(columns, [0], 1, layout).micro_batches
     return batch
 
 

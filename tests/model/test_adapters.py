@@ -24,6 +24,7 @@ from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.frozen import Base, freeze
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.scorer import Scorer
+from tiltlm.plan.layouts import DENSE
 from tiltlm.training.loop import Referenced, Trainer
 from tiltlm.training.losses import backward
 from tiltlm.training.stop import StopRequest
@@ -135,7 +136,7 @@ def test_a_step_is_that_of_plain_peft_one_sequence_at_a_time(kind: AdapterKind, 
     columns = pairs(5, seed=3)
     scorer = moved(adapted(kind, family, torch.float64), 0.02)
     values = -1 - torch.arange(int(columns.scored_starts[-1])).remainder(8).float().numpy() / 4  # sums are exact
-    plan = Referenced(columns, values).plan(range(len(columns)), 64, scorer.trees)
+    plan = Referenced(columns, values).plan(range(len(columns)), 64, scorer.layout)
     backward(scorer, plan, bound(beta=0.3), torch.float32, lambda losses: None)
     found = {name: own.grad.clone() for name, own in scorer.trained().items() if own.grad is not None}
     assert found.keys() == scorer.trained().keys()
@@ -170,7 +171,7 @@ def test_recomputed_activations_give_the_same_gradient(kind: AdapterKind) -> Non
         scorer = moved(adapted(kind))
         if again:
             checkpoint_activations(scorer.model)
-        plan = values.plan(range(4), 64, True)
+        plan = values.plan(range(4), 64, DENSE)
         backward(scorer, plan, bound(), torch.float32, lambda losses: None)
         gradients.append([own.grad for own in scorer.trained().values()])
     torch.testing.assert_close(*gradients)

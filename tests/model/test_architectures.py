@@ -8,6 +8,7 @@ from tiny_models import SHAREABLE, UNSHAREABLE, build, family, one_at_a_time
 from tiny_runs import packed
 
 from tiltlm.model.scorer import Scorer, sequence_logps
+from tiltlm.plan.layouts import SEQUENCES
 
 ARCHITECTURES = {**SHAREABLE, **{name: config for name, (config, _) in UNSHAREABLE.items()}}
 
@@ -22,7 +23,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_log_probabilities_and_gradients_equal_the_oracle(name: str) -> None:
     model = build(ARCHITECTURES[name]())
     scorer, sequences = Scorer(model), family()
-    batch = packed(sequences, scorer.trees)
+    batch = packed(sequences, scorer.layout)
     weights = torch.linspace(-1, 1, len(sequences), dtype=torch.float64)
 
     fast = sequence_logps(scorer(batch), batch)
@@ -46,9 +47,9 @@ def test_log_probabilities_and_gradients_equal_the_oracle(name: str) -> None:
 @pytest.mark.parametrize("name", SHAREABLE)
 def test_these_share_prefixes(name: str) -> None:
     scorer = Scorer(build(SHAREABLE[name](), torch.float32))
-    assert scorer.trees
+    assert scorer.layout.trees
     batch = packed(family())
-    apart = packed(family(), trees=False)
+    apart = packed(family(), SEQUENCES)
     assert batch.tokens_RL.numel() < apart.tokens_RL.numel()
 
 
@@ -56,7 +57,7 @@ def test_these_share_prefixes(name: str) -> None:
 def test_these_are_recognised_and_run_unshared(name: str) -> None:
     config, reason = UNSHAREABLE[name]
     scorer = Scorer(build(config(), torch.float32))
-    assert not scorer.trees
+    assert not scorer.layout.trees
     assert scorer.unshared_because is not None
     assert reason in scorer.unshared_because
     with pytest.raises(ValueError, match="cannot take trees"):
@@ -75,7 +76,7 @@ def test_a_soft_cap_on_attention_is_never_left_out(monkeypatch: pytest.MonkeyPat
     model = build(config)
     assert model.config._attn_implementation == "sdpa"
     scorer = Scorer(model)
-    batch = packed(family(), trees=False)
+    batch = packed(family(), SEQUENCES)
     found = sequence_logps(scorer(batch), batch)
     torch.testing.assert_close(found, one_at_a_time(exact, family()), rtol=1e-5, atol=1e-5)
 
@@ -86,7 +87,7 @@ def test_row_layout_changes_nothing() -> None:
     scorer, sequences = Scorer(model), family(seed=3)
     together = sequence_logps(scorer(batch := packed(sequences)), batch)
     backwards = sequence_logps(scorer(batch := packed(sequences[::-1])), batch)
-    apart = sequence_logps(scorer(batch := packed(sequences, trees=False)), batch)
+    apart = sequence_logps(scorer(batch := packed(sequences, SEQUENCES)), batch)
     alone = [sequence_logps(scorer(batch := packed([one])), batch) for one in sequences]
     torch.testing.assert_close(backwards.flip(0), together, rtol=0, atol=1e-10)
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)

@@ -17,6 +17,7 @@ from tiltlm.model import head as head_module
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.scorer import Asked, Scorer
+from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.training.derivatives import finite_differences
 
 ROWS = 11
@@ -154,13 +155,13 @@ def test_tokens_that_both_exclude_add_nothing() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3, sliding and full layers, soft-capped logits"])
-@pytest.mark.parametrize("trees", [True, False])
-def test_the_scorer_hands_over_what_full_logits_say(family: str, trees: bool) -> None:
+@pytest.mark.parametrize("layout", [DENSE, BLOCKS, SEQUENCES])
+def test_the_scorer_hands_over_what_full_logits_say(family: str, layout: Layout) -> None:
     """One sequence at a time through stock transformers, with all logits."""
     policy, reference = Scorer(tiny_model(family)), moved(Scorer(build(SHAREABLE[family](), torch.float32)), 0.05)
     prompt = [1, 7, 9, 11]
     sequences = [sequence([*prompt, *rest, 2], 4) for rest in ([5, 6, 8], [5, 13], [21, 22, 23, 24])]
-    batch = packed(sequences, trees)
+    batch = packed(sequences, layout)
     with torch.no_grad():
         values = policy(batch, asked=Asked(squares=True, reference=reference, divergence=True))
         known = policy(batch, asked=Asked(squares=True, reference=reference))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from tiny_runs import packed, sequence
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
-from tiltlm.plan import packing, tries
+from tiltlm.plan import tries
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.plan.packing import plan
 from tiltlm.plan.tries import SortedSequences, shared_prefix
 
@@ -26,12 +27,8 @@ budgets = st.integers(1, 150)
 LABELS = [(CHOSEN, REJECTED), (CHOSEN,), (REJECTED,), (REJECTED, MISMATCHED), (CHOSEN, CHOSEN, REJECTED, MISMATCHED)]
 
 
-@pytest.fixture(scope="module", autouse=True, params=[1, packing.ROW_COLUMNS])
-def row_columns(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything holds for rows as short as can be, of which small sequences need several, and for those in use."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "ROW_COLUMNS", request.param)
-        yield
+layouts = st.sampled_from([DENSE, Layout(row=1), BLOCKS, SEQUENCES])
+"""Everything holds for rows as short as can be, of which small sequences need several, and for those in use."""
 
 
 @st.composite
@@ -58,7 +55,7 @@ def examples_of_few_prompts(draw: st.DrawFn, labels: Sequence[tuple[int, ...]] =
         sequences = []
         for label in chosen_labels:
             # Mostly one prompt; a tokenizer may write its end differently on the two sides.
-            same = label != MISMATCHED and draw(st.booleans())
+            same = label != MISMATCHED and draw(layouts)
             prompt = own if same else draw(st.sampled_from(prompts))
             sequences.append(sequence(prompt + draw(st.lists(tokens, min_size=1, max_size=12)), len(prompt)))
         examples.append(TokenizedExample(f"e:{number}", tuple(sequences), chosen_labels))
@@ -71,7 +68,7 @@ def planned(draw: st.DrawFn) -> tuple[TokenColumns, Plan]:
     columns = draw(examples_of_few_prompts())
     numbers = draw(st.lists(st.sampled_from(range(len(columns))), min_size=1, unique=True))
     places = np.arange(columns.scored_starts[-1], dtype=np.float32)
-    return columns, plan(columns, numbers, draw(budgets), draw(st.booleans()), places)
+    return columns, plan(columns, numbers, draw(budgets), draw(layouts), places)
 
 
 def visible(batch: MicroBatch) -> list[list[list[int]]]:
@@ -120,11 +117,11 @@ def fields(batch: MicroBatch) -> list[object]:
 
 
 @many
-@given(families(), st.booleans())
+@given(families(), layouts)
 def test_a_scored_position_sees_its_own_prefix_and_nothing_else(
-    sequences: list[TokenizedSequence], trees: bool
+    sequences: list[TokenizedSequence], layout: Layout
 ) -> None:
-    batch = packed(sequences, trees)
+    batch = packed(sequences, layout)
     seen, length = visible(batch), batch.tokens_RL.shape[1]
     scored: dict[int, int] = defaultdict(int)
     for at, number in zip(batch.score_at_S.tolist(), batch.score_sequence_S.tolist(), strict=True):
@@ -137,14 +134,14 @@ def test_a_scored_position_sees_its_own_prefix_and_nothing_else(
 
 
 @many
-@given(families(), st.booleans())
-def test_every_completion_token_is_scored_once_and_in_order(sequences: list[TokenizedSequence], trees: bool) -> None:
-    batch = packed(sequences, trees)
+@given(families(), layouts)
+def test_every_completion_token_is_scored_once_and_in_order(sequences: list[TokenizedSequence], layout: Layout) -> None:
+    batch = packed(sequences, layout)
     scored: dict[int, list[int]] = {number: [] for number in range(len(sequences))}
     for token, number in zip(batch.score_token_S.tolist(), batch.score_sequence_S.tolist(), strict=True):
         scored[number].append(token)
     assert list(scored.values()) == [s.ids[s.first_scored :].tolist() for s in sequences]
-    assert batch.sequences == len(sequences) and batch.trees == trees
+    assert batch.sequences == len(sequences) and batch.trees == layout.trees
     assert batch.tokens_N.tolist() == [s.scored_tokens for s in sequences]
 
 
@@ -159,9 +156,9 @@ def test_a_row_holds_each_shared_prefix_once(sequences: list[TokenizedSequence])
 
 
 @many
-@given(families(), st.booleans())
-def test_padding_sees_itself_alone_and_is_seen_by_nothing(sequences: list[TokenizedSequence], trees: bool) -> None:
-    batch = packed(sequences, trees)
+@given(families(), layouts)
+def test_padding_sees_itself_alone_and_is_seen_by_nothing(sequences: list[TokenizedSequence], layout: Layout) -> None:
+    batch = packed(sequences, layout)
     seen = visible(batch)
     for row, columns in enumerate(used_columns(batch)):
         assert columns == set(range(len(columns))), "padding is on the right"
@@ -174,7 +171,7 @@ def test_padding_sees_itself_alone_and_is_seen_by_nothing(sequences: list[Tokeni
 @many
 @given(families())
 def test_without_trees_a_row_is_a_sequence(sequences: list[TokenizedSequence]) -> None:
-    batch = packed(sequences, trees=False)
+    batch = packed(sequences, SEQUENCES)
     length = max(len(s.ids) for s in sequences) - 1
     assert batch.tokens_RL.shape == (len(sequences), length)
     assert row_of_sequence(batch) == {number: number for number in range(len(sequences))}
@@ -189,7 +186,7 @@ def test_without_trees_a_row_is_a_sequence(sequences: list[TokenizedSequence]) -
 def test_a_pair_by_hand() -> None:
     """Prompt 5 6, answers 7 8 and 7 9 4: the stem goes on into the answers, and 8 needs no column."""
     pair = TokenizedExample.pair("a", sequence([5, 6, 7, 8], 2), sequence([5, 6, 7, 9, 4], 2))
-    made = plan(TokenColumns.of([pair]), [0], 100, True, np.array([-1, -2, -3, -4, -5], dtype=np.float32))
+    made = plan(TokenColumns.of([pair]), [0], 100, DENSE, np.array([-1, -2, -3, -4, -5], dtype=np.float32))
     (batch,) = made.micro_batches
     assert batch.tokens_RL.tolist() == [[5, 6, 7, 9]]
     assert batch.positions_RL.tolist() == [[0, 1, 2, 3]]
@@ -217,7 +214,7 @@ def test_answers_to_one_prompt_share_it_across_examples() -> None:
     ]
     other = TokenizedExample.pair("other", sequence([9] * 20, 10), sequence([9] * 12 + [8] * 8, 10))
     columns = TokenColumns.of([pairs[0], other, *pairs[1:]])
-    (batch,) = plan(columns, range(6), 10_000, True).micro_batches
+    (batch,) = plan(columns, range(6), 10_000, DENSE).micro_batches
     rows, own = row_of_sequence(batch), own_sequences(columns, batch)
     assert len({rows[own.index(n)] for n in (0, 1, *range(4, 12))}) == 1
     # The prompt and ten first answer tokens; 19 and 19 columns of the other pair, of which they share 12.
@@ -230,14 +227,14 @@ def test_a_mismatched_answer_lies_with_the_prompt_it_stands_behind() -> None:
         TokenizedExample("a", (sequence([*one, 5, 1], 30), sequence([*one, 6, 1], 30)), (CHOSEN, MISMATCHED)),
         TokenizedExample("b", (sequence([*two, 6, 1], 30), sequence([*two, 5, 1], 30)), (REJECTED, MISMATCHED)),
     ]
-    made = plan(TokenColumns.of(examples), [0, 1], 10_000, True)
+    made = plan(TokenColumns.of(examples), [0, 1], 10_000, DENSE)
     assert (made.examples, made.completions) == (2, 2)
     assert made.laid_out == 2 * (30 + 2)
 
 
 def test_nothing_to_pack_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to pack"):
-        plan(TokenColumns.of([]), [], 100, True)
+        plan(TokenColumns.of([]), [], 100, DENSE)
 
 
 # Sorted sequences
@@ -285,8 +282,8 @@ def test_shared_prefix(a: list[int], b: list[int]) -> None:
 
 
 @few
-@given(examples_of_few_prompts(), budgets, st.booleans())
-def test_sequences_are_compared_once(columns: TokenColumns, budget: int, trees: bool) -> None:
+@given(examples_of_few_prompts(), budgets, layouts)
+def test_sequences_are_compared_once(columns: TokenColumns, budget: int, layout: Layout) -> None:
     """However the plan is cut: each with its neighbour in sorted order."""
     compared = []
 
@@ -296,7 +293,7 @@ def test_sequences_are_compared_once(columns: TokenColumns, budget: int, trees: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tries, "shared_prefix", counted)
-        plan(columns, range(len(columns)), budget, trees)
+        plan(columns, range(len(columns)), budget, layout)
     assert len(compared) == columns.sequences - 1
 
 
@@ -304,11 +301,11 @@ def test_sequences_are_compared_once(columns: TokenColumns, budget: int, trees: 
 
 
 @many
-@given(examples_of_few_prompts(), budgets, st.booleans())
+@given(examples_of_few_prompts(), budgets, layouts)
 def test_micro_batches_hold_every_example_once_within_the_budget(
-    columns: TokenColumns, budget: int, trees: bool
+    columns: TokenColumns, budget: int, layout: Layout
 ) -> None:
-    made = plan(columns, range(len(columns)), budget, trees)
+    made = plan(columns, range(len(columns)), budget, layout)
     assert Counter(e for batch in made.micro_batches for e in batch.examples.tolist()) == Counter(range(len(columns)))
     for batch in made.micro_batches:
         assert len(batch.examples) == 1 or batch.tokens_RL.numel() <= budget
@@ -367,11 +364,13 @@ def test_a_plan_knows_its_sizes_and_its_sequences_before_any_pass(given_: tuple[
 
 
 @few
-@given(examples_of_few_prompts(), st.booleans())
-def test_sequences_are_laid_out_alike_whether_of_one_example_or_of_several(columns: TokenColumns, trees: bool) -> None:
-    (together,) = plan(columns, range(len(columns)), 10_000, trees).micro_batches
+@given(examples_of_few_prompts(), layouts)
+def test_sequences_are_laid_out_alike_whether_of_one_example_or_of_several(
+    columns: TokenColumns, layout: Layout
+) -> None:
+    (together,) = plan(columns, range(len(columns)), 10_000, layout).micro_batches
     own = [columns.sequence(number) for number in own_sequences(columns, together)]
-    alone = packed(own, trees)
+    alone = packed(own, layout)
     for name in ("tokens_RL", "positions_RL", "subtree_end_RL"):
         assert torch.equal(getattr(together, name), getattr(alone, name)), name
     assert scored_list(together) == scored_list(alone)  # of equal sequences either may come first
@@ -383,13 +382,16 @@ def scored_list(batch: MicroBatch) -> list[tuple[int, ...]]:
 
 
 @few
-@given(examples_of_few_prompts(), budgets, st.booleans())
-def test_the_same_examples_are_laid_out_the_same_way(columns: TokenColumns, budget: int, trees: bool) -> None:
+@given(examples_of_few_prompts(), budgets, layouts)
+def test_the_same_examples_are_laid_out_the_same_way(columns: TokenColumns, budget: int, layout: Layout) -> None:
     """And those of columns that hold them alone as those of columns that hold others too."""
-    first, again = (plan(columns, range(len(columns)), budget, trees) for _ in range(2))
+    first, again = (plan(columns, range(len(columns)), budget, layout) for _ in range(2))
     assert [fields(batch) for batch in first.micro_batches] == [fields(batch) for batch in again.micro_batches]
     numbers = list(range(len(columns)))[::2]
-    some, taken = plan(columns, numbers, budget, trees), plan(columns.take(numbers), range(len(numbers)), budget, trees)
+    some, taken = (
+        plan(columns, numbers, budget, layout),
+        plan(columns.take(numbers), range(len(numbers)), budget, layout),
+    )
     for one, other in zip(some.micro_batches, taken.micro_batches, strict=True):
         assert one.examples.tolist() == [numbers[e] for e in other.examples.tolist()]
         assert torch.equal(one.tokens_RL, other.tokens_RL)
@@ -397,18 +399,18 @@ def test_the_same_examples_are_laid_out_the_same_way(columns: TokenColumns, budg
 
 
 @few
-@given(examples_of_few_prompts(), st.booleans())
+@given(examples_of_few_prompts(), layouts)
 def test_a_large_budget_makes_one_micro_batch_and_a_small_one_one_an_example(
-    columns: TokenColumns, trees: bool
+    columns: TokenColumns, layout: Layout
 ) -> None:
-    assert len(plan(columns, range(len(columns)), 10_000, trees).micro_batches) == 1
-    assert len(plan(columns, range(len(columns)), 1, trees).micro_batches) == len(columns)
+    assert len(plan(columns, range(len(columns)), 10_000, layout).micro_batches) == 1
+    assert len(plan(columns, range(len(columns)), 1, layout).micro_batches) == len(columns)
 
 
 @few
 @given(examples_of_few_prompts())
 def test_without_a_reference_there_are_no_reference_values(columns: TokenColumns) -> None:
-    assert all(batch.reference_S is None for batch in plan(columns, range(len(columns)), 50, True).micro_batches)
+    assert all(batch.reference_S is None for batch in plan(columns, range(len(columns)), 50, DENSE).micro_batches)
 
 
 def test_on_a_device_a_micro_batch_is_the_same() -> None:
@@ -431,7 +433,7 @@ def test_pairs_of_one_prompt_do_not_burst_the_budget() -> None:
     """They share a tree that is longer than any pair's, and every row of the group becomes as long."""
     pairs = [pair_without_sharing(number, [1, 2], 50) for number in range(2)]
     pairs += [pair_without_sharing(number, [number, 3], 50) for number in range(4, 8)]
-    made = plan(TokenColumns.of(pairs), range(6), 620, True)
+    made = plan(TokenColumns.of(pairs), range(6), 620, DENSE)
     assert made.examples == 6
     assert all(batch.tokens_RL.numel() <= 620 for batch in made.micro_batches)
 
@@ -440,10 +442,10 @@ def test_equal_pairs_fill_the_budget() -> None:
     pairs = TokenColumns.of([pair_without_sharing(number, [number, 2], 10) for number in range(12)])
     size = SortedSequences(pairs, np.arange(2)).tree_size(range(2))
 
-    def sizes(budget: int, trees: bool = True) -> list[int]:
-        return [len(batch.examples) for batch in plan(pairs, range(12), budget, trees).micro_batches]
+    def sizes(budget: int, layout: Layout = DENSE) -> list[int]:
+        return [len(batch.examples) for batch in plan(pairs, range(12), budget, layout).micro_batches]
 
     assert sizes(4 * size) == [4, 4, 4]
     assert sizes(4 * size - 1) == [3, 3, 3, 3]
     # Two rows a pair, without the last token.
-    assert sizes(4 * 2 * 11, trees=False) == [4, 4, 4]
+    assert sizes(4 * 2 * 11, SEQUENCES) == [4, 4, 4]

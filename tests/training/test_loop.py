@@ -27,6 +27,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED, SETTINGS, LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import Plan
+from tiltlm.plan.layouts import Layout
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.statistics import wilson_interval
 from tiltlm.training.bound_objective import BoundObjective
@@ -151,9 +152,9 @@ def test_the_held_out_plan_is_made_once(tmp_path: Path, monkeypatch: pytest.Monk
     maker, planned = made(tmp_path), []
     real = Referenced.plan
 
-    def counted(self: Referenced, examples: np.ndarray | range, token_budget: int, trees: bool) -> Plan:
+    def counted(self: Referenced, examples: np.ndarray | range, token_budget: int, layout: Layout) -> Plan:
         planned.append(len(examples))
-        return real(self, examples, token_budget, trees)
+        return real(self, examples, token_budget, layout)
 
     monkeypatch.setattr(Referenced, "plan", counted)
     with StopRequest() as stop:

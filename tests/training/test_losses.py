@@ -24,12 +24,13 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.training.bound_objective import BoundObjective, needs_scores
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import Losses, agreeing, backward, evaluated
 
 every = pytest.mark.parametrize("name", OBJECTIVES)
-layouts = pytest.mark.parametrize("trees", [True, False])
+layouts = pytest.mark.parametrize("layout", [DENSE, BLOCKS, SEQUENCES])
 WHOLE, CUT = 100_000, 40
 EXAMPLES = [4, 0, 7, 2, 6, 1, 5]
 """The examples of a step, of nine, in an order of their own."""
@@ -148,11 +149,11 @@ def tokens_per_unit(columns: TokenColumns, needs: Needs) -> float:
 
 @every
 @layouts
-def test_micro_batches_have_the_gradient_of_one(name: str, trees: bool) -> None:
+def test_micro_batches_have_the_gradient_of_one(name: str, layout: Layout) -> None:
     """Coupled objectives too: their slopes are taken over the whole batch and carried back part by part."""
     objective, policy = bound(name), scorer()
     examples = given(objective)
-    whole, cut = (examples.plan(np.array(EXAMPLES), budget, trees) for budget in (WHOLE, CUT))
+    whole, cut = (examples.plan(np.array(EXAMPLES), budget, layout) for budget in (WHOLE, CUT))
     assert len(whole.micro_batches) == 1
     assert len(cut.micro_batches) >= 3
     wanted, wanted_loss = packed_gradients(policy, whole, objective)
@@ -164,10 +165,10 @@ def test_micro_batches_have_the_gradient_of_one(name: str, trees: bool) -> None:
 @every
 @layouts
 @pytest.mark.parametrize("budget", [WHOLE, CUT])
-def test_the_gradient_is_that_of_the_oracle(name: str, trees: bool, budget: int) -> None:
+def test_the_gradient_is_that_of_the_oracle(name: str, layout: Layout, budget: int) -> None:
     objective, policy = bound(name), scorer()
     examples = given(objective)
-    plan = examples.plan(np.array(EXAMPLES), budget, trees)
+    plan = examples.plan(np.array(EXAMPLES), budget, layout)
     found, loss = packed_gradients(policy, plan, objective)
 
     losses_U = objective(objective.moved(oracle(policy, examples, EXAMPLES, objective))).losses_U
@@ -181,7 +182,7 @@ def test_the_gradient_is_that_of_the_oracle(name: str, trees: bool, budget: int)
 def test_parts_alone_would_have_another_gradient(name: str) -> None:
     """Otherwise nothing above would have told."""
     objective, policy = bound(name), scorer()
-    plan = given(objective).plan(np.array(EXAMPLES), CUT, True)
+    plan = given(objective).plan(np.array(EXAMPLES), CUT, DENSE)
     together, _ = packed_gradients(policy, plan, objective)
     for batch in plan.micro_batches:
         part = dataclasses.replace(plan, micro_batches=(batch,))
@@ -193,7 +194,7 @@ def test_parts_alone_would_have_another_gradient(name: str) -> None:
 @every
 def test_gradients_are_added_to_those_there_are(name: str) -> None:
     objective, policy = bound(name), scorer()
-    plan = given(objective).plan(np.array(EXAMPLES), CUT, True)
+    plan = given(objective).plan(np.array(EXAMPLES), CUT, DENSE)
     once, _ = packed_gradients(policy, plan, objective)
     for _ in range(2):
         backward(policy, plan, objective, torch.float32, lambda losses: None)
@@ -205,7 +206,7 @@ def test_gradients_are_added_to_those_there_are(name: str) -> None:
 @pytest.mark.parametrize("budget", [WHOLE, CUT])
 def test_only_coupled_micro_batches_are_passed_twice(name: str, budget: int) -> None:
     objective, policy = bound(name), scorer()
-    plan = given(objective).plan(np.array(EXAMPLES), budget, True)
+    plan = given(objective).plan(np.array(EXAMPLES), budget, DENSE)
     passes = 0
 
     def count(*_: object) -> None:
@@ -224,7 +225,7 @@ def test_only_coupled_micro_batches_are_passed_twice(name: str, budget: int) -> 
 def test_units_are_known_before_any_pass(name: str) -> None:
     objective = bound(name)
     examples = given(objective)
-    plan = examples.plan(np.array(EXAMPLES), CUT, True)
+    plan = examples.plan(np.array(EXAMPLES), CUT, DENSE)
     labels = [label for e in EXAMPLES for label in examples.columns[e].labels if label != MISMATCHED]
     assert objective.units(plan) == (len(labels) if objective.needs.unit == "completion" else len(EXAMPLES))
 
@@ -237,7 +238,7 @@ def test_units_are_known_before_any_pass(name: str) -> None:
 def test_evaluated_losses_are_those_of_the_oracle_and_have_no_gradient(name: str, budget: int) -> None:
     objective, policy = bound(name), scorer()
     examples = given(objective)
-    plan = examples.plan(range(9), budget, True)
+    plan = examples.plan(range(9), budget, DENSE)
     found = list(evaluated(policy, plan, objective, torch.float32))
     assert len(found) == (1 if objective.needs.coupled else len(plan.micro_batches))
     order = [e for batch in plan.micro_batches for e in batch.examples.tolist()]
@@ -291,13 +292,13 @@ def tokens_of(scored: Scored, numbers: list[int]) -> dict[tuple[int, int], tuple
 @every
 @layouts
 @pytest.mark.parametrize("budget", [WHOLE, CUT])
-def test_columns_give_what_micro_batches_give(name: str, trees: bool, budget: int) -> None:
+def test_columns_give_what_micro_batches_give(name: str, layout: Layout, budget: int) -> None:
     objective, rng = bound(name), np.random.default_rng(3)
     needs, columns = objective.needs, examples_for(objective.needs, 9)
     tokens = int(columns.scored_starts[-1])
     reference = dyadic(-3 * rng.random(tokens))
     values = dyadic(-3 * rng.random((tokens, *objective.columns.shape)))
-    plan = Referenced(columns, reference).plan(range(9), budget, trees)
+    plan = Referenced(columns, reference).plan(range(9), budget, layout)
 
     def known(batch: MicroBatch) -> TokenValues:
         own = objective.columns.values(values[batch.places], torch.float32)
@@ -342,7 +343,7 @@ def test_held_out_examples_are_on_the_device_a_micro_batch_at_a_time(monkeypatch
         return move(batch, device)
 
     objective = bound("sigmoid")
-    plan = given(objective).plan(range(9), CUT, True)
+    plan = given(objective).plan(range(9), CUT, DENSE)
     assert len(plan.micro_batches) > 1
     monkeypatch.setattr(MicroBatch, "to", counted)
     for number, _ in enumerate(evaluated(scorer(), plan, objective, torch.float32), start=1):

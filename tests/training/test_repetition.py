@@ -23,6 +23,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.objectives.interface import CHOSEN, REJECTED
+from tiltlm.plan.layouts import DENSE
 from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward
 
@@ -61,7 +62,7 @@ def test_a_gradient_has_the_same_bits_where_many_answers_share_a_prompt() -> Non
     columns = TokenColumns.of(examples)
     config = LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=1, max_position_embeddings=64, **WIDE)
     scorer = Scorer(build(config, torch.float32))
-    plan = Referenced(columns, score(scorer, columns, torch.float32, 4096)).plan(range(len(columns)), 4096, True)
+    plan = Referenced(columns, score(scorer, columns, torch.float32, 4096)).plan(range(len(columns)), 4096, DENSE)
     seen = set()
     for _ in range(6):
         scorer.zero_grad()

@@ -1,18 +1,28 @@
-"""Attention masks of packed rows, and which models can take them (architecture, idea 1)."""
+"""How packed rows are attended to, and which models can take them (architecture, idea 1)."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from tiltlm.errors import ModelError
+from tiltlm.model.block_attention import block_attention
 from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.blocks import Blocks
+from tiltlm.plan.layouts import BLOCKS, DENSE, SEQUENCES, Layout
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 Mask = Tensor | dict[str, Tensor]
+
+BY_BLOCKS = "tiltlm_blocks"
+"""The name of our attention among those of transformers."""
 
 
 def sees(batch: MicroBatch, window: int | None = None) -> Tensor:
@@ -29,18 +39,73 @@ def sees(batch: MicroBatch, window: int | None = None) -> Tensor:
     return mask[:, None]
 
 
-def mask_for(model: PreTrainedModel, batch: MicroBatch) -> Mask:
-    """The packed batch's mask in the form this model's layers take: one mask, or one per kind of layer."""
+def attention_arguments(model: PreTrainedModel, batch: MicroBatch) -> dict[str, Any]:
+    """What the model is given besides tokens so that its layers see trees: masks, and the blocks where there are any.
+
+    There is one mask, or one per kind of layer. Beside blocks a mask says no more than how far a layer sees back.
+    """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
+
+    def made(window: int | None) -> Tensor:
+        return sees(batch, window) if batch.blocks is None else _only_a_window(batch, window)
+
+    mask: Mask = made(None if kinds else window)
     if "sliding_attention" in kinds:
-        return {kind: sees(batch, window if kind == "sliding_attention" else None) for kind in kinds}
-    return sees(batch, None if kinds else window)
+        mask = {kind: made(window if kind == "sliding_attention" else None) for kind in kinds}
+    return {"attention_mask": mask} | ({} if batch.blocks is None else {"blocks": batch.blocks})
 
 
-def choose_exact_attention(model: PreTrainedModel) -> None:
-    """Takes from a model an attention that would leave out part of what its configuration says.
+def _only_a_window(batch: MicroBatch, window: int | None) -> Tensor:
+    """A mask without content, of one row; its length tells the window, 1: none."""
+    return torch.ones(1, 1, 1, 1, device=batch.tokens_RL.device).expand(1, 1, 1, 1 if window is None else 1 + window)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    blocks: Blocks | None = None,
+    **further: Any,
+) -> tuple[Tensor, None]:
+    """By blocks where they are given; else as transformers' scaled dot-product attention does it."""
+    if blocks is None:
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **further
+        )
+        return found
+    unknown = [name for name in ("softcap", "s_aux", "position_bias", "cache") if further.get(name) is not None]
+    if unknown or dropout or attention_mask is None or attention_mask.shape[-2] != 1:
+        raise ModelError(f"attention by blocks of {type(module).__name__} leaves out {', '.join(unknown) or 'a mask'}.")
+    window = attention_mask.shape[-1] - 1 or None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return block_attention(query, key, value, blocks, scale, window), None
+
+
+AttentionInterface.register(BY_BLOCKS, _attend)
+AttentionMaskInterface.register(BY_BLOCKS, sdpa_mask)
+
+
+def layout_of(model: PreTrainedModel, device: torch.device) -> Layout:
+    """How rows must look for this model on a device."""
+    if why_not_shareable(model) is not None:
+        return SEQUENCES
+    return BLOCKS if takes_blocks(model) and device.type == "cpu" else DENSE
+
+
+def takes_blocks(model: PreTrainedModel) -> bool:
+    """Whether every layer of the model attends by whatever transformers' interface of attentions names."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def choose_attention(model: PreTrainedModel) -> None:
+    """Gives a model the attention that can take blocks, and takes from it one that would leave out part of what its
+    configuration says.
 
     Scaled dot-product attention has no soft cap on its scores, and transformers 5.17 gives Gemma 2 that attention all
     the same, and no word: its log-probabilities are then not the model's.
@@ -48,6 +113,8 @@ def choose_exact_attention(model: PreTrainedModel) -> None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
+    elif why_not_shareable(model) is None and takes_blocks(model):
+        model.set_attn_implementation(BY_BLOCKS)
 
 
 def why_not_shareable(model: PreTrainedModel) -> str | None:
@@ -65,6 +132,6 @@ def why_not_shareable(model: PreTrainedModel) -> str | None:
         return f"it has layers of the kind {', '.join(sorted(kinds - _SHAREABLE_LAYERS))}"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return "it takes no position ids"
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation not in ("sdpa", BY_BLOCKS):
         return "its attention takes no mask of ours"
     return None

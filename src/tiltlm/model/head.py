@@ -174,21 +174,21 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
             return a_MK.to(dtype) @ b_KN.to(dtype)
         if a_MK.device.type == "cuda":
             return torch.mm(a_MK.to(dtype), b_KN.to(dtype), out_dtype=torch.float32)
-        with _bfloat16_units(wanted=dtype is torch.bfloat16):
+        with bfloat16_units(wanted=dtype is torch.bfloat16):
             return a_MK.float() @ b_KN.float()
 
 
 def add_product(total_MN: Tensor, a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> None:
     """Adds `product(a, b)` to the total in place, without a copy of it where the device can."""
     if a_MK.device.type == "cpu" and dtype is torch.bfloat16:
-        with torch.autocast("cpu", enabled=False), _bfloat16_units(wanted=True):
+        with torch.autocast("cpu", enabled=False), bfloat16_units(wanted=True):
             total_MN.addmm_(a_MK.float(), b_KN.float())
     else:
         total_MN.add_(product(a_MK, b_KN, dtype))
 
 
 @contextmanager
-def _bfloat16_units(wanted: bool) -> Iterator[None]:
+def bfloat16_units(wanted: bool) -> Iterator[None]:
     """Lets a CPU's float32 products use its bfloat16 units, within."""
     products = cast(Any, torch.backends.mkldnn).matmul
     before = products.fp32_precision

@@ -49,7 +49,7 @@ def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
         fingerprint(scorer.model)[:32],
         str(precision).removeprefix("torch."),
         scorer.device.type,
-        "trees" if scorer.trees else "rows",
+        "trees" if scorer.layout.trees else "rows",
         scorer.model.config.get_text_config()._attn_implementation or "own",
         f"r{SCORER_REVISION}",
     )

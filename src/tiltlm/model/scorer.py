@@ -11,13 +11,14 @@ from transformers import PreTrainedModel
 
 from tiltlm.errors import ModelError
 from tiltlm.model.adapter_of_peft import Adapter
-from tiltlm.model.attention import choose_exact_attention, mask_for, why_not_shareable
+from tiltlm.model.attention import attention_arguments, choose_attention, layout_of, why_not_shareable
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
+from tiltlm.plan.layouts import Layout
 
-SCORER_REVISION = 2
+SCORER_REVISION = 3
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
 log-probabilities for the same tokens, be it in the last digits: to the scorer, the head, the masks, the packing or the
 arithmetic around them. Policy and reference would not agree otherwise."""
@@ -50,7 +51,7 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel, adapter: Adapter | None = None) -> None:
         super().__init__()
         self.model = model
-        choose_exact_attention(model)
+        choose_attention(model)
         self.adapter = adapter
         self.unshared_because = why_not_shareable(model)
         self.transform = LogitTransform.of(model)
@@ -59,9 +60,9 @@ class Scorer(nn.Module):
             raise ModelError(f"{type(model).__name__} has no linear output layer: is it a causal language model?")
 
     @property
-    def trees(self) -> bool:
-        """Whether batches for this scorer may hold trees."""
-        return self.unshared_because is None
+    def layout(self) -> Layout:
+        """How batches for this scorer are laid out."""
+        return layout_of(self.model, self.device)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by their names in the model."""
@@ -94,7 +95,7 @@ class Scorer(nn.Module):
             raise ValueError(f"this model cannot take trees: {self.unshared_because}")
         arguments = {"input_ids": batch.tokens_RL, "use_cache": False}
         if batch.trees:
-            arguments |= {"attention_mask": mask_for(self.model, batch), "position_ids": batch.positions_RL}
+            arguments |= {"position_ids": batch.positions_RL, **attention_arguments(self.model, batch)}
         hidden_RLD = self.model.base_model(**arguments).last_hidden_state
         # A table looked up: an index's own backward pass adds what several completions of a prompt send back to its
         # last token in the order in which threads come by, so that the same step has other last digits each time.

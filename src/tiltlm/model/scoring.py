@@ -81,7 +81,7 @@ def passes(
     lengths = columns.bounds[columns.members[numbers + 1]] - columns.bounds[columns.members[numbers]]
     order = numbers[np.argsort(-lengths, kind="stable")]
     for start in range(0, len(order), EXAMPLES_AT_ONCE):
-        portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.trees)
+        portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.layout)
         for batch in filter(wanted, portion.micro_batches):
             with autocast(scorer.device, precision):
                 values = scorer(batch.to(scorer.device), temperature, asked)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from tiltlm.config import AdapterConfig, Config
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.attention import layout_of
 from tiltlm.model.finding import explained, facts_of_adapter
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import BESIDES, StepMemory, Way, memory_of, step_memory
@@ -19,6 +20,7 @@ from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.layouts import Layout
 from tiltlm.plan.packing import plan
 from tiltlm.plan.steps import Order
 from tiltlm.training.loop import total_steps
@@ -72,9 +74,9 @@ def plan_run(config: Config, reporter: Reporter) -> RunPlan:
     data = prepare(setup, reporter)
     model = _configuration(setup)
     with torch.device("meta"), explained(setup.source, "model"):
-        trees = Scorer(AutoModelForCausalLM.from_config(model, dtype=torch.float32)).trees
+        scorer = Scorer(AutoModelForCausalLM.from_config(model, dtype=torch.float32))
     steps = total_steps(config.training, len(data.train))
-    plans = _laid_out(config, data.train, steps, trees)
+    plans = _laid_out(config, data.train, steps, layout_of(scorer.model, setup.device))
     largest = max((batch for one in plans for batch in one.micro_batches), key=_size)
     ways = _ways(setup)
     found = []
@@ -110,10 +112,10 @@ def _configuration(setup: Setup) -> PreTrainedConfig:
     return found
 
 
-def _laid_out(config: Config, columns: TokenColumns, steps: int, trees: bool) -> list[Plan]:
+def _laid_out(config: Config, columns: TokenColumns, steps: int, layout: Layout) -> list[Plan]:
     order = Order(len(columns), config.training.batch_pairs, config.run.seed)
     budget = config.training.micro_batch_tokens
-    return [plan(columns, order.step(step), budget, trees) for step in range(min(steps, LOOKED_AT))]
+    return [plan(columns, order.step(step), budget, layout) for step in range(min(steps, LOOKED_AT))]
 
 
 def _size(batch: MicroBatch) -> int:

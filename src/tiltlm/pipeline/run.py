@@ -185,7 +185,7 @@ def _policy(work: Work, data: PreparedData) -> Scorer:
     require_vocabulary(setup, policy, data)
     parameters = all_parameters(policy)
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
-    sharing = "shared prompts" if policy.trees else f"prompts not shared, as {policy.unshared_because}"
+    sharing = "shared prompts" if policy.layout.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
     if setup.base is None:
         require_fit(parameters, setup.config, work.folder.path, reporter)

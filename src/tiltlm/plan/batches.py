@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiltlm.plan.blocks import Blocks
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
@@ -35,6 +37,7 @@ class MicroBatch:
     places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
     laid_out: tokens in the rows, without padding.
     trees: False where every row holds one sequence alone, as models need whose layers carry a state.
+    blocks: which columns attend together, where attention goes by that.
     """
 
     tokens_RL: Tensor
@@ -53,6 +56,7 @@ class MicroBatch:
     places: np.ndarray
     laid_out: int
     trees: bool
+    blocks: Blocks | None = None
 
     @property
     def sequences(self) -> int:

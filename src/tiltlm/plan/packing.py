@@ -10,11 +10,9 @@ import torch
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives.interface import MISMATCHED
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.blocks import blocks_of
+from tiltlm.plan.layouts import Layout
 from tiltlm.plan.tries import SortedSequences
-
-ROW_COLUMNS = 512
-"""Rows are filled up to this length, or to the largest tree's. Longer rows share more (a system prompt common to all
-examples is laid out once a row) and pad less, but attention costs the square of a row's length."""
 
 
 def lists_of(counts: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -37,7 +35,7 @@ def plan(
     columns: TokenColumns,
     examples: Sequence[int] | np.ndarray,
     token_budget: int,
-    trees: bool,
+    layout: Layout,
     reference: np.ndarray | None = None,
 ) -> Plan:
     """Cuts examples into micro-batches whose rows hold at most `token_budget` columns, padding included.
@@ -47,7 +45,7 @@ def plan(
 
     Args:
         columns: where the examples are; `examples` says which.
-        trees: share prefixes and put several trees in a row. False: one sequence a row, padded on the right.
+        layout: what rows look like.
         reference: log-probabilities of all scored tokens of the columns under the reference, float32, in nats.
     """
     numbers = np.asarray(examples, dtype=np.int64)
@@ -56,7 +54,7 @@ def plan(
     counts = columns.members[numbers + 1] - columns.members[numbers]
     firsts = np.concatenate([[0], np.cumsum(counts)])
     of_columns = np.concatenate([np.arange(columns.members[e], columns.members[e + 1]) for e in numbers])
-    planned = _Planned(columns, numbers, firsts, of_columns, trees, reference)
+    planned = _Planned(columns, numbers, firsts, of_columns, layout, reference)
     batches = tuple(planned.micro_batch(group, rows) for group, rows in planned.groups(token_budget))
     labelled = of_columns[columns.labels[of_columns] != MISMATCHED]
     return Plan(batches, len(numbers), len(labelled), int(columns.scored_tokens[labelled].sum()))
@@ -75,11 +73,11 @@ class _Planned:
         numbers: np.ndarray,
         firsts: np.ndarray,
         of_columns: np.ndarray,
-        trees: bool,
+        layout: Layout,
         reference: np.ndarray | None,
     ) -> None:
         self.columns, self.numbers, self.firsts, self.of_columns = columns, numbers, firsts, of_columns
-        self.trees, self.reference = trees, reference
+        self.layout, self.reference = layout, reference
         self.sorted = SortedSequences(columns, of_columns)
 
     def sequences(self, examples: Sequence[int]) -> list[int]:
@@ -94,29 +92,29 @@ class _Planned:
         sizes = [self._row_size(example) for example in range(len(self.numbers))]
         for example in sorted(range(len(sizes)), key=lambda example: -sizes[example]):
             size, own = sizes[example], int(self.firsts[example + 1] - self.firsts[example])
-            fitting = next((r for r, free in enumerate(room) if free >= size), None) if self.trees else None
-            new_rows = 0 if fitting is not None else 1 if self.trees else own
+            fitting = next((r for r, free in enumerate(room) if free >= size), None) if self.layout.trees else None
+            new_rows = 0 if fitting is not None else 1 if self.layout.trees else own
             if groups and (len(room) + new_rows) * capacity <= token_budget:
                 groups[-1].append(example)
                 room.extend([capacity] * new_rows)
                 room[-1 if fitting is None else fitting] -= size
             else:
                 groups.append([example])
-                capacity = max(size, min(ROW_COLUMNS, token_budget)) if self.trees else size
-                room = [capacity - size] if self.trees else [0] * own
+                capacity = max(size, min(self.layout.row or token_budget, token_budget)) if self.layout.trees else size
+                room = [capacity - size] if self.layout.trees else [0] * own
         return [part for group in groups for part in self._within_budget(group, token_budget)]
 
     def _row_size(self, example: int) -> int:
         """Columns of the longest row this example needs."""
         sequences = self.sequences([example])
-        if self.trees:
+        if self.layout.trees:
             return self.sorted.tree_size(sequences)
         return max(self.sorted.lengths[sequence] for sequence in sequences)
 
     def _within_budget(self, group: list[int], token_budget: int) -> list[tuple[list[int], Rows]]:
         """Halves a group that comes out too large: examples of one prompt share a tree, which may want longer rows."""
         sequences = self.sequences(group)
-        if not self.trees:
+        if not self.layout.trees:
             return [(group, [[sequence] for sequence in sequences])]
         rows, longest = self._fill_rows(sequences)
         if len(group) == 1 or len(rows) * longest <= token_budget:
@@ -133,7 +131,7 @@ class _Planned:
         prompts = self.sorted.by_prompt(sequences)
         sizes = [self.sorted.tree_size(answers) for answers in prompts]
         order = sorted(range(len(prompts)), key=lambda index: -sizes[index])
-        capacity = max(ROW_COLUMNS, *sizes)
+        capacity = sum(sizes) if self.layout.row is None else max(self.layout.row, *sizes)
         fitted: Rows = []
         for index in order:
             room = (row for row in fitted if sum(sizes[i] for i in row) + sizes[index] <= capacity)
@@ -158,9 +156,10 @@ class _Planned:
         # A padding column is a tree of its own: it sees itself, so no attention row is empty (which would be NaN).
         subtree_end = np.tile(np.arange(1, length + 1, dtype=np.int64), (len(rows), 1))
         for index, row in enumerate(laid_out):
-            filled = slice(len(row.tokens))
-            tokens[index, filled], positions[index, filled] = row.tokens, row.positions
-            subtree_end[index, filled] = row.subtree_end
+            used = slice(len(row.tokens))
+            tokens[index, used], positions[index, used] = row.tokens, row.positions
+            subtree_end[index, used] = row.subtree_end
+        filled = np.array([len(row.tokens) for row in laid_out])
         own = self.sequences(group)
         place_of = {sequence: place for place, sequence in enumerate(own)}
         scored = np.array([sequence for row in laid_out for sequence in row.sequences])
@@ -186,6 +185,7 @@ class _Planned:
             tokens_N=torch.from_numpy(counts),
             examples=self.numbers[group],
             places=places,
-            laid_out=sum(len(row.tokens) for row in laid_out),
-            trees=self.trees,
+            laid_out=int(filled.sum()),
+            trees=self.layout.trees,
+            blocks=blocks_of(subtree_end, positions, filled) if self.layout.blocks else None,
         )

@@ -113,7 +113,7 @@ def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_
     sample = by_length[sorted({0, len(numbers) // 2, len(numbers) - 1})]
     # Room for all of them in one batch: no row is longer than all tokens, and there is no row without a sequence.
     whole = int(_tokens(columns, sample).sum() * (columns.members[sample + 1] - columns.members[sample]).sum())
-    (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.trees).micro_batches
+    (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.layout).micro_batches
     batch = batch.to(trainer.scorer.device)
     exact = trainer.objective.values(trainer.scorer, batch, torch.float32)
     results = [_layout(trainer.scorer, columns, batch, exact.logps_S)]
@@ -143,7 +143,7 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
         logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
         slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
         largest = max(largest, abs(fast - float(slow)) / sequence.scored_tokens)
-    layout = "packed with shared prompts" if scorer.trees else "one sequence a row"
+    layout = "packed with shared prompts" if scorer.layout.trees else "one sequence a row"
     return _result(
         "fast path equals slow path",
         largest <= LAYOUT_TOLERANCE,

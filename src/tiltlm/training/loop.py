@@ -20,6 +20,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
+from tiltlm.plan.layouts import Layout
 from tiltlm.plan.packing import plan
 from tiltlm.plan.steps import Order, ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
@@ -41,9 +42,9 @@ class Referenced:
     columns: TokenColumns
     reference: np.ndarray | None
 
-    def plan(self, examples: np.ndarray | range, token_budget: int, trees: bool) -> Plan:
+    def plan(self, examples: np.ndarray | range, token_budget: int, layout: Layout) -> Plan:
         """The plan of some of the examples."""
-        return plan(self.columns, np.asarray(examples), token_budget, trees, self.reference)
+        return plan(self.columns, np.asarray(examples), token_budget, layout, self.reference)
 
 
 def total_steps(training: TrainingConfig, examples: int) -> int:
@@ -80,7 +81,7 @@ class Trainer:
         self.progress = Progress()
         self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
         self._optimizer = OPTIMIZERS[training.optimizer](scorer.trained().values(), training)
-        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.trees)
+        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.micro_batch_tokens, scorer.layout)
         self._held_out_prompts = prompt_groups(held_out.columns)
 
     def state(self) -> TrainerState:
@@ -110,7 +111,7 @@ class Trainer:
     def plan_of(self, step: int) -> Plan:
         """The plan of a step, counted from 0: a function of the examples, the seed and the step alone."""
         budget = self.training.micro_batch_tokens
-        made = self.train_examples.plan(self.order.step(step), budget, self.scorer.trees)
+        made = self.train_examples.plan(self.order.step(step), budget, self.scorer.layout)
         return made.pinned() if self.scorer.device.type == "cuda" else made
 
     def train(
@@ -233,7 +234,7 @@ class Trainer:
             norms=tuple(self._norms),
             clip=self.training.gradient_clip,
             columns=columns,
-            plan=lambda some: self.train_examples.plan(np.asarray(some), budget, self.scorer.trees),
+            plan=lambda some: self.train_examples.plan(np.asarray(some), budget, self.scorer.layout),
         )
         return NonFiniteError(explanation(failed, self.scorer, self.objective, self.precision))
 
