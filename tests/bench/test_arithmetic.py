@@ -19,6 +19,7 @@ from tiltlm.bench.arithmetic import ForwardCost, forward_cost, step_work
 from tiltlm.bench.matrix_peak import SIZES, matrix_peak
 from tiltlm.bench.speed_record import StepWork
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
+from tiltlm.model.scorer import Scorer
 
 tokens = st.lists(st.integers(3, 5), min_size=1, max_size=5)
 
@@ -97,7 +98,7 @@ def test_windows_are_those_of_the_layers() -> None:
 
 @pytest.mark.parametrize("name", UNSHAREABLE)
 def test_what_is_not_sure_is_not_told(name: str) -> None:
-    assert forward_cost(build(UNSHAREABLE[name][0]())) is None
+    assert forward_cost(Scorer(build(UNSHAREABLE[name][0]())).model) is None
 
 
 def test_experts_are_not_guessed() -> None:

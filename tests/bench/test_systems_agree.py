@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import SHAREABLE, UNSHAREABLE, build
 from tiny_runs import bound, pairs, referenced, tiny_model
 from torch import Tensor
 
 from tiltlm.bench.ablations import COMPOSITIONS, without_packing, without_sharing
 from tiltlm.bench.naive_loop import completion_logps, naive_loss
 from tiltlm.bench.own_training import as_trained
+from tiltlm.bench.rounds import without_effect
 from tiltlm.bench.systems import ABLATED, QUOTIENTS, SYSTEMS
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scorer import Scorer
@@ -60,7 +62,7 @@ def test_the_naive_loop_is_dpo(name: str, tmp_path: Path) -> None:
     scorer = Scorer(tiny_model(name))
     known = referenced(scorer, shared(7), tmp_path)
     reference = copy.deepcopy(scorer.model).requires_grad_(False)
-    loss, ours = gradients(scorer, known.plan(range(8), 100, scorer.trees))
+    loss, ours = gradients(scorer, known.plan(range(8), 100, scorer.layout))
     scorer.zero_grad()
     naive = naive_loss(scorer.model, reference, list(known.columns), beta=0.1)
     naive.backward()
@@ -132,3 +134,23 @@ def test_every_system_is_put_together_and_compared() -> None:
     assert set(COMPOSITIONS) == {one.name for one in SYSTEMS.values() if one.maker == "ours"}
     assert {name for quotient in QUOTIENTS for name in quotient} == set(SYSTEMS)
     assert all(not one.live for one in ABLATED)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "left_out"),
+    [
+        ("llama", "cpu", set()),
+        ("llama", "cuda", {"dense-mask"}),
+        ("mamba", "cpu", {"no-sharing", "no-packing", "dense-mask"}),
+    ],
+)
+def test_what_would_change_nothing_is_left_out(model: str, device: str, left_out: set[str]) -> None:
+    made = build(SHAREABLE[model]() if model in SHAREABLE else UNSHAREABLE[model][0]())
+    assert set(without_effect(Scorer(made).model, torch.device(device))) == left_out
+
+
+def test_under_a_dense_mask_there_are_no_blocks(known: tuple[Scorer, Referenced]) -> None:
+    scorer, examples = known
+    for name, blocks in (("ours", True), ("dense-mask", False)):
+        made = COMPOSITIONS[name].planned(examples, np.arange(4), 10_000, scorer)
+        assert all((batch.blocks is not None) == blocks for batch in made.micro_batches)

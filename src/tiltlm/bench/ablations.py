@@ -17,6 +17,7 @@ from tiltlm.model.head import token_logps
 from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch, Plan
+from tiltlm.plan.layouts import DENSE
 from tiltlm.training.loop import Referenced
 
 
@@ -27,7 +28,7 @@ def without_sharing(pairs: Referenced, examples: np.ndarray, budget: int, scorer
     own = np.repeat(np.arange(some.sequences), np.diff(some.bounds)).astype(np.int32)
     apart = dataclasses.replace(some, ids=some.ids + own * rows)
     values = _of(pairs, examples)
-    made = Referenced(apart, values).plan(range(len(apart)), budget, scorer.trees)
+    made = Referenced(apart, values).plan(range(len(apart)), budget, scorer.layout)
     batches = tuple(
         dataclasses.replace(
             batch,
@@ -42,7 +43,12 @@ def without_sharing(pairs: Referenced, examples: np.ndarray, budget: int, scorer
 
 def without_packing(pairs: Referenced, examples: np.ndarray, budget: int, scorer: Scorer) -> Plan:
     """A plan in which each pair is a pass of its own: one tree in one row."""
-    return pairs.plan(examples, 1, scorer.trees)
+    return pairs.plan(examples, 1, scorer.layout)
+
+
+def under_a_dense_mask(pairs: Referenced, examples: np.ndarray, budget: int, scorer: Scorer) -> Plan:
+    """A plan without blocks, in rows that suit a dense mask: what a model's own attention then takes."""
+    return pairs.plan(examples, budget, DENSE)
 
 
 def _of(pairs: Referenced, examples: np.ndarray) -> np.ndarray | None:
@@ -95,6 +101,7 @@ COMPOSITIONS = {
     "ours-live": AS_IT_IS,
     "no-sharing": Composition(planned=without_sharing),
     "no-packing": Composition(planned=without_packing),
+    "dense-mask": Composition(planned=under_a_dense_mask),
     "no-scored-list": Composition(scorer=lambda loaded: EveryToken(loaded.model)),
     "no-chunked-head": Composition(scorer=lambda loaded: WholeLogits(loaded.model)),
     "float32": AS_IT_IS,

@@ -34,7 +34,7 @@ Planned = Callable[[Referenced, np.ndarray, int, Scorer], Plan]
 
 def as_trained(pairs: Referenced, examples: np.ndarray, budget: int, scorer: Scorer) -> Plan:
     """The plan that training makes."""
-    return pairs.plan(examples, budget, scorer.trees)
+    return pairs.plan(examples, budget, scorer.layout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from transformers import PreTrainedModel
+
 from tiltlm.bench.arithmetic import forward_cost, step_work
 from tiltlm.bench.job import Job, of_one_prompt, write_pairs
 from tiltlm.bench.one_training import PEAK, REFERENCE
@@ -19,7 +22,7 @@ from tiltlm.config import Config, settings_table
 from tiltlm.data.preparation import read_data
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.model.attention import why_not_shareable
+from tiltlm.model.attention import choose_attention, layout_of, why_not_shareable
 from tiltlm.model.soundness import without_weights
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
@@ -46,6 +49,8 @@ def benchmark(config: Config, wanted: Wanted, command: Sequence[str], reporter: 
     require_sound_models(setup)
     columns = _pairs(setup, wanted, reporter)
     model = without_weights(setup.source)
+    if model is not None:
+        choose_attention(model)
     cost = None if model is None else forward_cost(model)
     work = tuple(step_work(cost, columns, range(n * wanted.batch, (n + 1) * wanted.batch)) for n in range(wanted.steps))
     left_out = {}
@@ -74,6 +79,15 @@ def benchmark(config: Config, wanted: Wanted, command: Sequence[str], reporter: 
         left_out=rounds.left_out,
     )
     return with_figures(record, SYSTEMS, {one.name for one in SYSTEMS.values() if one.live}, QUOTIENTS)
+
+
+def without_effect(model: PreTrainedModel, device: torch.device) -> dict[str, str]:
+    """The ablations by which nothing would change, with why; the model has the attention that ours gives it."""
+    layout = layout_of(model, device)
+    if not layout.trees:
+        why = f"this model is run one sequence a row, as {why_not_shareable(model)}"
+        return dict.fromkeys(("no-sharing", "no-packing", "dense-mask"), why)
+    return {} if layout.blocks else {"dense-mask": f"attention on the {device.type} is under a dense mask anyway"}
 
 
 class _Rounds:

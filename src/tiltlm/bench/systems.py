@@ -35,6 +35,7 @@ COMPARED = (
 ABLATED = (
     System("no-sharing", "without shared prefixes"),
     System("no-packing", "without packing: a pair a pass"),
+    System("dense-mask", "attention under a dense mask"),
     System("no-scored-list", "output layer on every token"),
     System("no-chunked-head", "logits kept whole"),
     System("float32", "in float32", precision="float32"),
