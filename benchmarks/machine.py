@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import shlex
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tiltlm.runs.environment import Environment, describe_environment
+from tiltlm.runs.environment import Environment, describe_environment, processor_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +28,9 @@ class Circumstances:
 
 def circumstances(precision: str) -> Circumstances:
     """Command (as typed, from the repository root), versions, processor, date, and the machine's load."""
-    device = f"{_processor()}, {torch.get_num_threads()} threads"
+    device = f"{processor_name()}, {torch.get_num_threads()} threads"
     environment = describe_environment(("python", *sys.argv), device, precision)
     return Circumstances(environment, os.getloadavg())
-
-
-def _processor() -> str:
-    """The processor's name; Python's own `platform.processor` is empty on many Linux systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def write_record(record: object, path: Path) -> None:

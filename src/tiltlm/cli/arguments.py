@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
 
-Settings = Annotated[Config, tyro.conf.arg(name="")]
-"""All settings, as flags `--section.option`."""
 Cleared = Literal["reference", "tokens", "models", "all"]
 Arguments = TypeVar("Arguments")
 
@@ -233,6 +233,7 @@ COMMANDS: dict[str, type] = {
     "export": Export,
     "merge": Merge,
     "plan": Plan,
+    "bench": Bench,
     "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
@@ -242,6 +243,7 @@ _WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertC
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),
+    Bench: lambda config: Bench(None, config),
     Sweep: lambda config: Sweep(None, config),
     Inspect: lambda config: Inspect(tyro.MISSING, config),
 }

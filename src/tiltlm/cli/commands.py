@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltlm import __version__
-from tiltlm.cli.allocation import keep_memory
 from tiltlm.cli.complaints import complain, no_command
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
+from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
-from tiltlm.errors import ConfigError, RunError, TiltlmError
+from tiltlm.errors import ConfigError, TiltlmError
+from tiltlm.model.kept_memory import keep_memory
 from tiltlm.storage.cache import cache_folder
 from tiltlm.text.visible import visible
 
-RUNS = Path("runs")
 CLOSED_PIPE = 141
 """The exit code of a program that a closed pipe ended, as shells report it: 128 and the signal's number."""
 
@@ -59,9 +59,9 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     if command is None:
         complain(no_command(words[0], list(COMMANDS)))
         return 2
-    # A run's result lies in its folder: it is not lost because nobody reads along any more.
+    # What these come to lies in a folder: it is not lost because nobody reads along any more.
+    output.carry_on = command in (_train, _sweep, _bench)
     if command in (_train, _sweep):
-        output.carry_on = True
         keep_memory()
     try:
         return command(words[1:])
@@ -93,11 +93,9 @@ def _train(words: Sequence[str]) -> int:
                 f"{Path(config.run.directory) / config.run.name} is taken, so this run is called {name} (--run.name)."
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
-    from tiltlm.cli.allocation import keep_memory
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.recipe_run import train_recipe
 
-    keep_memory()
     reporter = ConsoleReporter()
     if note is not None:
         reporter.say(note)
@@ -110,11 +108,9 @@ def _sweep(words: Sequence[str]) -> int:
     from tiltlm.cli.sweep_words import parse_sweep
 
     parsed = parse_sweep(words)
-    from tiltlm.cli.allocation import keep_memory
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.cli.sweep_command import run_sweep
 
-    keep_memory()
     return run_sweep(parsed, ("tiltlm", "sweep", *words), ConsoleReporter())
 
 
@@ -127,14 +123,14 @@ def _compare(words: Sequence[str]) -> int:
     if not prompts and "--prompt" in words:
         raise ConfigError("--prompt needs a text: the prompt to answer.")
     for prompt in prompts:
-        if arguments.run is None and prompt and _is_folder(prompt):
+        if arguments.run is None and prompt and is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
     from tiltlm.cli.compare_command import compare_run
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
-    compare_run(_existing(run), prompts, arguments.trust_remote_code, ConsoleReporter())
+    compare_run(existing_run(run), prompts, arguments.trust_remote_code, ConsoleReporter())
     return 0
 
 
@@ -149,7 +145,7 @@ def _report(words: Sequence[str]) -> int:
     from tiltlm.report.sweep_page import write_sweep_report
     from tiltlm.runs.sweep_folder import is_sweep
 
-    folder = _existing(arguments.run)
+    folder = existing_run(arguments.run)
     print(visible(f"rebuilt {(write_sweep_report if is_sweep(folder) else write_report)(folder)}"))
     return 0
 
@@ -164,7 +160,7 @@ def _export(words: Sequence[str]) -> int:
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.exporting import export
 
-    export(_existing(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
+    export(existing_run(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
     return 0
 
 
@@ -195,7 +191,7 @@ def _merge(words: Sequence[str]) -> int:
     from tiltlm.cli.console import ConsoleReporter
     from tiltlm.pipeline.merging import merge
 
-    merge(_existing(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
+    merge(existing_run(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
     return 0
 
 
@@ -213,6 +209,17 @@ def _plan(words: Sequence[str]) -> int:
         if name is not None:
             reporter.say(f"Stage `{name}`")
         show_plan(config, reporter, calibrated)
+    return 0
+
+
+def _bench(words: Sequence[str]) -> int:
+    from tiltlm.cli.bench_words import parse_bench
+
+    parsed = parse_bench(words)
+    from tiltlm.cli.bench_command import show_benchmark
+    from tiltlm.cli.console import ConsoleReporter
+
+    show_benchmark(parsed, ("tiltlm", "bench", *words), ConsoleReporter())
     return 0
 
 
@@ -255,20 +262,6 @@ def _inspect(words: Sequence[str]) -> int:
     return 0
 
 
-def _existing(run: Path) -> Path:
-    """The run's folder as given; a bare name of one in runs/ is told from a folder that is not there."""
-    if not run.exists() and (RUNS / run).is_dir():
-        raise RunError(f"there is no folder {run}. Did you mean {RUNS / run}?")
-    return run
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        return Path(text).is_dir()
-    except (OSError, ValueError):  # too long for a name, or with a character that none may have
-        return False
-
-
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
@@ -278,6 +271,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": _export,
     "merge": _merge,
     "plan": _plan,
+    "bench": _bench,
     "objectives": _objectives,
     "cache": _cache,
     "convert-config": _convert_config,

@@ -32,6 +32,8 @@ DESCRIPTIONS = {
     "plan": "Show what training would take: memory by part, disk, steps, tokens, time by stage; whether it fits, and "
     "what would.\n\n"
     "The options are those of tiltlm train. The time is told from half a minute on the model as it is.",
+    "bench": "Measure how fast training is on a model and data of yours, beside a naive loop and TRL.\n\n"
+    "The options are those of tiltlm train; docs/speed.md says what is measured.",
     "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
     "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"

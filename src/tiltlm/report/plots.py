@@ -65,7 +65,7 @@ def draw_training_metrics(metrics: Metrics, path: Path, compared: bool = True) -
     """
     shown = shown_panels(compared)
     rows = len(shown) // COLUMNS
-    with _style():
+    with drawn_in_our_style():
         figure = Figure(figsize=(9, 2.5 * rows), dpi=200, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         for axes, panel in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, shown, strict=True):
@@ -99,7 +99,7 @@ def _panel_svg(panel: Panel, metrics: Metrics) -> str:
 
 def svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
     """What is drawn on a pair of axes, as an svg element for a page; `name` keeps its ids apart from others'."""
-    with _style():
+    with drawn_in_our_style():
         figure = Figure(figsize=(3.2, 2.35), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.subplots()
@@ -112,7 +112,7 @@ def svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def drawn_in_our_style() -> Iterator[None]:
     """Our style over matplotlib's defaults, so that a user's own style files change nothing; undone at the end."""
     with mpl.rc_context():
         mpl.rcdefaults()

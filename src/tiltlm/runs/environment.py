@@ -58,6 +58,16 @@ def _git_commit() -> str | None:
     return described.stdout.strip() or None if described.returncode == 0 else None
 
 
+def processor_name() -> str:
+    """The processor's name; Python's own `platform.processor` is empty on many Linux systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def peak_memory_gib() -> float | None:
     """The program's largest resident memory in GiB; None where the system does not tell."""
     status = Path("/proc/self/status")
