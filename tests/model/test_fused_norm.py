@@ -9,7 +9,7 @@ import torch
 from tiny_models import SHAREABLE, build
 from torch import nn
 
-from tiltlm.model.fused_norm import fuse_norms, rms_norm
+from tiltlm.model.fused_norm import fuse_norms, own_norms, rms_norm
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (2, 5, 16)])
@@ -41,6 +41,8 @@ def test_a_models_norms_give_what_they_gave(family: str, shift: int, narrow: boo
     fused = copy.deepcopy(model)
     assert fuse_norms(fused) >= 2 * model.config.get_text_config().num_hidden_layers
     tokens = torch.arange(12)[None] % 7
+    with own_norms(fused):
+        assert torch.equal(fused(torch.arange(5)[None]).logits, model(torch.arange(5)[None]).logits)
     results = []
     for one in (model, fused, copy.deepcopy(fused)):
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):

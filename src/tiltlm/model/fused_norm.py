@@ -8,6 +8,8 @@ its derivative by hand, which rounds once. RMSNorm: arXiv 1910.07467, equation 4
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,6 +34,23 @@ def fuse_norms(model: PreTrainedModel) -> int:
             module.forward = functools.partial(_forward, module, type(module).forward, epsilon, shift)
             fused += 1
     return fused
+
+
+@contextmanager
+def own_norms(model: nn.Module) -> Iterator[None]:
+    """Within, the model's norms are computed by its own code, to compare with."""
+    fused = [
+        (module, forward)
+        for module in model.modules()
+        if isinstance(forward := vars(module).get("forward"), functools.partial) and forward.func is _forward
+    ]
+    for module, _ in fused:
+        del module.forward
+    try:
+        yield
+    finally:
+        for module, forward in fused:
+            module.forward = forward
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
