@@ -182,7 +182,7 @@ def test_a_run_that_ends_in_no_number_is_told_by_its_learning_rate(
     def broken(*given: Any, **named: Any) -> torch.Tensor:
         return torch.tensor(float("nan"))
 
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", broken)
     with pytest.raises(NonFiniteError):
         run(folder, "nan", rows(range(16)), rows(HELD_OUT), {"learning_rate": 1e-3})
     summary = read_run(folder / "nan").summary

@@ -39,12 +39,12 @@ def kto(scored: Scored, settings: KtoSettings) -> LossOutput:
     weight. Rewards: the implicit ones, beta * (log pi - log pi_ref), of mismatched answers too.
     """
     log_ratios_N = scored.log_ratios()
-    # Every answer has one mismatched with it, so that halves are known without asking a device for the labels.
-    by_kind_N = (scored.labels_N == MISMATCHED).int().argsort(stable=True)
-    labelled_U, mismatched_U = by_kind_N.unflatten(0, (2, -1)).unbind()
-    z = log_ratios_N.detach().index_select(0, mismatched_U).mean().clamp(min=0)
-    above_U = log_ratios_N.index_select(0, labelled_U) - z
-    is_desirable_U = scored.labels_N.index_select(0, labelled_U) == CHOSEN
+    is_mismatched_N = scored.labels_N == MISMATCHED
+    mismatched = log_ratios_N.detach()[is_mismatched_N]
+    assert len(mismatched) > 0
+    z = mismatched.mean().clamp(min=0)
+    above_U = log_ratios_N[~is_mismatched_N] - z
+    is_desirable_U = scored.labels_N[~is_mismatched_N] == CHOSEN
     # 1 - sigmoid(x) is sigmoid(-x), which does not cancel where it is small.
     regretted_U = settings.desirable_weight * (-settings.beta * above_U).sigmoid()
     losses_U = regretted_U.where(is_desirable_U, settings.undesirable_weight * (settings.beta * above_U).sigmoid())
