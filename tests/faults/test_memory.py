@@ -114,6 +114,8 @@ def test_each_stage_says_what_lowers_its_need(
         return real(self, *arguments)
 
     monkeypatch.setattr(Scorer, "forward", forward)
+    if stage == "comparison":
+        monkeypatch.setattr("tiltlm.evaluation.comparison.generate_answers", lambda *given: runs_out())
     if stage == "data":
         monkeypatch.setattr("tiltlm.data.preparation.select", lambda *arguments: runs_out())
     said = place.train().sentence()

@@ -259,7 +259,7 @@ def test_every_weight_that_is_read_is_asked_for_as_safetensors() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "AutoModelForCausalLM.from_pretrained"
     ]
-    assert sorted(loads) == [("embedded.py", False), ("weights.py", True)]
+    assert sorted(loads) == [("embedded.py", False), ("trl_peer.py", True), ("weights.py", True)]
 
 
 def test_an_index_of_weights_leads_nowhere_else(tmp_path: Path) -> None:

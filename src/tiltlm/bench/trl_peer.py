@@ -38,7 +38,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     source = {"local_files_only": job["local_files_only"], "trust_remote_code": job["trust_remote_code"]}
     tokenizer = AutoTokenizer.from_pretrained(job["model"], **source)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32, **source)
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32, use_safetensors=True, **source)
     pairs = [json.loads(line) for line in Path(job["pairs"]).read_text(encoding="utf-8").splitlines()]
     rows = [{f"{part}_ids": pair[part] for part in ("prompt", "chosen", "rejected")} for pair in pairs]
     clock = clock_for(torch)
