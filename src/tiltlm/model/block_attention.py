@@ -56,7 +56,7 @@ class _BlockAttention(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False), bfloat16_units(wanted=dtype is torch.bfloat16):
             # Scaled before it is rounded, so that it is rounded once.
             query_KCGD = _packed_query(query * scale, key.shape[1]).to(dtype)
-            key_KCD, value_KCD = (_packed(own).to(dtype, memory_format=torch.contiguous_format) for own in (key, value))
+            key_KCD, value_KCD = (_packed(own).to(dtype).contiguous() for own in (key, value))
             out_KCGD = torch.zeros_like(query_KCGD)
             for block in blocks.blocks:
                 queries = ctx.work.rows(query_KCGD, block)
