@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.evaluation.drawing import Drawing
-from tiltlm.model.attention import Mask, why_not_shareable
+from tiltlm.model.attention import Mask, by_kind_of_layer, why_not_shareable
 from tiltlm.model.head import LogitTransform
 from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.tries import LaidOutRow, SortedSequences
@@ -205,14 +205,8 @@ def _row_computed(model: PreTrainedModel, row: LaidOutRow) -> tuple[list[tuple[T
 
 
 def _by_kind(model: PreTrainedModel, visible: Tensor, distance: Tensor) -> Mask:
-    """What is visible to which column, in the form that the model's layers take (`attention.mask_for`)."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    near = visible if window is None else visible & (distance < window)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if "sliding_attention" in kinds:
-        return {kind: near if kind == "sliding_attention" else visible for kind in kinds}
-    return visible if kinds else near
+    """What is visible to which column, in the form that the model's layers take."""
+    return by_kind_of_layer(model, lambda window: visible if window is None else visible & (distance < window))
 
 
 def _logits(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,10 +49,6 @@ def attention_arguments(model: PreTrainedModel, batch: MicroBatch) -> dict[str, 
 
     There is one mask, or one per kind of layer. Beside blocks or runs a mask only says how far a layer sees back.
     """
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-
     tree: dict[str, Any] = {}
     if batch.blocks is not None:
         tree = {"blocks": batch.blocks}
@@ -62,10 +58,20 @@ def attention_arguments(model: PreTrainedModel, batch: MicroBatch) -> dict[str, 
     def made(window: int | None) -> Tensor:
         return _only_a_window(batch, window) if tree else sees(batch, window)
 
-    mask: Mask = made(None if kinds else window)
+    return {"attention_mask": by_kind_of_layer(model, made), **tree}
+
+
+def by_kind_of_layer(model: PreTrainedModel, made: Callable[[int | None], Tensor]) -> Mask:
+    """Masks in the form that the model's layers take: one, or one for each kind of layer.
+
+    made: gives the mask of layers with this window; None: without one.
+    """
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
     if "sliding_attention" in kinds:
-        mask = {kind: made(window if kind == "sliding_attention" else None) for kind in kinds}
-    return {"attention_mask": mask, **tree}
+        return {kind: made(window if kind == "sliding_attention" else None) for kind in kinds}
+    return made(None if kinds else window)
 
 
 def _has_varlen(model: PreTrainedModel) -> bool:

@@ -1,8 +1,8 @@
 """RMSNorm as one step of the graph: it keeps its input alone, and gives what the next product takes.
 
-Written with elementwise operations a norm is eight of them with their slopes, keeps three tensors of its input's size,
-and under autocast its float32 output is rounded once for each projection that reads it. Here it is one function with
-its derivative by hand, which rounds once. RMSNorm: arXiv 1910.07467, equation 4.
+Written with elementwise operations a norm is several of them with their slopes, keeps more than one tensor of its
+input's size, and under autocast its float32 output is rounded once for each projection that reads it. Here it is one
+function with its derivative by hand, which rounds once. RMSNorm: arXiv 1910.07467, equation 4.
 """
 
 from __future__ import annotations

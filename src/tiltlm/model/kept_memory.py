@@ -15,8 +15,8 @@ def keep_memory() -> None:
     """Lets glibc's malloc keep what is freed, for the life of the process.
 
     As it is, large tensors are given back to the system when they are freed, and each page of the next one is a fault
-    and a page of zeros: on a CPU a third of the time of what is no matrix product. Where the environment says how
-    malloc is to behave, or another library serves memory, nothing is done.
+    and a page of zeros, which can take longer than what is written there. Where the environment says how malloc is to
+    behave nothing is done; where another library serves memory it has no effect.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc" or any(w in os.environ for w in _OWN_WORDS):
         return
