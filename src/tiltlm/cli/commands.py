@@ -61,7 +61,7 @@ def _run(words: list[str], output: WatchedOutput) -> int:
         return 2
     # What these come to lies in a folder: it is not lost because nobody reads along any more.
     output.carry_on = command in (_train, _sweep, _bench)
-    if command in (_train, _sweep):
+    if command in (_train, _sweep, _plan):
         keep_memory()
     try:
         return command(words[1:])
