@@ -82,7 +82,7 @@ def test_squares_equal_the_textbooks_and_change_no_bit_of_the_rest(
     head, transform = nn.Linear(6, ROWS).double(), LogitTransform(0.5, softcap)
     tokens = torch.randint(ROWS, (scored,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_module, "CHUNK_ELEMENTS", chunk_rows * ROWS)
+        patch.setattr(head_module, "TILE_ELEMENTS", chunk_rows * ROWS // 2)
         logps, squares = token_logps_and_squares(hidden, tokens, head, transform)
         plain = token_logps(hidden, tokens, head, transform)
         assert torch.equal(logps, plain)

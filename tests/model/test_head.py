@@ -25,7 +25,8 @@ def textbook(
 
 @given(
     scored=st.integers(1, 9),
-    chunk_rows=st.integers(1, 10),
+    tile_rows=st.integers(1, 10),
+    tile_columns=st.integers(1, 12),
     bias=st.booleans(),
     scale=st.sampled_from([1.0, 0.3]),
     softcap=st.sampled_from([None, 2.0]),
@@ -33,7 +34,7 @@ def textbook(
 )
 @settings(deadline=None, max_examples=60)
 def test_equals_the_textbook(
-    scored: int, chunk_rows: int, bias: bool, scale: float, softcap: float | None, temperature: float
+    scored: int, tile_rows: int, tile_columns: int, bias: bool, scale: float, softcap: float | None, temperature: float
 ) -> None:
     torch.manual_seed(scored)
     hidden = torch.randn(scored, 6, dtype=torch.float64, requires_grad=True)
@@ -43,7 +44,8 @@ def test_equals_the_textbook(
     transform = LogitTransform(scale, softcap)
     inputs = [hidden, *head.parameters()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_module, "CHUNK_ELEMENTS", chunk_rows * 11)
+        patch.setattr(head_module, "TILE_ROWS", tile_rows)
+        patch.setattr(head_module, "TILE_ELEMENTS", tile_rows * tile_columns)
         fast = token_logps(hidden, tokens, head, transform, temperature)
         fast_gradients = torch.autograd.grad((fast * weights).sum(), inputs)
     slow = textbook(hidden, tokens, head, transform, temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from transformers import PreTrainedModel
 
 CHUNK_ELEMENTS = 1 << 25
 """Most logits alive at once: 128 MiB in float32."""
+TILE_ELEMENTS = 1 << 22
+"""Most logits alive at once on a CPU, where they are best made in pieces that its caches hold: 16 MiB."""
+TILE_ROWS = 1024
+"""Most hidden states that a tile of logits is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,8 @@ def token_logps(
 ) -> Tensor:
     """log softmax(logits)[token] for each hidden state, float32 (float64 for float64 weights), shape (S,).
 
-    Logits are made a chunk at a time and made again in the backward pass, so memory is one chunk of
-    `CHUNK_ELEMENTS` logits whatever S and the vocabulary are. They are never rounded below float32, whatever the
+    Logits are made a tile at a time, of some rows and some of the vocabulary, and made again in the backward pass, so
+    memory is one tile whatever S and the vocabulary are. They are never rounded below float32, whatever the
     arithmetic of their factors: near 16 the steps of bfloat16 are 0.06 nats, half of the noise of a whole pass.
     """
     return _chunked(hidden_SD, token_S, head, transform, temperature, squares=False)[0]
@@ -120,21 +125,23 @@ class _ChunkedLogps(torch.autograd.Function):
         squares: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.making = making
-        ctx.chunk = max(1, CHUNK_ELEMENTS // weight_VD.shape[0])
-        logps, log_sums, log_squares = [], [], []
-        for hidden, token in zip(hidden_SD.split(ctx.chunk), token_S.split(ctx.chunk), strict=True):
-            logits = making.logits(hidden, weight_VD, bias_V)
-            log_sum = torch.logsumexp(logits, dim=-1)
-            logps.append(logits.gather(-1, token[:, None]).squeeze(-1) - log_sum)
-            log_sums.append(log_sum)
+        ctx.tiles = _tiles(len(token_S), len(weight_VD), hidden_SD.device)
+        dtype = torch.float64 if hidden_SD.dtype is torch.float64 else torch.float32
+        own_S = hidden_SD.new_zeros(len(token_S), dtype=dtype)
+        log_sum_S, log_sum_2_S = (torch.full_like(own_S, -math.inf) for _ in range(2))
+        for rows, columns in ctx.tiles:
+            logits = making.logits(hidden_SD[rows], *_part(weight_VD, bias_V, columns))
+            place, within = _place(token_S[rows], columns)
+            own_S[rows] = torch.where(within, logits.gather(-1, place).squeeze(-1), own_S[rows])
+            log_sum_S[rows] = torch.logaddexp(log_sum_S[rows], torch.logsumexp(logits, dim=-1))
             if squares:
-                log_squares.append(torch.logsumexp(logits.mul_(2), dim=-1) - 2 * log_sum)
-        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, torch.cat(log_sums))
+                log_sum_2_S[rows] = torch.logaddexp(log_sum_2_S[rows], torch.logsumexp(logits.mul_(2), dim=-1))
+        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, log_sum_S)
         if not squares:
-            return torch.cat(logps), None
-        log_squares_S = torch.cat(log_squares)
+            return own_S - log_sum_S, None
+        log_squares_S = log_sum_2_S - 2 * log_sum_S
         ctx.mark_non_differentiable(log_squares_S)
-        return torch.cat(logps), log_squares_S
+        return own_S - log_sum_S, log_squares_S
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -142,25 +149,66 @@ class _ChunkedLogps(torch.autograd.Function):
         hidden_SD, weight_VD, bias_V, token_S, log_sum_S = ctx.saved_tensors
         making: Making = ctx.making
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden_SD) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight_VD) if needs_weight else None
+        # Added up over the vocabulary, so no narrower than sums are.
+        sums = log_sum_S.dtype
+        grad_hidden = torch.zeros_like(hidden_SD, dtype=sums) if needs_hidden else None
+        grad_weight = (torch.empty_like if ctx.tiles else torch.zeros_like)(weight_VD) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias else None
-        for start in range(0, len(token_S), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            hidden, token, grad = hidden_SD[part], token_S[part], grad_S[part, None]
-            logits = making.logits(hidden, weight_VD, bias_V)
+        for rows, columns in ctx.tiles:
+            hidden, grad = hidden_SD[rows], grad_S[rows, None]
+            weight, bias = _part(weight_VD, bias_V, columns)
+            logits = making.logits(hidden, weight, bias)
             slope = making.slope(logits)
             # d logp / d logit_v = [v = token] - softmax_v; written over the logits to save their memory.
-            delta = logits.sub_(log_sum_S[part, None]).exp_().mul_(-grad)
-            delta.scatter_add_(-1, token[:, None], grad.to(delta.dtype))
-            delta = delta.mul_(slope)
+            delta = logits.sub_(log_sum_S[rows, None]).exp_().mul_(-grad)
+            place, within = _place(token_S[rows], columns)
+            delta.scatter_add_(-1, place, (grad * within[:, None]).to(delta.dtype))
+            if not isinstance(slope, float) or slope != 1.0:
+                delta = delta.mul_(slope)
             if grad_hidden is not None:
-                grad_hidden[part] = product(delta, weight_VD, making.dtype)
+                add_product(grad_hidden[rows], delta, weight, making.dtype)
             if grad_weight is not None:
-                add_product(grad_weight, delta.T, hidden, making.dtype)
+                add_product(grad_weight[columns], delta.T, hidden, making.dtype, onto_nothing=rows.start == 0)
             if grad_bias is not None:
-                grad_bias.add_(delta.sum(0))
+                grad_bias[columns] += delta.sum(0)
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(hidden_SD.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def logits_alive(rows: int, columns: int, device: torch.device) -> int:
+    """How many logits of so many hidden states, and a vocabulary so large, are alive at once."""
+    high, wide = _tile(rows, columns, device)
+    return high * wide
+
+
+def _tile(rows: int, columns: int, device: torch.device) -> tuple[int, int]:
+    """How many rows, and how much of the vocabulary, logits are made of at once."""
+    if device.type != "cpu":
+        return max(1, min(rows, CHUNK_ELEMENTS // columns)), columns
+    high = max(1, min(rows, TILE_ROWS))
+    return high, min(columns, max(1, TILE_ELEMENTS // high))
+
+
+def _tiles(rows: int, columns: int, device: torch.device) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pieces in which logits are made; of those with the same columns the first rows first."""
+    high, wide = _tile(rows, columns, device)
+    return [
+        (slice(top, min(top + high, rows)), slice(left, min(left + wide, columns)))
+        for left in range(0, columns, wide)
+        for top in range(0, rows, high)
+    ]
+
+
+def _part(weight_VD: Tensor, bias_V: Tensor | None, columns: slice) -> tuple[Tensor, Tensor | None]:
+    return weight_VD[columns], None if bias_V is None else bias_V[columns]
+
+
+def _place(token: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Where each row's token stands among some columns of the vocabulary, shape (rows, 1), and whether it is there."""
+    place = token - columns.start
+    within = (place >= 0) & (place < columns.stop - columns.start)
+    return place.clamp(0, columns.stop - columns.start - 1)[:, None], within
 
 
 def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
@@ -178,11 +226,16 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
             return a_MK.float() @ b_KN.float()
 
 
-def add_product(total_MN: Tensor, a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> None:
-    """Adds `product(a, b)` to the total in place, without a copy of it where the device can."""
+def add_product(total_MN: Tensor, a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, onto_nothing: bool = False) -> None:
+    """Adds `product(a, b)` to the total in place, without a copy of it where the device can.
+
+    onto_nothing: the total has no content yet, and is the product after.
+    """
     if a_MK.device.type == "cpu" and dtype is torch.bfloat16:
         with torch.autocast("cpu", enabled=False), bfloat16_units(wanted=True):
-            total_MN.addmm_(a_MK.float(), b_KN.float())
+            total_MN.addmm_(a_MK.float(), b_KN.float(), beta=0 if onto_nothing else 1)
+    elif onto_nothing:
+        total_MN.copy_(product(a_MK, b_KN, dtype))
     else:
         total_MN.add_(product(a_MK, b_KN, dtype))
 

@@ -28,7 +28,7 @@ from tiltlm.config import AdapterConfig
 from tiltlm.model.adapters import new_adapter
 from tiltlm.model.frozen import Base, freeze, is_packable, multiply_frozen
 from tiltlm.model.fused_norm import fuse_norms
-from tiltlm.model.head import CHUNK_ELEMENTS
+from tiltlm.model.head import logits_alive
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import MicroBatch
@@ -163,7 +163,7 @@ def _looked_at(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: to
         gradients=4 * trained,
         moments=checkpoint - 4 * trained,
         activations=peak.most,
-        logits=4 * min(len(batch.score_at_S), max(1, CHUNK_ELEMENTS // vocabulary)) * vocabulary,
+        logits=4 * logits_alive(len(batch.score_at_S), vocabulary, device),
         checkpoint=checkpoint,
     )
 
