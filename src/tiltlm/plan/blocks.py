@@ -8,6 +8,7 @@ processor's cache, and what is computed grows as what is seen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WHOLE = 128
+WHOLE = 256
 """Trees of up to so many columns are not cut, and runs are cut into pieces of so many."""
-WASTE = 8192
+WASTE = 16384
 """Pairs of columns that do not see each other and are computed all the same, rather than in one block more."""
 
 
@@ -28,14 +29,14 @@ class Block:
     before: how many columns there are on the path from the root to the block, all of which all of the block sees.
     keys: int64, the path's columns and then the block's own; None where those are neighbours too, and so the columns
         `start - before` to `end`.
-    inner: bool, shape (n, n), which of the block's columns sees which; None where each sees those up to itself.
+    mask: float32, shape (n, before + n), what is added to the scores of its columns: -inf where one does not see.
     """
 
     start: int
     end: int
     before: int
     keys: Tensor | None
-    inner: Tensor | None
+    mask: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +111,23 @@ class _Cut:
         """A block whose columns are counted from the row's at `offset`."""
         before, columns = len(path), np.arange(start, end)
         adjacent = before == 0 or (path[0] == start - before and path[-1] == start - 1)
-        inner = None
         if (self.end[start:end] < end).any():
             seen = (columns[None, :] <= columns[:, None]) & (columns[:, None] < self.end[None, start:end])
-            inner = torch.from_numpy(seen)
+            mask = np.concatenate([np.zeros((end - start, before), np.float32), _hidden(seen)], axis=1)
+        else:
+            mask = _causal(WHOLE, 1 << before.bit_length())[: end - start, -before - WHOLE :][:, : before + end - start]
         keys = None if adjacent else torch.from_numpy(np.append(path, columns) + offset)
-        return Block(start + offset, end + offset, before, keys, inner)
+        return Block(start + offset, end + offset, before, keys, torch.from_numpy(mask))
+
+
+def _hidden(seen: np.ndarray) -> np.ndarray:
+    """-inf where a column does not see another, else 0."""
+    return np.where(seen, np.float32(0), np.float32(-np.inf))
+
+
+@functools.lru_cache(maxsize=8)
+def _causal(columns: int, before: int) -> np.ndarray:
+    """The mask of columns each of which sees the path before them and those up to itself. Blocks share it: of a long
+    text there are many, and most of each mask is zeros."""
+    own = _hidden(np.tri(columns, dtype=bool))
+    return np.concatenate([np.zeros((columns, before), np.float32), own], axis=1)
