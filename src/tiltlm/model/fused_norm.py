@@ -36,9 +36,8 @@ def fuse_norms(model: PreTrainedModel) -> int:
     return fused
 
 
-@contextmanager
-def own_norms(model: nn.Module) -> Iterator[None]:
-    """Within, the model's norms are computed by its own code, to compare with."""
+def use_own_norms(model: nn.Module) -> list[tuple[nn.Module, Any]]:
+    """Lets the model's norms be computed by its own code again; which they were, and what computed them."""
     fused = [
         (module, forward)
         for module in model.modules()
@@ -46,6 +45,13 @@ def own_norms(model: nn.Module) -> Iterator[None]:
     ]
     for module, _ in fused:
         del module.forward
+    return fused
+
+
+@contextmanager
+def own_norms(model: nn.Module) -> Iterator[None]:
+    """Within, the model's norms are computed by its own code, to compare with."""
+    fused = use_own_norms(model)
     try:
         yield
     finally:
@@ -77,20 +83,18 @@ class _RMSNorm(torch.autograd.Function):
         mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         inverse = mean.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        out: Tensor = (x * inverse).mul_(weight).to(dtype)
-        return out
+        return torch.mul(x * inverse, weight, out=torch.empty_like(x, dtype=dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        grad = grad.to(x.dtype)
-        # With n = x * inverse, y = n * w: dx = inverse * (g w - n * mean(g w n)).
-        normed = x * inverse
-        products = grad * normed
-        grad_weight = products.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        mean = (products @ weight).div_(x.shape[-1]).unsqueeze(-1)
-        grad_x = (grad * weight).sub_(normed.mul_(mean)).mul_(inverse)
+        # With i = inverse, y = x i w: dw = sum of g x i, dx = i g w - x i^3 mean(g x w). Each pass over what is as
+        # large as x counts, so two of the sums are products of one matrix with a vector.
+        products = (grad * x).flatten(0, -2)
+        grad_weight = inverse.flatten() @ products if ctx.needs_input_grad[1] else None
+        mean = (products @ weight).view_as(inverse).div_(x.shape[-1])
+        grad_x = torch.mul(grad, weight).mul_(inverse).addcmul_(x, mean.mul_(inverse.pow(3)), value=-1)
         return grad_x, grad_weight, None, None
 
 
