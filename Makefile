@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes among which the tests are shared out, each with one thread.
+TESTERS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell cat $(filter-out locks/documentation.txt,$(wildcard locks/*.txt)) pyproject.toml | cksum | cut -d' ' -f1)
 
 DOCS := $(VENV)/.docs-$(shell cat locks/documentation.txt | cksum | cut -d' ' -f1)
@@ -15,9 +17,9 @@ LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --no-deps --only
 demo: $(INSTALLED)
 	$(BIN)/tiltlm train
 
-## Installs, then runs every test.
+## Installs, then runs every test; `make TESTERS=8 test` with more cores.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TESTERS) --dist worksteal
 
 ## Linters, types and import contracts; and whether what is installed is what is locked, without known vulnerabilities.
 check: $(INSTALLED) audit

@@ -90,7 +90,9 @@ def test_without_alpha_beta_dpo_is_dpo() -> None:
     assert losses(BETA_DPO, given_scored, alpha=0.0) == losses(OBJECTIVES["sigmoid"], given_scored)
 
 
-@pytest.mark.parametrize("objective", [one for one in OBJECTIVES.values() if one.running is not None], ids=str)
+@pytest.mark.parametrize(
+    "objective", [one for one in OBJECTIVES.values() if one.running is not None], ids=lambda one: one.name
+)
 def test_what_is_kept_starts_as_it_moves(objective: Objective) -> None:
     """The same names, scalars, and an objective that is coupled, for its loss depends on the whole batch."""
     settings = objective.settings()
