@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiltlm.runs.environment import peak_memory_gib
+import tiltlm
+from tiltlm.runs import environment
+from tiltlm.runs.environment import describe_environment, peak_memory_gib
 
 SOURCES = Path(__file__).parents[2] / "src"
 
@@ -29,3 +31,11 @@ def test_peak_memory_is_of_this_program_not_of_the_one_that_started_it() -> None
         [sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCES)}, check=True, capture_output=True, text=True
     ).stdout
     assert float(output) < 0.25 < 0.5 <= held.nbytes / 2**30
+
+
+def test_our_own_version_is_that_of_the_code_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation keeps the version that it was made with."""
+    monkeypatch.setattr(environment, "version", lambda package: "0.0.1")
+    versions = describe_environment(("tiltlm",), "cpu", "float32").versions
+    assert versions["tiltlm"] == tiltlm.__version__
+    assert versions["torch"] == "0.0.1"

@@ -8,6 +8,7 @@ of one product.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,74 +41,80 @@ def block_attention(
 
 
 class _BlockAttention(torch.autograd.Function):
-    """The columns of all rows, C = R*L, stand one after another; G query heads share a head of keys."""
+    """The columns of all rows, C = R*L, stand one after another; G query heads share a head of keys, H = K*G."""
 
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float, window: int | None
     ) -> Tensor:
-        rows = query.shape[0]
+        rows, heads, length, size = query.shape
         dtype = query.dtype
         if torch.is_autocast_enabled(query.device.type):
             dtype = torch.get_autocast_dtype(query.device.type)
-        ctx.work = _Work(blocks, window, torch.float64 if dtype is torch.float64 else torch.float32)
-        ctx.scale, ctx.rows, ctx.types = scale, rows, (query.dtype, key.dtype, value.dtype)
+        sums = torch.float64 if dtype is torch.float64 else torch.float32
+        ctx.work = work = _Work(blocks, scale, window, heads // key.shape[1], sums)
+        ctx.rows, ctx.types = rows, (query.dtype, key.dtype, value.dtype)
         with torch.autocast(query.device.type, enabled=False):
-            query_KCGD = _packed_query(query, key.shape[1], dtype, scale)
-            key_KCD, value_KCD = _packed(key, dtype), _packed(value, dtype)
-            out_KCGD = torch.zeros_like(query_KCGD)
+            query_HCD, key_KCD, value_KCD = (_joined(own).to(dtype) for own in (query, key, value))
+            out_CHD = query_HCD.new_zeros(rows * length, heads, size)
             for block in blocks.blocks:
-                ctx.work.attend(query_KCGD, key_KCD, value_KCD, block, out_KCGD)
-        ctx.save_for_backward(query_KCGD, key_KCD, value_KCD)
-        return _unpacked(out_KCGD, rows)
+                out_CHD[block.start : block.end] = work.attend(query_HCD, key_KCD, value_KCD, block)
+        ctx.save_for_backward(query_HCD, key_KCD, value_KCD)
+        return out_CHD.view(rows, length, heads, size)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, work, scale = ctx.rows, ctx.work, ctx.scale
-        saved = ctx.saved_tensors
-        factors = saved[0].dtype
+        work: _Work = ctx.work
+        query_HCD, key_KCD, value_KCD = ctx.saved_tensors
+        factors = query_HCD.dtype
         with torch.autocast(grad.device.type, enabled=False), bfloat16_units(wanted=factors is torch.bfloat16):
-            # Rounded as the forward pass rounded them, and widened once for all blocks.
-            query_KCGD, key_KCD, value_KCD = (own.to(work.sums) for own in saved)
-            grad_KCGD = _packed_query(grad.transpose(1, 2), key_KCD.shape[0], factors).to(work.sums)
-            grad_query = torch.zeros_like(query_KCGD)
+            grad_HCD = grad.flatten(0, 1).transpose(0, 1)
+            # Rounded as the forward pass rounded them, and wide for their sums.
+            key_KCD, value_KCD = key_KCD.to(work.sums) * work.scale, value_KCD.to(work.sums)
+            grad_query = torch.zeros_like(query_HCD, dtype=work.sums)
             grad_key, grad_value = torch.zeros_like(key_KCD), torch.zeros_like(value_KCD)
             for block in work.blocks.blocks:
-                queries, keys = work.rows(query_KCGD, block), work.keys(key_KCD, block)
-                back = work.rows(grad_KCGD, block)
+                keys = work.keys(key_KCD, block)
+                queries, back = (work.rows(own, block, factors) for own in (query_HCD, grad_HCD))
                 weights = work.softmax(queries, keys, block)
                 work.add_keys(grad_value, weights.transpose(1, 2), back, block)
                 slopes = torch.bmm(back, work.keys(value_KCD, block).transpose(1, 2))
                 slopes = torch._softmax_backward_data(slopes, weights, -1, work.sums)
-                torch.bmm(slopes, keys, out=work.rows(grad_query, block))
+                work.put_rows(grad_query, torch.bmm(slopes, keys), block)
                 work.add_keys(grad_key, slopes.transpose(1, 2), queries, block)
-            query_type, key_type, value_type = ctx.types
-            return (
-                _unpacked(grad_query.mul_(scale), rows).transpose(1, 2).to(query_type),
-                _unpacked_keys(grad_key, rows).to(key_type),
-                _unpacked_keys(grad_value, rows).to(value_type),
-                None,
-                None,
-                None,
-            )
+            slopes_by = (grad_query, grad_key.mul_(work.scale), grad_value)
+            parted = (_parted(own, ctx.rows).to(dtype) for own, dtype in zip(slopes_by, ctx.types, strict=True))
+            return (*parted, None, None, None)
 
 
+@dataclass(frozen=True, slots=True)
 class _Work:
-    """What is done with single blocks; `sums` is the type of scores and of what the backward pass adds up."""
+    """What is done with single blocks.
 
-    def __init__(self, blocks: Blocks, window: int | None, sums: torch.dtype) -> None:
-        self.blocks, self.window, self.sums = blocks, window, sums
+    group: query heads that share a head of keys. sums: the type of scores, and of what the backward pass adds up.
+    """
 
-    def rows(self, packed_KCGD: Tensor, block: Block) -> Tensor:
-        """A block's columns, one row for each query head of a group, shape (K, n*G, D); a view."""
-        return packed_KCGD[:, block.start : block.end].flatten(1, 2)
+    blocks: Blocks
+    scale: float
+    window: int | None
+    group: int
+    sums: torch.dtype
 
-    def keys(self, packed_KCD: Tensor, block: Block) -> Tensor:
+    def rows(self, own_HCD: Tensor, block: Block, factors: torch.dtype) -> Tensor:
+        """A block's columns of all query heads of a group below one another, shape (K, G*n, D), rounded and widened."""
+        rows = own_HCD[:, block.start : block.end].to(factors).to(self.sums)
+        return rows.reshape(len(own_HCD) // self.group, -1, own_HCD.shape[-1])
+
+    def put_rows(self, total_HCD: Tensor, rows: Tensor, block: Block) -> None:
+        """Where `rows` has them from."""
+        total_HCD[:, block.start : block.end] = rows.view(len(total_HCD), -1, rows.shape[-1])
+
+    def keys(self, own_KCD: Tensor, block: Block) -> Tensor:
         """What a block's columns see, shape (K, before + n, D)."""
         if block.keys is not None:
-            return packed_KCD.index_select(1, block.keys)
-        return packed_KCD[:, block.start - block.before : block.end]
+            return own_KCD.index_select(1, block.keys)
+        return own_KCD[:, block.start - block.before : block.end]
 
     def add_keys(self, total_KCD: Tensor, left: Tensor, right: Tensor, block: Block) -> None:
         """Adds a product to what a block's columns see, in place."""
@@ -116,22 +123,19 @@ class _Work:
         else:
             total_KCD[:, block.start - block.before : block.end].baddbmm_(left, right)
 
-    def attend(self, query_KCGD: Tensor, key_KCD: Tensor, value_KCD: Tensor, block: Block, out_KCGD: Tensor) -> None:
-        """Writes what a block's columns make of what they see."""
-        queries = query_KCGD[:, block.start : block.end].transpose(1, 2)
-        keys, values = (
-            self.keys(own, block)[:, None].expand(-1, queries.shape[1], -1, -1) for own in (key_KCD, value_KCD)
-        )
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.mask(block), scale=1.0)
-        out_KCGD[:, block.start : block.end] = out.transpose(1, 2)
+    def attend(self, query_HCD: Tensor, key_KCD: Tensor, value_KCD: Tensor, block: Block) -> Tensor:
+        """What a block's columns make of what they see, shape (n, H, D)."""
+        queries = query_HCD[:, block.start : block.end].unflatten(0, (-1, self.group))
+        keys, values = (self.keys(own, block)[:, None].expand(-1, self.group, -1, -1) for own in (key_KCD, value_KCD))
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=self.mask(block), scale=self.scale)
+        return out.flatten(0, 1).transpose(0, 1)
 
     def softmax(self, queries: Tensor, keys: Tensor, block: Block) -> Tensor:
-        """Attention weights of a block's columns, shape (K, n*G, before + n)."""
+        """Attention weights of a block's columns, shape (K, G*n, before + n); keys are scaled."""
         scores = torch.bmm(queries, keys.transpose(1, 2))
-        columns = block.end - block.start
-        own = scores.view(len(scores), columns, queries.shape[1] // columns, -1)
-        hidden = 0 if self.window is not None else block.before
-        own[..., hidden:] += self.mask(block)[:, None, hidden:]
+        of_heads = scores.view(len(scores), self.group, block.end - block.start, -1)
+        first = 0 if self.window is not None else block.before
+        of_heads[..., first:] += self.mask(block)[:, first:]
         return torch.softmax(scores, -1)
 
     def mask(self, block: Block) -> Tensor:
@@ -146,29 +150,11 @@ class _Work:
         return mask.to(self.sums)  # torch 2.13 misreads a float32 mask beside float64 scores
 
 
-def _packed_query(query_RHLD: Tensor, groups: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
-    """(K, C, G, D): query heads of a group stand beside each other in each column. Scaled, and then rounded once."""
-    rows, heads, length, size = query_RHLD.shape
-    packed = query_RHLD.new_empty((groups, rows, length, heads // groups, size), dtype=dtype)
-    split = query_RHLD.view(rows, groups, heads // groups, length, size)
-    torch.mul(split.permute(1, 0, 3, 2, 4), scale, out=packed)
-    return packed.flatten(1, 2)
+def _joined(own_RHLD: Tensor) -> Tensor:
+    """(H, C, D)."""
+    return own_RHLD.transpose(0, 1).flatten(1, 2)
 
 
-def _packed(key_RKLD: Tensor, dtype: torch.dtype) -> Tensor:
-    """(K, C, D)."""
-    rows, heads, length, size = key_RKLD.shape
-    packed = key_RKLD.new_empty((heads, rows, length, size), dtype=dtype)
-    return packed.copy_(key_RKLD.transpose(0, 1)).flatten(1, 2)
-
-
-def _unpacked(packed_KCGD: Tensor, rows: int) -> Tensor:
-    """(R, L, H, D)."""
-    _, columns, _, size = packed_KCGD.shape
-    return packed_KCGD.transpose(0, 1).reshape(rows, columns // rows, -1, size)
-
-
-def _unpacked_keys(packed_KCD: Tensor, rows: int) -> Tensor:
-    """(R, K, L, D)."""
-    heads, columns, size = packed_KCD.shape
-    return packed_KCD.view(heads, rows, columns // rows, size).transpose(0, 1)
+def _parted(own_HCD: Tensor, rows: int) -> Tensor:
+    """(R, H, L, D)."""
+    return own_HCD.unflatten(1, (rows, -1)).transpose(0, 1)

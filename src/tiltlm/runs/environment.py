@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tiltlm import __version__
 from tiltlm.text.masking import masked_command
 
-PACKAGES = ("tiltlm", "torch", "transformers", "tokenizers", "datasets", "numpy")
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,12 @@ def describe_environment(command: tuple[str, ...], device: str, precision: str) 
     """Versions, machine, the code's git commit, and the command line, in which secrets are masked."""
     return Environment(
         command=masked_command(command),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        # Our own from the code that runs: what is installed from a checkout is known by what it was then.
+        versions={
+            "python": platform.python_version(),
+            "tiltlm": __version__,
+            **{name: _version(name) for name in PACKAGES},
+        },
         device=device,
         precision=precision,
         git_commit=_git_commit(),
