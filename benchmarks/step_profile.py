@@ -4,8 +4,8 @@
         --output benchmarks/results/speed/smollm2-hh-profile.json
 
 Steps are those of `tiltlm train` in the arithmetic that `auto` chooses, with reference values of zero, which cost the
-same. After steps that warm memory, some are timed as they are and as many under PyTorch's profiler: shares are of the
-profiler's own seconds, in which small operations weigh more than they do without it.
+same. After steps that warm memory, some are timed as they are and one more is run under PyTorch's profiler: shares are
+of the profiler's own seconds, in which small operations weigh more than they do without it.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def main(arguments: Arguments) -> None:
     keep_memory()
     around = circumstances("auto")
     trainer, pairs = _trainer(arguments)
-    order = [trainer.order.step(step) for step in range(arguments.warm + 2 * arguments.steps)]
-    timed = order[arguments.warm : arguments.warm + arguments.steps]
+    order = [trainer.order.step(step) for step in range(arguments.warm + arguments.steps + 1)]
+    timed = order[arguments.warm : -1]
     plans = [trainer.plan_of(step) for step in range(len(order))]
     seconds, shares = _measured(trainer, plans, arguments)
     cost = forward_cost(trainer.scorer.model)
@@ -92,7 +92,7 @@ def main(arguments: Arguments) -> None:
     found = Profile(
         around,
         dataclasses.replace(arguments, output=None),
-        sum(plan.laid_out for plan in plans[arguments.warm : arguments.warm + arguments.steps]),
+        sum(plan.laid_out for plan in plans[arguments.warm : -1]),
         tuple(seconds),
         None if needed is None else needed / sum(seconds),
         matrix_peak(trainer.scorer.device, trainer.precision),
@@ -115,7 +115,7 @@ def _trainer(arguments: Arguments) -> tuple[Trainer, Referenced]:
         f"--training.batch-pairs={arguments.batch}",
     ]
     setup = set_up(parse_config(words))
-    count = arguments.batch * (arguments.warm + 2 * arguments.steps)
+    count = arguments.batch * (arguments.warm + arguments.steps + 1)
     examples = load_examples(arguments.data, setup.config.data, HubConfig(), "train").examples[:count]
     columns = TokenColumns.of(setup.tokenizer(examples).examples)
     pairs = Referenced(columns, np.zeros(int(columns.scored_starts[-1]), np.float32))
@@ -125,16 +125,15 @@ def _trainer(arguments: Arguments) -> tuple[Trainer, Referenced]:
 
 
 def _measured(trainer: Trainer, plans: Sequence[Plan], arguments: Arguments) -> tuple[list[float], dict[str, float]]:
-    """Seconds of the timed steps, and the shares of those under the profiler."""
+    """Seconds of the timed steps, and the shares of the one under the profiler."""
     seconds = []
     with StopRequest() as stop:
-        for plan in plans[: arguments.warm + arguments.steps]:
+        for plan in plans[:-1]:
             start = time.perf_counter()
             trainer.step(plan, stop)
             seconds.append(time.perf_counter() - start)
         with profile() as profiled:
-            for plan in plans[arguments.warm + arguments.steps :]:
-                trainer.step(plan, stop)
+            trainer.step(plans[-1], stop)
     spent: Counter[str] = Counter()
     for event in profiled.events():
         spent[_kind(event)] += event.self_cpu_time_total

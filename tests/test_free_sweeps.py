@@ -1,4 +1,4 @@
-"""What another run over the same pairs computes of the reference: nothing, unless weights, tokens or arithmetic differ."""
+"""What another run over the same pairs computes of the reference: nothing, unless weights, tokens or type differ."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             counts.append(count)
             advance(count)
 
-        return fill_cache(*before, also)
+        given: Any = (*before, also)
+        return fill_cache(*given)
 
     monkeypatch.setattr(referencing, "fill_cache", counting)
     return counts
@@ -85,7 +86,7 @@ CHANGES: dict[str, tuple[Callable[[], None], list[str], int]] = {
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", CHANGES)
-def test_another_weight_token_or_arithmetic_costs_one(place: Place, computed: list[int], name: str) -> None:
+def test_another_weight_token_or_type_costs_one(place: Place, computed: list[int], name: str) -> None:
     assert place.train().code == 0
     computed.clear()
     change, words, wanted = CHANGES[name]

@@ -157,4 +157,5 @@ def _joined(own_RHLD: Tensor) -> Tensor:
 
 def _parted(own_HCD: Tensor, rows: int) -> Tensor:
     """(R, H, L, D)."""
-    return own_HCD.unflatten(1, (rows, -1)).transpose(0, 1)
+    heads, _, size = own_HCD.shape
+    return own_HCD.view(heads, rows, -1, size).transpose(0, 1)
