@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tiltlm.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from tiltlm.api.completion_scores import CompletionScore, score
     from tiltlm.api.loss_values import loss
@@ -96,8 +98,6 @@ _HOMES = {
     "train": "tiltlm.api.whole_runs",
 }
 """The module that each public name is defined in."""
-
-__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:

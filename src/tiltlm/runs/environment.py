@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tiltlm import __version__
 from tiltlm.text.masking import masked_command
+from tiltlm.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy")
 
