@@ -1,4 +1,4 @@
-"""Where the time of a training step goes on a CPU, by kind of work, and how fast its matrix products are.
+"""Where the time of a training step goes on a CPU, by kind of work, and how near it is to the peak.
 
     python benchmarks/step_profile.py --model MODEL --data pairs.jsonl --batch 8 --max-length 512 \
         --output benchmarks/results/speed/smollm2-hh-profile.json

@@ -25,7 +25,7 @@ import torch
 from tiltlm.model.kept_memory import keep_memory
 
 torch.set_num_threads(1)
-print(keep_memory())
+keep_memory()
 def faults(elements):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(elements)
@@ -50,16 +50,16 @@ def asked(**environment: str) -> list[str]:
 
 
 def test_what_is_freed_is_kept_in_large_pages() -> None:
-    kept, faults, large = asked()
-    assert kept == "True"
+    faults, large = asked()
     assert int(faults) < 1000, "200 MB are 50,000 pages of 4 KiB"
     choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     assert large == str(choice.exists()), "the system is asked for large pages where it has them"
 
 
 def test_where_the_environment_says_how_malloc_behaves_nothing_is_done() -> None:
-    kept, _, large = asked(MALLOC_TRIM_THRESHOLD_="1000000")
-    assert (kept, large) == ("False", "False")
+    faults, large = asked(MALLOC_TRIM_THRESHOLD_="1000000")
+    assert int(faults) > 10_000
+    assert large == "False"
 
 
 def test_loaded_weights_are_not_pages_of_their_file(tmp_path: Path) -> None:

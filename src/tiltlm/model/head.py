@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 CHUNK_ELEMENTS = 1 << 25
-"""Most logits alive at once: 128 MiB in float32."""
+"""Most logits alive at once, but for tiles on a CPU: 128 MiB in float32."""
 TILE_ELEMENTS = 1 << 22
 """Most logits alive at once on a CPU, where they are best made in pieces that its caches hold: 16 MiB."""
 TILE_ROWS = 1024
@@ -112,7 +112,7 @@ def _chunked(
 
 
 class _ChunkedLogps(torch.autograd.Function):
-    """Forward and backward over chunks of S; only hidden states and log-sum-exp are kept between them."""
+    """Forward and backward over tiles; only hidden states and log-sum-exp are kept between them."""
 
     @staticmethod
     def forward(
