@@ -216,6 +216,12 @@ def test_same_seed_same_trace(tmp_path: Path) -> None:
     assert run(tmp_path)[0].losses == run(tmp_path)[0].losses
 
 
+def test_the_losses_of_a_fixed_run_are_pinned(tmp_path: Path) -> None:
+    """Whatever lays the pairs out and computes them: in float32, within far more than processors differ by."""
+    losses = [0.6931472, 0.6921930, 0.7209266, 0.5328664, 0.3791561, 0.4329172]
+    assert run(tmp_path)[0].losses == pytest.approx(losses, abs=2e-5)
+
+
 def test_one_step_is_the_papers_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of the gradient by hand: mean over pairs of -log sigmoid(beta h), from stock one-sequence passes."""
     stochastic_descent(monkeypatch)
