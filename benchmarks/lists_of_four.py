@@ -1,7 +1,7 @@
 """Pairs in which every prompt has four answers, to measure what it is worth that they share it.
 
     python benchmarks/lists_of_four.py --pairs hh.jsonl --output fours.jsonl
-    tiltlm bench --data.train fours.jsonl --systems ours no-sharing trl
+    tiltlm bench --data.train fours.jsonl --systems ours no-sharing
 
 Of every two neighbouring pairs of a file the first's prompt is kept, with both pairs of answers. So lengths are those
 of real prompts and real answers; what the second pair says there is of no use but for timing.
