@@ -208,9 +208,9 @@ FAULTS = (
     Fault(
         "logits-kept",
         "model/head.py",
-        "CHUNK_ELEMENTS = 1 << 25",
-        "CHUNK_ELEMENTS = 1 << 50",
-        ("tests/model/test_head.py::test_no_logits_are_kept",),
+        "            if room >= 0:\n",
+        "            if True:\n",
+        ("tests/model/test_head.py::test_what_is_kept_of_logits_is_bounded",),
     ),
     Fault(
         "two-models",

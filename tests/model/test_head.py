@@ -12,6 +12,8 @@ from torch import nn
 
 from tiltlm.model import head as head_module
 from tiltlm.model.head import LogitTransform, token_logps
+from tiltlm.model.memory_peak import Peak
+from tiltlm.model.products import product
 
 
 def textbook(
@@ -27,6 +29,7 @@ def textbook(
     scored=st.integers(1, 9),
     tile_rows=st.integers(1, 10),
     tile_columns=st.integers(1, 12),
+    kept=st.sampled_from([0, 30, 1000]),
     bias=st.booleans(),
     scale=st.sampled_from([1.0, 0.3]),
     softcap=st.sampled_from([None, 2.0]),
@@ -34,7 +37,14 @@ def textbook(
 )
 @settings(deadline=None, max_examples=60)
 def test_equals_the_textbook(
-    scored: int, tile_rows: int, tile_columns: int, bias: bool, scale: float, softcap: float | None, temperature: float
+    scored: int,
+    tile_rows: int,
+    tile_columns: int,
+    kept: int,
+    bias: bool,
+    scale: float,
+    softcap: float | None,
+    temperature: float,
 ) -> None:
     torch.manual_seed(scored)
     hidden = torch.randn(scored, 6, dtype=torch.float64, requires_grad=True)
@@ -46,6 +56,7 @@ def test_equals_the_textbook(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_module, "TILE_ROWS", tile_rows)
         patch.setattr(head_module, "TILE_ELEMENTS", tile_rows * tile_columns)
+        patch.setattr(head_module, "KEPT_ELEMENTS", kept)
         fast = token_logps(hidden, tokens, head, transform, temperature)
         fast_gradients = torch.autograd.grad((fast * weights).sum(), inputs)
     slow = textbook(hidden, tokens, head, transform, temperature)
@@ -69,11 +80,14 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(function, (hidden, head.weight, head.bias))
 
 
-def test_no_logits_are_kept() -> None:
-    """Between forward and backward, what autograd holds does not grow with the vocabulary."""
+@pytest.mark.parametrize("bound", [0, 5000, 20_000, None])
+def test_what_is_kept_of_logits_is_bounded(bound: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between forward and backward, what autograd holds beyond hidden states is no more than the bound."""
     kept: list[int] = []
     hidden = torch.randn(16, 8, requires_grad=True)
     head = nn.Linear(8, 5000, bias=False)
+    monkeypatch.setattr(head_module, "TILE_ELEMENTS", 16 * 300)
+    monkeypatch.setattr(head_module, "KEPT_ELEMENTS", 16 * 5000 if bound is None else bound)
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.data_ptr() != head.weight.data_ptr():
@@ -82,8 +96,51 @@ def test_no_logits_are_kept() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         token_logps(hidden, torch.zeros(16, dtype=torch.long), head, LogitTransform())
-    assert kept
-    assert sum(kept) < 16 * 8 * 3
+    tiles = sum(count for count in kept if count > hidden.numel())
+    assert tiles == (16 * 5000 if bound is None else bound // (16 * 300) * (16 * 300))
+    assert sum(kept) - tiles < 16 * 8 * 4 + 16 * 17
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is alive at once in a pass of the reference is two tiles, each a tenth of the logits."""
+    hidden, head = torch.randn(16, 8, requires_grad=True), nn.Linear(8, 5000, bias=False)
+    monkeypatch.setattr(head_module, "TILE_ELEMENTS", 16 * 500)
+    with torch.no_grad(), Peak() as peak:
+        token_logps(hidden, torch.zeros(16, dtype=torch.long), head, LogitTransform())
+    assert peak.most < 3 * 4 * 16 * 500
+
+
+@pytest.mark.parametrize("kept", [0, 10**6])
+@pytest.mark.parametrize("nats", [4.0, 12.0, 60.0, 200.0])
+def test_gradients_of_tokens_nearly_certain_or_nearly_excluded(
+    nats: float, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One less nearly one is taken before anything is rounded, and a token in a tile far below the others is not lost:
+    with bfloat16 factors the gradient is right to their rounding."""
+    monkeypatch.setattr(head_module, "KEPT_ELEMENTS", kept)
+    monkeypatch.setattr(head_module, "TILE_ELEMENTS", 16 * 8)
+    torch.manual_seed(0)
+    hidden = torch.cat([torch.full((6, 1), nats), torch.randn(6, 15)], dim=1).bfloat16().float().requires_grad_()
+    head = nn.Linear(16, 40, bias=False)
+    with torch.no_grad():
+        head.weight.copy_((0.02 * head.weight).bfloat16())
+        head.weight[:, 0] = 0
+        head.weight[7, 0] = 1
+    tokens = torch.tensor([7, 7, 7, 3, 39, 20])
+    wide, wide_hidden = nn.Linear(16, 40, bias=False).double(), hidden.detach().double().requires_grad_()
+    wide.load_state_dict(head.state_dict())
+    textbook(wide_hidden, tokens, wide, LogitTransform(), 1.0).sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        token_logps(hidden, tokens, head, LogitTransform()).sum().backward()
+    for row in range(6):
+        assert hidden.grad is not None
+        assert wide_hidden.grad is not None
+        exact = wide_hidden.grad[row]
+        assert (hidden.grad[row] - exact).abs().max() <= 0.02 * exact.abs().max() + 1e-12
+    assert head.weight.grad is not None
+    assert wide.weight.grad is not None
+    difference = (head.weight.grad - wide.weight.grad).abs().max()
+    assert difference <= 0.02 * wide.weight.grad.abs().max()
 
 
 def test_frozen_head_gets_no_gradient() -> None:
@@ -131,5 +188,5 @@ def test_bfloat16_factors_give_float32_logits() -> None:
 def test_the_processors_own_setting_is_as_before_afterwards() -> None:
     setting: Any = torch.backends.mkldnn
     before = setting.matmul.fp32_precision
-    head_module.product(torch.ones(2, 3), torch.ones(3, 2), torch.bfloat16)
+    product(torch.ones(2, 3), torch.ones(3, 2), torch.bfloat16)
     assert setting.matmul.fp32_precision == before

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiltlm.model.head import bfloat16_units
+from tiltlm.model.products import bfloat16_units
 from tiltlm.plan.blocks import Block, Blocks
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tiltlm.model import head as chunks
-from tiltlm.model.head import LogitTransform, Making, add_product, product
+from tiltlm.model.head import LogitTransform, Making
+from tiltlm.model.products import rounded_product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +112,9 @@ class _ChunkedDivergence(torch.autograd.Function):
             delta.scatter_add_(-1, token_S[part, None], grad.to(delta.dtype))
             delta = delta.mul_(slope)
             if grad_hidden is not None:
-                grad_hidden[part] = product(delta, weight_VD, making.dtype)
+                grad_hidden[part] = rounded_product(delta, weight_VD, making.dtype)
             if grad_weight is not None:
-                add_product(grad_weight, delta.T, hidden_SD[part], making.dtype)
+                grad_weight.add_(rounded_product(delta.T, hidden_SD[part], making.dtype))
             if grad_bias is not None:
                 grad_bias.add_(delta.sum(0))
         return grad_hidden, grad_weight, grad_bias, *[None] * 6

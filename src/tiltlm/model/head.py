@@ -1,16 +1,16 @@
-"""Log-probabilities of given tokens from hidden states, without ever keeping the logits (architecture, idea 3)."""
+"""Log-probabilities of given tokens from hidden states; of logits a bounded part is alive (architecture, idea 3)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from tiltlm.model.products import product, rounded_product
 
 CHUNK_ELEMENTS = 1 << 25
 """Most logits alive at once, but for tiles on a CPU: 128 MiB in float32."""
@@ -18,6 +18,10 @@ TILE_ELEMENTS = 1 << 22
 """Most logits alive at once on a CPU, where they are best made in pieces that its caches hold: 16 MiB."""
 TILE_ROWS = 1024
 """Most hidden states that a tile of logits is made of."""
+KEPT_ELEMENTS = 1 << 26
+"""Most weights of softmax kept for the backward pass, 128 MiB in bfloat16; those of further tiles are made again."""
+FAR = 40.0
+"""Nats that a tile's largest logit may lie below the log-sum-exp before it is taken to lie there: e^-40 is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,9 @@ def token_logps(
 ) -> Tensor:
     """log softmax(logits)[token] for each hidden state, float32 (float64 for float64 weights), shape (S,).
 
-    Logits are made a tile at a time, of some rows and some of the vocabulary, and made again in the backward pass, so
-    memory is one tile whatever S and the vocabulary are. They are never rounded below float32, whatever the
+    Logits are made a tile at a time, of some rows and some of the vocabulary. What their softmax is made of is kept for
+    the backward pass, in the arithmetic of the factors and up to `KEPT_ELEMENTS`; beyond that it is made again, so
+    memory is bounded whatever S and the vocabulary are. Logits are never rounded below float32, whatever the
     arithmetic of their factors: near 16 the steps of bfloat16 are 0.06 nats, half of the noise of a whole pass.
     """
     return _chunked(hidden_SD, token_S, head, transform, temperature, squares=False)[0]
@@ -105,14 +110,21 @@ def token_logps_and_squares(
 def _chunked(
     hidden_SD: Tensor, token_S: Tensor, head: nn.Linear, transform: LogitTransform, temperature: float, squares: bool
 ) -> tuple[Tensor, Tensor | None]:
+    making = transform.made_in(hidden_SD, temperature)
+    keeps = torch.is_grad_enabled() and (hidden_SD.requires_grad or head.weight.requires_grad)
+    room = KEPT_ELEMENTS if keeps and making.softcap is None else 0
     made: tuple[Tensor, Tensor | None] = _ChunkedLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_SD, head.weight, head.bias, token_S, transform.made_in(hidden_SD, temperature), squares
+        hidden_SD, head.weight, head.bias, token_S, making, room, squares
     )
     return made
 
 
 class _ChunkedLogps(torch.autograd.Function):
-    """Forward and backward over tiles; only hidden states and log-sum-exp are kept between them."""
+    """Forward and backward over tiles; hidden states, log-sum-exp and the first tiles' weights are kept between them.
+
+    The weights of a tile are exp(z - t) for logits z, with t the largest of a row: what is still to be multiplied by
+    exp(t - log-sum-exp), a number a row, which the backward pass puts on the smaller factor of its products.
+    """
 
     @staticmethod
     def forward(
@@ -122,6 +134,7 @@ class _ChunkedLogps(torch.autograd.Function):
         bias_V: Tensor | None,
         token_S: Tensor,
         making: Making,
+        room: int,
         squares: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.making = making
@@ -129,14 +142,22 @@ class _ChunkedLogps(torch.autograd.Function):
         dtype = torch.float64 if hidden_SD.dtype is torch.float64 else torch.float32
         own_S = hidden_SD.new_zeros(len(token_S), dtype=dtype)
         log_sum_S, log_sum_2_S = (torch.full_like(own_S, -math.inf) for _ in range(2))
+        kept: list[Tensor] = []
         for rows, columns in ctx.tiles:
             logits = making.logits(hidden_SD[rows], *_part(weight_VD, bias_V, columns))
             place, within = _place(token_S[rows], columns)
             own_S[rows] = torch.where(within, logits.gather(-1, place).squeeze(-1), own_S[rows])
-            log_sum_S[rows] = torch.logaddexp(log_sum_S[rows], torch.logsumexp(logits, dim=-1))
+            top = logits.amax(-1, keepdim=True).clamp_(min=torch.finfo(dtype).min)
+            weights = logits.sub_(top).exp_()
+            top_S = top.squeeze(-1)
+            log_sum_S[rows] = torch.logaddexp(log_sum_S[rows], weights.sum(-1).log_().add_(top_S))
             if squares:
-                log_sum_2_S[rows] = torch.logaddexp(log_sum_2_S[rows], torch.logsumexp(logits.mul_(2), dim=-1))
-        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, log_sum_S)
+                log_norm_S = torch.linalg.vector_norm(weights, dim=-1).log_()
+                log_sum_2_S[rows] = torch.logaddexp(log_sum_2_S[rows], log_norm_S.add_(top_S).mul_(2))
+            room -= weights.numel()
+            if room >= 0:
+                kept += [weights.to(making.dtype), top]
+        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, own_S, log_sum_S, *kept)
         if not squares:
             return own_S - log_sum_S, None
         log_squares_S = log_sum_2_S - 2 * log_sum_S
@@ -146,34 +167,42 @@ class _ChunkedLogps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_S: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden_SD, weight_VD, bias_V, token_S, log_sum_S = ctx.saved_tensors
+        hidden_SD, weight_VD, bias_V, token_S, own_S, log_sum_S, *kept = ctx.saved_tensors
         making: Making = ctx.making
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         # Added up over the vocabulary, so no narrower than sums are.
-        sums = log_sum_S.dtype
-        grad_hidden = torch.zeros_like(hidden_SD, dtype=sums) if needs_hidden else None
+        grad_hidden = torch.zeros_like(hidden_SD, dtype=log_sum_S.dtype) if needs_hidden else None
         grad_weight = (torch.empty_like if ctx.tiles else torch.zeros_like)(weight_VD) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias else None
-        for rows, columns in ctx.tiles:
+        for number, (rows, columns) in enumerate(ctx.tiles):
             hidden, grad = hidden_SD[rows], grad_S[rows, None]
             weight, bias = _part(weight_VD, bias_V, columns)
-            logits = making.logits(hidden, weight, bias)
-            slope = making.slope(logits)
-            # d logp / d logit_v = [v = token] - softmax_v; written over the logits to save their memory.
-            delta = logits.sub_(log_sum_S[rows, None]).exp_().mul_(-grad)
             place, within = _place(token_S[rows], columns)
-            delta.scatter_add_(-1, place, (grad * within[:, None]).to(delta.dtype))
-            if not isinstance(slope, float) or slope != 1.0:
-                delta = delta.mul_(slope)
+            log_sum = log_sum_S[rows, None]
+            # d logp / d logit_v = [v = token] - softmax_v, here the product of `delta` and of a number a row.
+            if 2 * number < len(kept):
+                delta, top = kept[2 * number : 2 * number + 2]
+                share = (top - log_sum).clamp_(min=-FAR).exp_()
+                # The own token's, in which one less nearly one is taken before anything is rounded.
+                missing = torch.expm1(own_S[rows, None] - log_sum).div_(share).to(delta.dtype)
+                delta.scatter_(-1, place, torch.where(within[:, None], missing, delta.gather(-1, place)))
+                factor = share.mul_(grad).mul_(-making.scale / making.temperature)
+            else:
+                logits = making.logits(hidden, weight, bias)
+                slope = making.slope(logits)
+                delta = logits.sub_(log_sum).exp_()
+                delta.scatter_add_(-1, place, -within[:, None].to(delta.dtype))
+                delta, factor = delta.mul_(slope), -grad
             if grad_hidden is not None:
-                add_product(grad_hidden[rows], delta, weight, making.dtype)
+                grad_hidden[rows].addcmul_(rounded_product(delta, weight, making.dtype), factor)
             if grad_weight is not None:
-                add_product(grad_weight[columns], delta.T, hidden, making.dtype, onto_nothing=rows.start == 0)
+                own = rounded_product(delta.T, hidden * factor, making.dtype)
+                (grad_weight[columns].copy_ if rows.start == 0 else grad_weight[columns].add_)(own)
             if grad_bias is not None:
-                grad_bias[columns] += delta.sum(0)
+                grad_bias[columns] += rounded_product(delta.T, factor, making.dtype).squeeze(-1)
         if grad_hidden is not None:
             grad_hidden = grad_hidden.to(hidden_SD.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def logits_alive(rows: int, columns: int, device: torch.device) -> int:
@@ -209,44 +238,3 @@ def _place(token: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
     place = token - columns.start
     within = (place >= 0) & (place < columns.stop - columns.start)
     return place.clamp(0, columns.stop - columns.start - 1)[:, None], within
-
-
-def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix product in the arithmetic of `dtype`, summed and returned in at least float32, shape (M, N).
-
-    On a CPU with bfloat16 units float32 factors are rounded on their way into them, and sums leave them as they are;
-    on a CPU without, nothing is rounded. A GPU is given rounded factors and asked for float32 sums.
-    """
-    with torch.autocast(a_MK.device.type, enabled=False):
-        if dtype not in (torch.bfloat16, torch.float16):
-            return a_MK.to(dtype) @ b_KN.to(dtype)
-        if a_MK.device.type == "cuda":
-            return torch.mm(a_MK.to(dtype), b_KN.to(dtype), out_dtype=torch.float32)
-        with bfloat16_units(wanted=dtype is torch.bfloat16):
-            return a_MK.float() @ b_KN.float()
-
-
-def add_product(total_MN: Tensor, a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, onto_nothing: bool = False) -> None:
-    """Adds `product(a, b)` to the total in place, without a copy of it where the device can.
-
-    onto_nothing: the total has no content yet, and is the product after.
-    """
-    if a_MK.device.type == "cpu" and dtype is torch.bfloat16:
-        with torch.autocast("cpu", enabled=False), bfloat16_units(wanted=True):
-            total_MN.addmm_(a_MK.float(), b_KN.float(), beta=0 if onto_nothing else 1)
-    elif onto_nothing:
-        total_MN.copy_(product(a_MK, b_KN, dtype))
-    else:
-        total_MN.add_(product(a_MK, b_KN, dtype))
-
-
-@contextmanager
-def bfloat16_units(wanted: bool) -> Iterator[None]:
-    """Lets a CPU's float32 products use its bfloat16 units, within."""
-    products = cast(Any, torch.backends.mkldnn).matmul
-    before = products.fp32_precision
-    products.fp32_precision = "bf16" if wanted else before
-    try:
-        yield
-    finally:
-        products.fp32_precision = before

@@ -18,7 +18,7 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.row_layout import SEQUENCES, Layout
 
-SCORER_REVISION = 4
+SCORER_REVISION = 5
 """Part of the address of every cached reference value. Raise it with each change after which the same model gives other
 log-probabilities for the same tokens, be it in the last digits: to the scorer, the head, the masks, the packing or the
 arithmetic around them. Policy and reference would not agree otherwise."""
