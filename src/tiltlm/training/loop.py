@@ -30,7 +30,7 @@ from tiltlm.training.metrics import Sums, eval_row
 from tiltlm.training.moving_reference import move
 from tiltlm.training.non_finite import RECENT, FailedStep, explanation
 from tiltlm.training.observers import Observer
-from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor
+from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor, make_moments
 from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states, take_weights, weights_of
 from tiltlm.training.stop import StopRequest
 
@@ -81,6 +81,7 @@ class Trainer:
         self.progress = Progress()
         self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
         self._optimizer = OPTIMIZERS[training.optimizer](scorer.trained().values(), training)
+        make_moments(self._optimizer)
         self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.token_budget, scorer.layout)
         self._held_out_prompts = prompt_groups(held_out.columns)
 

@@ -35,3 +35,19 @@ def learning_rate_factor(step: int, steps: int, config: TrainingConfig) -> float
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
     return SCHEDULES[config.schedule](progress)
+
+
+def make_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Makes what the optimizer keeps of each parameter, by a step that a fused optimizer is told to skip.
+
+    Before the first forward pass they lie beside the weights. Made after it, as PyTorch does, they lie above what that
+    pass took, in pages never touched, and what it took lies free below them in pieces.
+    """
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return
+    parameters = [own for group in optimizer.param_groups for own in group["params"]]
+    for own in parameters:
+        own.grad = own.new_zeros(()).expand_as(own)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones((), device=parameters[0].device)  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
