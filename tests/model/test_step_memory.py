@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Qwen2Config
 
 from tiltlm.config import AdapterConfig
+from tiltlm.model import memory as memory_module
 from tiltlm.model.adapters import load_scorer, new_adapter, trained_parameters
 from tiltlm.model.finding import ModelSource
 from tiltlm.model.frozen import Base
@@ -112,6 +114,21 @@ def test_a_model_of_1500_million_parameters_is_planned_without_its_weights() -> 
     assert found.weights == found.gradients == 4 * found.parameters
     assert found.checkpoint == checkpoint_bytes(found.trained, "adamw") == 12 * found.trained
     assert found.total - 16 * found.parameters == found.activations > 28 * 4096 * 10 * 1536
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("vocabulary", [64, 65_536])
+def test_a_deep_model_is_told_from_two_shallow_ones(vocabulary: int, again: bool) -> None:
+    """Whatever is kept; also where few layers take less than the gradients of a large vocabulary, which many do not."""
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 24}
+    config = Qwen2Config(
+        **sizes, vocab_size=vocabulary, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True
+    )
+    way, batch = Way(None, None, torch.bfloat16, "adamw", again), fake_batch(512, 2, 300)
+    told = step_memory(config, way, batch, CPU)
+    whole = memory_module._looked_at(config, way, batch, CPU).most()
+    assert told.activations == pytest.approx(whole.activations, rel=0.02)
+    assert replace(told, activations=0) == replace(whole, activations=0)
 
 
 def test_more_tokens_and_kept_activations_take_more() -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,8 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tiltlm.config import AdapterConfig
@@ -30,6 +27,7 @@ from tiltlm.model.frozen import Base, freeze, is_packable, multiply_frozen
 from tiltlm.model.fused_norm import fuse_norms
 from tiltlm.model.head import logits_alive
 from tiltlm.model.loading import autocast, checkpoint_activations
+from tiltlm.model.memory_peak import Peak
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import MicroBatch
 
@@ -93,15 +91,30 @@ def step_memory(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: t
     """
     layers = config.get_text_config().num_hidden_layers
     if layers <= _MORE_LAYERS or not _layers_are_alike(config):
-        return _looked_at(config, way, batch, device)
+        return _looked_at(config, way, batch, device).most()
     few, more = (_looked_at(_with_layers(config, count), way, batch, device) for count in (_FEW_LAYERS, _MORE_LAYERS))
     further = layers - _MORE_LAYERS
     step = _MORE_LAYERS - _FEW_LAYERS
     parts = {
         part.name: getattr(more, part.name) + (getattr(more, part.name) - getattr(few, part.name)) * further // step
-        for part in fields(StepMemory)
+        for part in fields(_Looked)
     }
-    return StepMemory(**parts)
+    return _Looked(**parts).most()
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked(StepMemory):
+    """A step in two phases, in each of which memory grows evenly with the layers; the larger of the two need not.
+
+    activations: the peak until the gradient of the embeddings is made. afterwards: from then on.
+    """
+
+    afterwards: int
+
+    def most(self) -> StepMemory:
+        """The step as a whole."""
+        parts = {part.name: getattr(self, part.name) for part in fields(StepMemory)}
+        return StepMemory(**{**parts, "activations": max(self.activations, self.afterwards)})
 
 
 _FEW_LAYERS, _MORE_LAYERS = 2, 4
@@ -136,7 +149,7 @@ def _with_layers(config: PreTrainedConfig, count: int) -> PreTrainedConfig:
     return changed
 
 
-def _looked_at(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: torch.device) -> StepMemory:
+def _looked_at(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: torch.device) -> _Looked:
     """`step_memory` by running a step of the model as it is."""
     with torch.device("meta"):
         scorer, packed = _without_content(config, way)
@@ -150,19 +163,20 @@ def _looked_at(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: to
         for own in parameters:
             own.grad = torch.zeros_like(own) if own.requires_grad else None
         placed = batch.to(device)
-        with _Peak() as peak:
+        with Peak() as peak:
             with autocast(device, way.precision):
                 logps = scorer(placed)
             logps.sum().backward()
     vocabulary = scorer.model.get_output_embeddings().weight.shape[0]
     checkpoint = checkpoint_bytes(trained, way.optimizer)
-    return StepMemory(
+    return _Looked(
         parameters=sum(own.numel() for own in parameters),
         trained=trained,
         weights=weights,
         gradients=4 * trained,
         moments=checkpoint - 4 * trained,
         activations=peak.most,
+        afterwards=peak.afterwards,
         logits=4 * logits_alive(len(batch.score_at_S), vocabulary, device),
         checkpoint=checkpoint,
     )
@@ -261,40 +275,3 @@ def _pack(model: PreTrainedModel, quantise: str) -> dict[int, int]:
             packed[id(own.weight)] = round(_PACKED_BYTES[quantise] * count) + 4 * (quantise == "int8") * len(own.weight)
             own.forward = functools.partial(multiply_frozen, own)
     return packed
-
-
-class _Peak(TorchDispatchMode):
-    """Adds up the bytes of what operations make and what is let go of again.
-
-    most: of all that was alive at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
-        before = {leaf.untyped_storage()._cdata for leaf in given}
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor):
-                self._see(leaf.untyped_storage(), before)
-        return made
-
-    def _see(self, storage: torch.UntypedStorage, before: set[int]) -> None:
-        key = storage._cdata
-        if key in before or key in self._alive:
-            return
-        size = storage.nbytes()
-        self._now += size
-        self.most = max(self.most, self._now)
-
-        def gone(_: object) -> None:
-            self._now -= size
-            self._alive.pop(key, None)
-
-        self._alive[key] = weakref.ref(storage, gone)
