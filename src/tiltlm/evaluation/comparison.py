@@ -58,7 +58,11 @@ class AnswerComparison:
 
     def total(self, prompts: Sequence[Prompt]) -> int:
         """What the calls of `advance` add up to: one for each answer of either model."""
-        return sum(len(self._draws(prompt, trained)) for prompt in prompts for trained in (False, True))
+        return sum(self.answers(prompts, trained) for trained in (False, True))
+
+    def answers(self, prompts: Sequence[Prompt], trained: bool) -> int:
+        """How many answers the model as it was, or as it is trained, gives to the prompts."""
+        return sum(len(self._draws(prompt, trained)) for prompt in prompts)
 
     def _draws(self, prompt: Prompt, trained: bool) -> tuple[Draw, ...]:
         """The greedy answer, then the sampled ones; then those of the trained model at temperature 1."""

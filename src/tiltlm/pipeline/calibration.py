@@ -24,7 +24,7 @@ from tiltlm.pipeline.optimize import trainer_for
 from tiltlm.pipeline.prepare import asked
 from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.setup import Setup
+from tiltlm.pipeline.setup import Setup, answers_for
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
@@ -61,8 +61,9 @@ class Pace:
     """Seconds of each kind of work.
 
     load: reading the model. exact, scored, trained: a column of a float32 pass, of one in the arithmetic of training,
-    forward and backward. update: the optimizer's step. byte: writing one. prompts, token: taking up the prompts of the
-    comparison and drawing a token of each answer.
+    forward and backward. update: the optimizer's step. first: what the first step takes beyond that, in which memory is
+    taken for the first time. byte: writing one. prompts, token: taking up the prompts of the comparison and drawing a
+    token of each answer that the model as it is gives.
     """
 
     load: float
@@ -70,6 +71,7 @@ class Pace:
     scored: float
     trained: float
     update: float
+    first: float
     byte: float
     prompts: float
     token: float
@@ -104,6 +106,7 @@ def stage_times(
             "training",
             pace.trained * training
             + pace.update * steps
+            + pace.first
             + pace.scored * held * evaluations
             + pace.exact * _CHECKED * train
             + pace.byte * saved
@@ -113,10 +116,18 @@ def stage_times(
         StageTime("evaluation", pace.load + pace.exact * (held + seen), "held-out examples once more, in float32"),
     ]
     if pace.token:
-        drawn = 2 * pace.prompts + 2 * pace.token * setup.config.comparison.max_new_tokens
-        words = f"answers of up to {setup.config.comparison.max_new_tokens} tokens by both models"
-        stages.append(StageTime("comparison", pace.load + drawn, words))
+        stages.append(StageTime("comparison", *_comparison(setup, data, pace)))
     return tuple(stages)
+
+
+def _comparison(setup: Setup, data: PreparedData, pace: Pace) -> tuple[float, str]:
+    """Seconds of the answers by both models, none of which ends early, and of scoring the trained model's by the
+    reference; and what that is, in words."""
+    prompts, tokens, answers = asked(setup, data), setup.config.comparison.max_new_tokens, answers_for(setup)
+    before, after = (answers.answers(prompts, trained) for trained in (False, True))
+    drawn = (pace.prompts + pace.token * tokens) * (before + after) / before
+    scored = pace.exact * (sum(len(prompt.ids) for prompt in prompts) + after * tokens)
+    return pace.load + drawn + scored, f"{before + after} answers of up to {tokens} tokens by both models"
 
 
 def _pace(setup: Setup, data: PreparedData, reporter: Reporter) -> tuple[Pace, Trainer]:
@@ -132,11 +143,11 @@ def _pace(setup: Setup, data: PreparedData, reporter: Reporter) -> tuple[Pace, T
         prompts, token = _answering(setup, policy, data)
         advance(1)
         trainer = _trainer(setup, to_be_trained(setup, policy), data)
-        trained, update = _training(trainer)
+        trained, update, first = _training(trainer)
         advance(1)
         byte = _writing()
         advance(1)
-    return Pace(load, exact, scored, trained, update, byte, prompts, token), trainer
+    return Pace(load, exact, scored, trained, update, first, byte, prompts, token), trainer
 
 
 def _size(batch: MicroBatch) -> int:
@@ -194,12 +205,14 @@ def _trainer(setup: Setup, policy: Scorer, data: PreparedData) -> Trainer:
     return trainer
 
 
-def _training(trainer: Trainer) -> tuple[float, float]:
-    """Seconds of a column, forward and backward, and of the optimizer's step."""
+def _training(trainer: Trainer) -> tuple[float, float, float]:
+    """Seconds of a column, forward and backward, of the optimizer's step, and of the first step beyond those."""
     device, planned = trainer.scorer.device, trainer.plan_of(0)
-    first = dataclasses.replace(planned, micro_batches=planned.micro_batches[-1:])
+    smallest = dataclasses.replace(planned, micro_batches=planned.micro_batches[-1:])
     stop = StopRequest()
-    trainer.step(first, stop)  # the first one warms up
+    start = time.perf_counter()
+    trainer.step(smallest, stop)
+    cold = time.perf_counter() - start
     start, done = time.perf_counter(), 0
     for batch in reversed(planned.micro_batches):
         one = dataclasses.replace(planned, micro_batches=(batch,))
@@ -210,9 +223,9 @@ def _training(trainer: Trainer) -> tuple[float, float]:
             break
     column = (time.perf_counter() - start) / done
     start = time.perf_counter()
-    trainer.step(first, stop)
+    trainer.step(smallest, stop)
     whole = time.perf_counter() - start
-    return column, max(whole - column * _size(first.micro_batches[0]), 0.0)
+    return column, max(whole - column * _size(smallest.micro_batches[0]), 0.0), max(cold - whole, 0.0)
 
 
 def _answering(setup: Setup, scorer: Scorer, data: PreparedData) -> tuple[float, float]:

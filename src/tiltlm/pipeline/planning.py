@@ -14,6 +14,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.available_memory import available_memory
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import StepMemory, Way, step_memory
+from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.calibration import StageTime, stage_times
 from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.remedies import Remedy, remedies
@@ -26,7 +27,7 @@ from tiltlm.pipeline.run_memory import (
     model_configuration,
     run_memory,
 )
-from tiltlm.pipeline.setup import Setup, set_up
+from tiltlm.pipeline.setup import Setup, require_sound_models, set_up
 from tiltlm.pipeline.token_budget import with_budget
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
@@ -93,6 +94,9 @@ def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> Ru
     """
     started = time.perf_counter()
     setup = set_up(config)
+    if calibrated:
+        require_safe_weights(setup.source)
+        require_sound_models(setup)
     data = prepare(setup, reporter)
     reading = time.perf_counter() - started
     model = model_configuration(setup)
