@@ -143,6 +143,16 @@ def test_gradients_of_tokens_nearly_certain_or_nearly_excluded(
     assert difference <= 0.02 * wide.weight.grad.abs().max()
 
 
+@pytest.mark.parametrize("kept", [0, 10**6])
+def test_a_second_backward_pass_gives_the_same(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "KEPT_ELEMENTS", kept)
+    hidden, head = torch.randn(6, 8, requires_grad=True), nn.Linear(8, 50)
+    logps = token_logps(hidden, torch.arange(6), head, LogitTransform()).sum()
+    inputs = [hidden, *head.parameters()]
+    once, again = (torch.autograd.grad(logps, inputs, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+
+
 def test_frozen_head_gets_no_gradient() -> None:
     hidden = torch.randn(3, 4, requires_grad=True)
     head = nn.Linear(4, 5).requires_grad_(False)

@@ -123,7 +123,8 @@ class _ChunkedLogps(torch.autograd.Function):
     """Forward and backward over tiles; hidden states, log-sum-exp and the first tiles' weights are kept between them.
 
     The weights of a tile are exp(z - t) for logits z, with t the largest of a row: what is still to be multiplied by
-    exp(t - log-sum-exp), a number a row, which the backward pass puts on the smaller factor of its products.
+    exp(t - log-sum-exp), a number a row, which the backward pass puts on the smaller factor of its products. From those
+    that are kept the own token's one is taken.
     """
 
     @staticmethod
@@ -157,7 +158,9 @@ class _ChunkedLogps(torch.autograd.Function):
             room -= weights.numel()
             if room >= 0:
                 kept += [weights.to(making.dtype), top]
-        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, own_S, log_sum_S, *kept)
+        for (rows, columns), weights, top in zip(ctx.tiles, kept[::2], kept[1::2], strict=False):
+            _take_own(weights, _share(top, log_sum_S[rows]), own_S[rows] - log_sum_S[rows], token_S[rows], columns)
+        ctx.save_for_backward(hidden_SD, weight_VD, bias_V, token_S, log_sum_S, *kept)
         if not squares:
             return own_S - log_sum_S, None
         log_squares_S = log_sum_2_S - 2 * log_sum_S
@@ -167,7 +170,7 @@ class _ChunkedLogps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_S: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden_SD, weight_VD, bias_V, token_S, own_S, log_sum_S, *kept = ctx.saved_tensors
+        hidden_SD, weight_VD, bias_V, token_S, log_sum_S, *kept = ctx.saved_tensors
         making: Making = ctx.making
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         # Added up over the vocabulary, so no narrower than sums are.
@@ -177,20 +180,15 @@ class _ChunkedLogps(torch.autograd.Function):
         for number, (rows, columns) in enumerate(ctx.tiles):
             hidden, grad = hidden_SD[rows], grad_S[rows, None]
             weight, bias = _part(weight_VD, bias_V, columns)
-            place, within = _place(token_S[rows], columns)
-            log_sum = log_sum_S[rows, None]
             # d logp / d logit_v = [v = token] - softmax_v, here the product of `delta` and of a number a row.
             if 2 * number < len(kept):
                 delta, top = kept[2 * number : 2 * number + 2]
-                share = (top - log_sum).clamp_(min=-FAR).exp_()
-                # The own token's, in which one less nearly one is taken before anything is rounded.
-                missing = torch.expm1(own_S[rows, None] - log_sum).div_(share).to(delta.dtype)
-                delta.scatter_(-1, place, torch.where(within[:, None], missing, delta.gather(-1, place)))
-                factor = share.mul_(grad).mul_(-making.scale / making.temperature)
+                factor = _share(top, log_sum_S[rows]).mul_(grad).mul_(-making.scale / making.temperature)
             else:
                 logits = making.logits(hidden, weight, bias)
                 slope = making.slope(logits)
-                delta = logits.sub_(log_sum).exp_()
+                delta = logits.sub_(log_sum_S[rows, None]).exp_()
+                place, within = _place(token_S[rows], columns)
                 delta.scatter_add_(-1, place, -within[:, None].to(delta.dtype))
                 delta, factor = delta.mul_(slope), -grad
             if grad_hidden is not None:
@@ -203,6 +201,18 @@ class _ChunkedLogps(torch.autograd.Function):
         if grad_hidden is not None:
             grad_hidden = grad_hidden.to(hidden_SD.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _share(top: Tensor, log_sum: Tensor) -> Tensor:
+    """What a tile's weights are to be multiplied by, a number a row, shape (rows, 1), for their largest logits."""
+    return (top - log_sum[:, None]).clamp_(min=-FAR).exp_()
+
+
+def _take_own(weights: Tensor, share: Tensor, logp: Tensor, token: Tensor, columns: slice) -> None:
+    """Takes the own token's one from a tile's weights, in place: from a softmax near one before anything is rounded."""
+    place, within = _place(token, columns)
+    less = torch.expm1(logp)[:, None].div_(share).to(weights.dtype)
+    weights.scatter_(-1, place, torch.where(within[:, None], less, weights.gather(-1, place)))
 
 
 def logits_alive(rows: int, columns: int, device: torch.device) -> int:

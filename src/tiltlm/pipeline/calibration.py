@@ -82,7 +82,8 @@ def stage_times(
 ) -> tuple[StageTime, ...]:
     """Seconds of each stage. The model is loaded, and its weights are changed in memory.
 
-    plans: of some steps, whose columns tell those of all. reading: seconds that the data took.
+    plans: of some steps, whose columns tell those of all. reading: seconds that the data took, and choosing how many
+        tokens a forward pass has.
     """
     pace, trainer = _pace(setup, data, reporter)
     examples, steps = len(data.train), trainer.steps

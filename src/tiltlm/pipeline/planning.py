@@ -98,10 +98,10 @@ def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> Ru
         require_safe_weights(setup.source)
         require_sound_models(setup)
     data = prepare(setup, reporter)
+    setup = with_budget(setup, data, reporter)
     reading = time.perf_counter() - started
     model = model_configuration(setup)
     layout = layout_for(setup, model)
-    setup = with_budget(setup, data, reporter)
     config = setup.config
     steps = total_steps(config.training, len(data.train))
     plans = _laid_out(config, data.train, steps, layout)
