@@ -15,13 +15,16 @@ from pathlib import Path
 
 import tyro
 
+from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import load_examples
+
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """Which pairs."""
 
     pairs: Path
-    """A file with a `prompt`, a `chosen` and a `rejected` in each line."""
+    """A file of pairs given as text, in any format that training reads."""
     output: Path
     """Where the pairs are written."""
 
@@ -29,11 +32,15 @@ class Arguments:
 def main() -> None:
     """Writes the file."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    pairs = [json.loads(line) for line in arguments.pairs.read_text(encoding="utf-8").splitlines()]
+    read = load_examples(str(arguments.pairs), DataConfig(), HubConfig(), "train").examples
+    pairs = [one for one in read if one.is_pair and isinstance(one.prompt, str)]
+    if len(pairs) < 2:
+        raise SystemExit(f"{arguments.pairs} has fewer than two pairs given as text.")
     with arguments.output.open("w", encoding="utf-8") as file:
         for first, second in zip(pairs[::2], pairs[1::2], strict=False):
-            for answered in (first, second):
-                file.write(json.dumps(answered | {"prompt": first["prompt"]}) + "\n")
+            for chosen, rejected in (first.completions, second.completions):
+                row = {"prompt": first.prompt, "chosen": chosen, "rejected": rejected}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
