@@ -1,7 +1,7 @@
 """Where the time of a training step goes on a CPU, by kind of work, and how near it is to the peak.
 
     python benchmarks/step_profile.py --model MODEL --data pairs.jsonl --batch 8 --max-length 512 \
-        --output benchmarks/results/speed/smollm2-hh-profile.json
+        --output benchmarks/results/speed/avx512-smollm2-hh-profile.json
 
 Steps are those of `tiltlm train` in the arithmetic that `auto` chooses, with reference values of zero, which cost the
 same. After steps that warm memory, some are timed as they are and one more is run under PyTorch's profiler: shares are
