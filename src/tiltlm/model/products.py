@@ -26,7 +26,7 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rounded_product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix product in the arithmetic of `dtype`, rounded to it where that is quicker, shape (M, N).
+    """The matrix product in the arithmetic of `dtype`, rounded to it on a CPU, shape (M, N).
 
     For gradients, which autocast rounds so in every linear layer. A CPU without matrix units, but with bfloat16
     products, multiplies float32 factors as they are, which takes it twice as long.

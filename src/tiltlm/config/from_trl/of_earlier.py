@@ -67,7 +67,7 @@ TRL = (
     moot("base_model_attribute_name", "text", "model", "Hidden states are taken where the model has them."),
     moot("use_logits_to_keep", "switch", False, "What is not scored never passes the output head."),
     moot("use_num_logits_to_keep", "switch", False, "What is not scored never passes the output head."),
-    moot("use_liger_loss", "switch", False, "Logits are never kept here either."),
+    moot("use_liger_loss", "switch", False, "Logits alive are bounded here too."),
     moot("gradient_checkpointing_use_reentrant", "switch", False, "It changes no result."),
     lost("sanity_check", "switch", False, "data.max_train_pairs trains on few pairs."),
     lost("tools", "any", None, "Tools are a column of the data.", []),
