@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tiltlm.bench.own_training import AS_IT_IS, Composition
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import ModelError
-from tiltlm.model.fused_norm import use_own_norms
+from tiltlm.model.fused_layers import use_stock_layers
 from tiltlm.model.head import token_logps
 from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.token_values import TokenValues
@@ -92,7 +92,7 @@ def compiled(loaded: Scorer) -> Scorer:
     layers = [module for module in loaded.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(f"the layers of {type(loaded.model).__name__} are not known")
-    use_own_norms(loaded.model)  # a function of our own, and one of each module, would be compiled for each of them
+    use_stock_layers(loaded.model)  # a function of our own, and one of each module, would be compiled for each of them
     torch._dynamo.config.allow_unspec_int_on_nn_module = True  # layers differ in their number alone
     for layer in layers:
         layer.compile(dynamic=True)

@@ -8,55 +8,14 @@ function with its derivative by hand, which rounds once. RMSNorm: arXiv 1910.074
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 TRIED_ROWS = 3
 """Random rows on which a norm of the model must give what the formula gives, to be taken for one."""
-
-
-def fuse_norms(model: PreTrainedModel) -> int:
-    """Lets each RMSNorm of the model's own width be computed by `rms_norm`; how many there are.
-
-    A norm is known by what it does, not by its name: a module with one weight of the width, whose values on random rows
-    are those of the formula.
-    """
-    width = model.config.get_text_config().hidden_size
-    fused = 0
-    for module in model.modules():
-        if (found := _as_rms_norm(module, width)) is not None:
-            epsilon, shift = found
-            module.forward = functools.partial(_forward, module, type(module).forward, epsilon, shift)
-            fused += 1
-    return fused
-
-
-def use_own_norms(model: nn.Module) -> list[tuple[nn.Module, Any]]:
-    """Lets the model's norms be computed by its own code again; which they were, and what computed them."""
-    fused = [
-        (module, forward)
-        for module in model.modules()
-        if isinstance(forward := vars(module).get("forward"), functools.partial) and forward.func is _forward
-    ]
-    for module, _ in fused:
-        del module.forward
-    return fused
-
-
-@contextmanager
-def own_norms(model: nn.Module) -> Iterator[None]:
-    """Within, the model's norms are computed by its own code, to compare with."""
-    fused = use_own_norms(model)
-    try:
-        yield
-    finally:
-        for module, forward in fused:
-            module.forward = forward
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -65,16 +24,16 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> T
     return out
 
 
-def _forward(module: nn.Module, own: Any, epsilon: float, shift: float, x: Tensor) -> Tensor:
+def _forward(epsilon: float, shift: float, module: nn.Module, x: Tensor) -> Tensor:
     """By `rms_norm` where its input has the type of the weight; what is narrower is the module's own to widen."""
-    weight: Any = module.weight
-    if x.dtype is not weight.dtype:
-        narrow: Tensor = own(module, x)
+    norm: Any = module
+    if x.dtype is not norm.weight.dtype:
+        narrow: Tensor = type(norm).forward(norm, x)
         return narrow
     kind, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind).itemsize < x.itemsize:
         dtype = torch.get_autocast_dtype(kind)
-    return rms_norm(x, weight + shift if shift else weight, epsilon, dtype)
+    return rms_norm(x, norm.weight + shift if shift else norm.weight, epsilon, dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -99,15 +58,16 @@ class _RMSNorm(torch.autograd.Function):
 
 
 @torch.no_grad()
-def _as_rms_norm(module: nn.Module, width: int) -> tuple[float, float] | None:
-    """The module's epsilon, and what it adds to its weight, if it is an RMSNorm of this width; else None."""
+def as_fused_norm(module: nn.Module, width: int) -> Callable[[nn.Module, Tensor], Tensor] | None:
+    """What computes the module, if it is an RMSNorm of this width: has one weight of the width, and on random rows
+    gives what the formula gives. Else None."""
     parameters = dict(module.named_parameters())
     weight = parameters.get("weight")
-    if list(parameters) != ["weight"] or weight is None or weight.shape != (width,) or "forward" in vars(module):
+    if list(parameters) != ["weight"] or weight is None or weight.shape != (width,):
         return None
     epsilon = next((getattr(module, name) for name in ("variance_epsilon", "eps") if hasattr(module, name)), None)
     if isinstance(epsilon, float) and weight.is_meta:  # nothing to try it on, and nothing that could come out wrong
-        return (epsilon, 0.0) if type(module).__name__.endswith("RMSNorm") else None
+        return functools.partial(_forward, epsilon, 0.0) if type(module).__name__.endswith("RMSNorm") else None
     if not isinstance(epsilon, float) or weight.dtype not in (torch.float32, torch.float64):
         return None
     generator = torch.Generator().manual_seed(0)
@@ -118,5 +78,5 @@ def _as_rms_norm(module: nn.Module, width: int) -> tuple[float, float] | None:
     for shift in (0.0, 1.0):
         wanted = rms_norm(rows, weight + shift, epsilon, weight.dtype)
         if given.shape == wanted.shape and torch.allclose(given, wanted, rtol=1e-5, atol=1e-6):
-            return epsilon, shift
+            return functools.partial(_forward, epsilon, shift)
     return None

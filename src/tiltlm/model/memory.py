@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from tiltlm.config import AdapterConfig
 from tiltlm.model.adapters import new_adapter
 from tiltlm.model.frozen import Base, freeze, is_packable, multiply_frozen
-from tiltlm.model.fused_norm import fuse_norms
+from tiltlm.model.fused_layers import fuse_layers
 from tiltlm.model.head import logits_alive
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.memory_peak import Peak
@@ -231,7 +231,7 @@ def _without_content(config: PreTrainedConfig, way: Way) -> tuple[Scorer, Mappin
     """The model as it is trained, and how many bytes its packed weights take, by the parameters' identity."""
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.eval()
-    fuse_norms(model)
+    fuse_layers(model)
     packed: dict[int, int] = {}
     if way.base is None:
         scorer = Scorer(model)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationCon
 from tiltlm.config.adapter_config import Quantisation
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import ModelSource, explained
-from tiltlm.model.fused_norm import fuse_norms
+from tiltlm.model.fused_layers import fuse_layers
 from tiltlm.model.weight_files import require_safe_weights
 
 NAMED = 3
@@ -72,7 +72,7 @@ def load_model(
     if device.type == "cpu":
         _leave_files(model)
     model.eval()
-    fuse_norms(model)
+    fuse_layers(model)
     # The table gives the padding token no gradient; but it is often the EOS, which every answer ends with. Padding
     # itself is never scored nor seen, so it sends none.
     embeddings = model.get_input_embeddings()

@@ -13,7 +13,7 @@ from torch import Tensor
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedSequence
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import SelfCheckError
-from tiltlm.model.fused_norm import own_norms
+from tiltlm.model.fused_layers import stock_layers
 from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives.interface import MISMATCHED, sides
@@ -141,7 +141,7 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
     largest = 0.0
     for fast, sequence in zip(fast_N.tolist(), sequences, strict=True):
         ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(scorer.device)
-        with own_norms(scorer.model):
+        with stock_layers(scorer.model):
             logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
         slow = logits.float().log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
         largest = max(largest, abs(fast - float(slow)) / sequence.scored_tokens)
