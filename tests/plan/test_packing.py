@@ -27,7 +27,7 @@ budgets = st.integers(1, 150)
 LABELS = [(CHOSEN, REJECTED), (CHOSEN,), (REJECTED,), (REJECTED, MISMATCHED), (CHOSEN, CHOSEN, REJECTED, MISMATCHED)]
 
 
-layouts = st.sampled_from([DENSE, Layout(row=1), BLOCKS, SEQUENCES])
+layouts = st.sampled_from([DENSE, Layout(row=1), Layout(row=16, multiple=8, runs=True), BLOCKS, SEQUENCES])
 """Everything holds for rows as short as can be, of which small sequences need several, and for those in use."""
 
 
@@ -165,7 +165,7 @@ def test_padding_sees_itself_alone_and_is_seen_by_nothing(sequences: list[Tokeni
         for column in range(len(columns), batch.tokens_RL.shape[1]):
             assert seen[row][column] == [column]
             assert batch.tokens_RL[row, column] == batch.positions_RL[row, column] == 0
-    assert max(len(columns) for columns in used_columns(batch)) == batch.tokens_RL.shape[1]
+    assert layout.rounded(max(len(columns) for columns in used_columns(batch))) == batch.tokens_RL.shape[1]
 
 
 @many
@@ -230,6 +230,29 @@ def test_a_mismatched_answer_lies_with_the_prompt_it_stands_behind() -> None:
     made = plan(TokenColumns.of(examples), [0, 1], 10_000, DENSE)
     assert (made.examples, made.completions) == (2, 2)
     assert made.laid_out == 2 * (30 + 2)
+
+
+def test_a_plan_looks_at_no_example_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = TokenColumns.of(
+        [TokenizedExample.pair(str(n), sequence([3, n], 1), sequence([4, n], 1)) for n in range(5)]
+    )
+
+    def of_all(columns: TokenColumns) -> np.ndarray:
+        raise AssertionError("all of the data was gone through")
+
+    monkeypatch.setattr(TokenColumns, "scored_tokens", property(of_all))
+    assert plan(columns, [1, 3], 100, DENSE).examples == 2
+
+
+def test_rows_are_padded_to_what_suits_the_device() -> None:
+    columns = TokenColumns.of(
+        [TokenizedExample.pair(str(n), sequence([n] * 9, 4), sequence([n] * 7 + [8] * 30, 4)) for n in range(7)]
+    )
+    made = plan(columns, range(7), 192, Layout(row=64, multiple=32, runs=True))
+    assert [tuple(batch.tokens_RL.shape) for batch in made.micro_batches] == [(3, 64), (3, 64), (1, 64)]
+    # A row that holds less than the budget, and would not once it is padded.
+    made = plan(columns, range(2), 126, Layout(row=64, multiple=64, runs=True))
+    assert [tuple(batch.tokens_RL.shape) for batch in made.micro_batches] == [(1, 64), (1, 64)]
 
 
 def test_nothing_to_pack_is_refused() -> None:

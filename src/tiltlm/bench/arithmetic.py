@@ -74,7 +74,7 @@ def step_work(cost: ForwardCost | None, columns: TokenColumns, examples: Sequenc
     stems = [0, *(found.stem(before, after) for before, after in itertools.pairwise(order))]
     # A token at position p of its sequence sees p + 1; those below the stem are laid out with an earlier sequence.
     seeing = np.concatenate([np.arange(stem, found.lengths[s]) + 1 for s, stem in zip(order, stems, strict=True)])
-    scored = int(columns.scored_tokens[numbers].sum())
+    scored = int(columns.scored_tokens_of(numbers).sum())
     halves = (numbers[0::2], numbers[1::2])
     lengths = np.diff(columns.bounds)
     padded = sum(len(half) * int(lengths[half].max()) for half in halves)

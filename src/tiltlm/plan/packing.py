@@ -58,7 +58,7 @@ def plan(
     planned = _Planned(columns, numbers, firsts, of_columns, layout, reference)
     batches = tuple(planned.micro_batch(group, rows) for group, rows in planned.groups(token_budget))
     labelled = of_columns[columns.labels[of_columns] != MISMATCHED]
-    return Plan(batches, len(numbers), len(labelled), int(columns.scored_tokens[labelled].sum()))
+    return Plan(batches, len(numbers), len(labelled), int(columns.scored_tokens_of(labelled).sum()))
 
 
 class _Planned:
@@ -146,12 +146,12 @@ class _Planned:
             min(even, key=lambda row: sum(sizes[i] for i in row)).append(index)
         best = min(fitted, even, key=lambda rows: max(sum(sizes[i] for i in row) for row in rows))
         filled = [[sequence for index in row for sequence in prompts[index]] for row in best]
-        return filled, max(self.sorted.tree_size(row) for row in filled)
+        return filled, self.layout.rounded(max(self.sorted.tree_size(row) for row in filled))
 
     def micro_batch(self, group: list[int], rows: Rows) -> MicroBatch:
         """Lays a group of examples out in the given rows."""
         laid_out = [self.sorted.lay_out(row) for row in rows]
-        length = max(len(row.tokens) for row in laid_out)
+        length = self.layout.rounded(max(len(row.tokens) for row in laid_out))
         shape = (len(rows), length)
         tokens, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         # A padding column is a tree of its own: it sees itself, so no attention row is empty (which would be NaN).
@@ -165,7 +165,7 @@ class _Planned:
         place_of = {sequence: place for place, sequence in enumerate(own)}
         scored = np.array([sequence for row in laid_out for sequence in row.sequences])
         of_columns = self.of_columns[own]
-        counts = self.columns.scored_tokens[of_columns]
+        counts = self.columns.scored_tokens_of(of_columns)
         offsets = np.concatenate([np.arange(counts[place_of[sequence]]) for sequence in scored])
         order = np.array([place_of[sequence] for sequence in scored])
         sequence_S = np.repeat(order, counts[order])

@@ -155,6 +155,11 @@ class TokenColumns:
         counts: np.ndarray = np.diff(self.bounds) - self.first_scored
         return counts
 
+    def scored_tokens_of(self, sequences: np.ndarray) -> np.ndarray:
+        """The same of some sequences, looking at no other."""
+        counts: np.ndarray = self.scored_starts[sequences + 1] - self.scored_starts[sequences]
+        return counts
+
     @property
     def all_pairs(self) -> bool:
         """Whether every example is a chosen sequence, then a rejected one; mismatched ones aside."""
