@@ -14,6 +14,7 @@ from pathlib import Path
 from tiltlm import __version__
 from tiltlm.cli.complaints import complain, no_command
 from tiltlm.cli.descriptions import show_help
+from tiltlm.cli.imports import importing
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
@@ -81,8 +82,9 @@ def _run(words: list[str], output: WatchedOutput) -> int:
 
 
 def _train(words: Sequence[str]) -> int:
-    from tiltlm.cli.command_line import parse
-    from tiltlm.runs.folder import free_name
+    with importing():
+        from tiltlm.cli.command_line import parse
+        from tiltlm.runs.folder import free_name
 
     parsed = parse(words)
     config, note = parsed.config, None
@@ -93,8 +95,9 @@ def _train(words: Sequence[str]) -> int:
                 f"{Path(config.run.directory) / config.run.name} is taken, so this run is called {name} (--run.name)."
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.pipeline.recipe_run import train_recipe
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.pipeline.recipe_run import train_recipe
 
     reporter = ConsoleReporter()
     if note is not None:
@@ -108,8 +111,9 @@ def _sweep(words: Sequence[str]) -> int:
     from tiltlm.cli.sweep_words import parse_sweep
 
     parsed = parse_sweep(words)
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.cli.sweep_command import run_sweep
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.cli.sweep_command import run_sweep
 
     return run_sweep(parsed, ("tiltlm", "sweep", *words), ConsoleReporter())
 
@@ -125,9 +129,10 @@ def _compare(words: Sequence[str]) -> int:
     for prompt in prompts:
         if arguments.run is None and prompt and is_folder(prompt):
             raise ConfigError(f"`{prompt}` is a folder, and was taken for a prompt: name the run before --prompt.")
-    from tiltlm.cli.compare_command import compare_run
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.runs.run_files import newest_comparable
+    with importing():
+        from tiltlm.cli.compare_command import compare_run
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.runs.run_files import newest_comparable
 
     run = arguments.run or newest_comparable(RUNS, anew=bool(prompts))
     compare_run(existing_run(run), prompts, arguments.trust_remote_code, ConsoleReporter())
@@ -188,8 +193,9 @@ def _merge(words: Sequence[str]) -> int:
     from tiltlm.cli.command_line import parse_simple
 
     arguments = parse_simple(Merge, words, {}, positional=2)
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.pipeline.merging import merge
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.pipeline.merging import merge
 
     merge(existing_run(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
     return 0
@@ -199,9 +205,10 @@ def _plan(words: Sequence[str]) -> int:
     from tiltlm.cli.command_line import parse_plan
 
     recipe, calibrated = parse_plan(words)
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.cli.plan_command import show_plan
-    from tiltlm.pipeline.preflight import prepare_model
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.cli.plan_command import show_plan
+        from tiltlm.pipeline.preflight import prepare_model
 
     reporter = ConsoleReporter()
     prepare_model(recipe.base, reporter)
@@ -216,8 +223,9 @@ def _bench(words: Sequence[str]) -> int:
     from tiltlm.cli.bench_words import parse_bench
 
     parsed = parse_bench(words)
-    from tiltlm.cli.bench_command import show_benchmark
-    from tiltlm.cli.console import ConsoleReporter
+    with importing():
+        from tiltlm.cli.bench_command import show_benchmark
+        from tiltlm.cli.console import ConsoleReporter
 
     show_benchmark(parsed, ("tiltlm", "bench", *words), ConsoleReporter())
     return 0
@@ -252,9 +260,10 @@ def _inspect(words: Sequence[str]) -> int:
     from tiltlm.cli.command_line import parse_inspect
 
     arguments = parse_inspect(words)
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.cli.inspect_command import inspect_data
-    from tiltlm.pipeline.preflight import prepare_model
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.cli.inspect_command import inspect_data
+        from tiltlm.pipeline.preflight import prepare_model
 
     reporter = ConsoleReporter()
     prepare_model(arguments.settings, reporter)

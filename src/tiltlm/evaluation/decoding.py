@@ -212,4 +212,7 @@ def _by_kind(model: PreTrainedModel, visible: Tensor, distance: Tensor) -> Mask:
 def _logits(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
     """The logits of the next token, float32 or wider, shape (R, V)."""
     head: nn.Linear = model.get_output_embeddings()
-    return LogitTransform.of(model).made_in(hidden_RD).logits(hidden_RD, head.weight, head.bias)
+    making = LogitTransform.of(model).made_in(hidden_RD)
+    if making.dtype is torch.float32:  # nothing is rounded: by the layer itself, whose weights may be in order
+        return making.after(head(hidden_RD))
+    return making.logits(hidden_RD, head.weight, head.bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from tiltlm.errors import NonFiniteError
 from tiltlm.evaluation.decoding import Drawn, decode, decodes
 from tiltlm.evaluation.drawing import Draw, Drawing
 from tiltlm.model.loading import autocast
+from tiltlm.model.prepacked import prepacked
 
 ANSWERS_AT_ONCE = 256
 """Most answers that come about together: more make no step of a token faster by much."""
@@ -96,18 +97,15 @@ def generate_answers(
     wanted.sort(key=lambda one: (len(prompts[one[0]]), one[0]))  # stable: a prompt's answers stay in order
     by_loop = decodes(model)
     together = _fit_together(model, settings.most, padded=by_loop or not model._is_stateful)
-    for group in _groups(wanted, prompts, together):
-        asked = [prompts[number] for number, _ in group]
-        drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device)
-        with autocast(model.device, precision):
-            drawn = (decode if by_loop else _by_transformers)(model, asked, drawing, settings.most, terminators)
-        logps = torch.where(
-            torch.arange(settings.most, device=model.device) < drawn.lengths_R[:, None], drawn.logps_RT, 0
-        )
-        found = zip(group, drawn.tokens_RT.tolist(), drawn.lengths_R.tolist(), logps.sum(1).tolist(), strict=True)
-        for (number, _), tokens, length, logp in found:
-            answers[number].append(_answer(tokens[:length], tokenizer, logp))
-        advance(len(group))
+    with prepacked(model) if precision is torch.float32 else nullcontext():
+        for group in _groups(wanted, prompts, together):
+            asked = [prompts[number] for number, _ in group]
+            drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device)
+            with autocast(model.device, precision):
+                drawn = (decode if by_loop else _by_transformers)(model, asked, drawing, settings.most, terminators)
+            for (number, _), answer in zip(group, _answers(drawn, tokenizer), strict=True):
+                answers[number].append(answer)
+            advance(len(group))
     return answers
 
 
@@ -203,6 +201,13 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.devic
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     return ids, mask
+
+
+def _answers(drawn: Drawn, tokenizer: PreTrainedTokenizerFast) -> list[GeneratedAnswer]:
+    counts_RT = torch.arange(drawn.logps_RT.shape[1], device=drawn.logps_RT.device) < drawn.lengths_R[:, None]
+    logps = torch.where(counts_RT, drawn.logps_RT, 0).sum(1).tolist()
+    found = zip(drawn.tokens_RT.tolist(), drawn.lengths_R.tolist(), logps, strict=True)
+    return [_answer(tokens[:length], tokenizer, logp) for tokens, length, logp in found]
 
 
 def _answer(tokens: list[int], tokenizer: PreTrainedTokenizerFast, logp: float) -> GeneratedAnswer:

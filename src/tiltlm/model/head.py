@@ -65,8 +65,10 @@ class Making:
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Logits of one chunk as the model would give them, divided by the temperature, in at least float32."""
         logits = product(hidden, weight.T, self.dtype)
-        if bias is not None:
-            logits = logits + bias
+        return self.after(logits if bias is None else logits + bias)
+
+    def after(self, logits: Tensor) -> Tensor:
+        """The same of what the output layer gave, which is in at least float32."""
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:

@@ -15,10 +15,12 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiltlm.data.tokens.token_columns import TokenColumns
@@ -38,10 +40,16 @@ def fingerprint(model: PreTrainedModel) -> str:
     for irrelevant in ("_name_or_path", "transformers_version"):
         config.pop(irrelevant, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    weights = sorted(model.state_dict().items())
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for (name, tensor), own in zip(weights, threads.map(_digest, dict(weights).values()), strict=True):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + own)
     return digest.hexdigest()
+
+
+def _digest(tensor: Tensor) -> bytes:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
 
 
 def _layout_name(scorer: Scorer) -> str:

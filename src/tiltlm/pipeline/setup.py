@@ -26,6 +26,7 @@ from tiltlm.training.bound_objective import BoundObjective
 class Setup:
     """What the settings come to on this machine, before any weight is loaded.
 
+    stored: the type of the weights in the model's files; None where its configuration does not say.
     base: how the model is kept that an adapter is trained on; None where all weights are trained.
     """
 
@@ -39,6 +40,7 @@ class Setup:
     precision_why: str
     save_dtype: torch.dtype
     save_why: str
+    stored: torch.dtype | None
     base: Base | None = None
 
     @property
@@ -79,6 +81,7 @@ def set_up(config: Config) -> Setup:
         why,
         save_dtype,
         save_why,
+        facts.stored,
         base,
     )
 

@@ -30,7 +30,7 @@ LEAST = 256
 """Fewer would spend more on the weights than on the tokens."""
 _LOOKED_AT = 64
 """Examples among which the largest is looked for: those with the most tokens, before prompts are shared."""
-_AMPLE = 3
+_AMPLE = 2
 """How many times what a step takes by a rule of thumb must be there for the step not to be looked at."""
 
 
@@ -120,8 +120,8 @@ def _most_columns(columns: TokenColumns) -> int:
 def _is_ample(setup: Setup, model: PreTrainedConfig, tokens: int, there: int) -> bool:
     """Whether so much memory is there that nobody needs to know how much a step takes: it is then begun at once.
 
-    By a rule of thumb: 16 bytes of each weight, if its file has 2, and of each token, in each layer, 8 numbers of the
-    hidden size and 3 of the inner one.
+    By a rule of thumb: 16 bytes of each weight, and of each token, in each layer, 8 numbers of the hidden size and 3 of
+    the inner one.
     """
     text = model.get_text_config()
     sizes = [getattr(text, name, None) for name in ("num_hidden_layers", "hidden_size")]
@@ -130,5 +130,6 @@ def _is_ample(setup: Setup, model: PreTrainedConfig, tokens: int, there: int) ->
         return False
     layers, hidden = (int(size) for size in sizes if size is not None)
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
-    thumb = BESIDES + 16 * files // 2 + 4 * tokens * layers * (8 * hidden + 3 * inner)
+    stored = setup.stored.itemsize if setup.stored is not None else 2
+    thumb = BESIDES + 16 * files // stored + 4 * tokens * layers * (8 * hidden + 3 * inner)
     return _AMPLE * thumb <= there

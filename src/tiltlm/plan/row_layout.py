@@ -14,8 +14,8 @@ class Layout:
     row: rows are filled up to so many columns, or to the largest tree's. Longer rows share more (a system prompt common
         to all examples is laid out once a row) and pad less, but under a dense mask attention costs the square of a
         row's length. None: one row a micro-batch, where attention does not look at rows.
-    multiple: rows of trees are padded to a multiple of so many columns: products of matrices whose sides are such suit a
-        GPU, and steps then have few different shapes.
+    multiple: rows of trees are padded to a multiple of so many columns: matrices with such sides suit a GPU, and steps
+        then have few different shapes.
     blocks, runs: whether attention goes by blocks (`plan/blocks.py`) or runs (`plan/runs.py`), to be laid out too.
     """
 

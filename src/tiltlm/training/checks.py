@@ -1,4 +1,4 @@
-"""Checks on the first real batch, before any weight changes: a run that starts wrong does not start."""
+"""Checks on examples of the first real batch, before any weight changes: a run that starts wrong does not start."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tiltlm.errors import SelfCheckError
 from tiltlm.model.fused_layers import stock_layers
 from tiltlm.model.scorer import Scorer, sequence_logps
 from tiltlm.model.token_values import TokenValues
-from tiltlm.objectives.interface import MISMATCHED, sides
+from tiltlm.objectives.interface import MISMATCHED, Scored, sides
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.runs.outcomes import Check
 from tiltlm.training.loop import Trainer
-from tiltlm.training.losses import agreeing, evaluated
+from tiltlm.training.losses import agreeing
 
 LAYOUT_TOLERANCE = 1e-4
 """How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
@@ -114,17 +114,19 @@ def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_
     sample = by_length[sorted({0, len(numbers) // 2, len(numbers) - 1})]
     # Room for all of them in one batch: no row is longer than all tokens, and there is no row without a sequence.
     whole = int(_tokens(columns, sample).sum() * (columns.members[sample + 1] - columns.members[sample]).sum())
-    (batch,) = trainer.train_examples.plan(sample, whole, trainer.scorer.layout).micro_batches
-    batch = batch.to(trainer.scorer.device)
-    exact = trainer.objective.values(trainer.scorer, batch, torch.float32)
+    planned = trainer.train_examples.plan(sample, whole, trainer.scorer.layout)
+    (batch,) = (one.to(trainer.scorer.device) for one in planned.micro_batches)
+    exact = values = trainer.objective.values(trainer.scorer, batch, torch.float32)
     results = [_layout(trainer.scorer, columns, batch, exact.logps_S)]
     tolerance = LAYOUT_TOLERANCE
     if trainer.precision is not torch.float32:
-        rounding, noise = _rounding(trainer, batch, exact)
+        values = trainer.objective.values(trainer.scorer, batch, trainer.precision)
+        rounding, noise = _rounding(trainer, batch, values, exact)
         results.append(rounding)
         tolerance = max(tolerance, NOISE_FACTOR * noise)
     if trainer.objective.needs.reference:
-        results.append(_first_loss(trainer, first, tolerance, starts_at_reference))
+        scored = trainer.objective.scored([batch], [values])
+        results.append(_first_loss(trainer, planned, scored, tolerance, starts_at_reference))
     return results
 
 
@@ -155,9 +157,8 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
     )
 
 
-def _rounding(trainer: Trainer, batch: MicroBatch, exact: TokenValues) -> tuple[_Result, float]:
+def _rounding(trainer: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> tuple[_Result, float]:
     """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
-    rounded = trainer.objective.values(trainer.scorer, batch, trainer.precision)
     rounded_S, exact_S = rounded.logps_S, exact.logps_S
     per_token = float((rounded_S - exact_S).abs().mean())
     per_completion = float(sequence_logps(rounded_S - exact_S, batch).abs().mean())
@@ -185,16 +186,13 @@ def _margins(trainer: Trainer, batch: MicroBatch, values: TokenValues) -> Tensor
     return chosen_P - rejected_P
 
 
-def _first_loss(trainer: Trainer, first: Plan, tolerance: float, starts_at_reference: bool) -> _Result:
+def _first_loss(
+    trainer: Trainer, planned: Plan, scored: Scored, tolerance: float, starts_at_reference: bool
+) -> _Result:
     """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
-    objective, units = trainer.objective, trainer.objective.units(first)
-    loss, wanted, difference, tokens = 0.0, 0.0, 0.0, 0
-    for losses in evaluated(trainer.scorer, first, objective, trainer.precision):
-        loss += float(losses.output.losses_U.sum()) / units
-        wanted += float(objective(agreeing(losses.scored)).losses_U.sum()) / units
-        difference += float(losses.scored.log_ratios().abs().sum())
-        tokens += int(losses.scored.tokens_N.sum())
-    per_token = difference / tokens
+    objective, units = trainer.objective, trainer.objective.units(planned)
+    loss, wanted = (float(objective(given).losses_U.sum()) / units for given in (scored, agreeing(scored)))
+    per_token = float(scored.log_ratios().abs().sum() / scored.tokens_N.sum())
     value = "ln 2" if math.isclose(wanted, math.log(2), rel_tol=1e-6) else f"{wanted:.4f}"
     exact = trainer.precision is torch.float32
     noise = "" if exact else f", for the noise of {str(trainer.precision).removeprefix('torch.')}"
