@@ -37,6 +37,7 @@ from machine import circumstances
 from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.model import varlen_attention
+from tiltlm.model.compiled_layers import compile_layers
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED
@@ -180,9 +181,7 @@ def ours(bench: Bench, way: Way, model: PreTrainedModel, pairs: list[Pair], batc
     values = np.full(int(columns.scored_starts[-1]), -5.0, dtype=np.float32)
     one = Referenced(columns.take([0]), values[: columns.take([0]).scored_starts[-1]])
     if way.compiled:
-        base: Any = model.base_model
-        for layer in getattr(base, "layers", None) or base.h:
-            layer.compile(dynamic=True)
+        compile_layers(model)
     training = TrainingConfig(batch_pairs=batch, micro_batch_tokens=bench.tokens, max_steps=len(pairs) // batch)
     objective = BoundObjective(OBJECTIVES["sigmoid"], OBJECTIVES["sigmoid"].settings())
     with attending(way.attention), StopRequest() as stop:

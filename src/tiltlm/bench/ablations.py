@@ -8,12 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tiltlm.bench.own_training import AS_IT_IS, Composition
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.errors import ModelError
-from tiltlm.model.fused_layers import use_stock_layers
+from tiltlm.model.compiled_layers import compile_layers
 from tiltlm.model.head import token_logps
 from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.token_values import TokenValues
@@ -87,15 +85,9 @@ def compiled(loaded: Scorer) -> Scorer:
     """The scorer with each of its model's layers compiled, for any shape.
 
     Raises:
-        ModelError: the model's layers are not known.
+        ConfigError: the model's layers are not known.
     """
-    layers = [module for module in loaded.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
-        raise ModelError(f"the layers of {type(loaded.model).__name__} are not known")
-    use_stock_layers(loaded.model)  # a function of our own, and one of each module, would be compiled for each of them
-    torch._dynamo.config.allow_unspec_int_on_nn_module = True  # layers differ in their number alone
-    for layer in layers:
-        layer.compile(dynamic=True)
+    compile_layers(loaded.model)
     return loaded
 
 

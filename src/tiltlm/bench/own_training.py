@@ -17,6 +17,7 @@ from tiltlm.bench.job import Job, read_pairs
 from tiltlm.bench.matrix_peak import wait_for
 from tiltlm.bench.speed_record import Timed
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.model.compiled_layers import compile_layers
 from tiltlm.model.dither import add_dither
 from tiltlm.model.kept_memory import keep_memory
 from tiltlm.model.loading import checkpoint_activations
@@ -62,6 +63,8 @@ def own_training(job: Job, composition: Composition, live: bool) -> Timed:
         values, reference_seconds = _computed(setup, scorer, columns, job.batch)
     else:
         values, reference_seconds = known_values(job, setup, scorer, columns), 0.0
+    if setup.config.training.compile:
+        compile_layers(scorer.model)
     if setup.config.training.activation_checkpointing:
         checkpoint_activations(scorer.model)
     scorer = composition.scorer(scorer)

@@ -40,7 +40,7 @@ def _show_ways(found: RunPlan, reporter: ConsoleReporter) -> None:
     besides = in_words(found.ways[0].run.besides)
     reporter.say(
         f"Memory of a run on the {found.device} of this machine, {has}; `peak` is a step with what the process holds "
-        f"besides, about {besides}:"
+        f"besides, about {besides} as set:"
     )
     numbers = ("weights", "gradients", "moments", "activations", "peak")
     table = Table("", "trained", *numbers, "fits", "checkpoint", box=None, padding=(0, 1, 0, 0))

@@ -183,6 +183,9 @@ class TrainingConfig:
     on a GPU, or as many as the longest example has, and fewer where memory would not suffice."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory. Results stay the same."""
+    compile: bool = False
+    """Compile each layer with torch.compile: the first steps then take a minute or more. Meant for GPUs; needs Triton
+    there, and a C++ compiler on a CPU. Results differ in their last digits."""
     deterministic: bool = False
     """On a CUDA GPU: only kernels that give the same bits each time, where PyTorch has a choice; an error where it has
     none. They may be slower. On the CPU a run gives the same bits as it is."""

@@ -117,7 +117,8 @@ def _attend(
     return varlen_attention.varlen(q_THD, k_TKD, v_TKD, runs, scale, window).view(rows, length, heads, -1), None
 
 
-AttentionInterface.register(OF_TREES, _attend)
+# What it is given differs from batch to batch in more than numbers: compiled layers break off here.
+AttentionInterface.register(OF_TREES, torch.compiler.disable(_attend))
 AttentionMaskInterface.register(OF_TREES, sdpa_mask)
 
 

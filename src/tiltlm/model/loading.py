@@ -133,11 +133,16 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: the model's layers are not known to be safe to recompute.
     """
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = layers_of(model)
     if not layers:
         raise ConfigError(f"training.activation_checkpointing has no effect on {type(model).__name__}: remove it.")
     for layer in layers:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The model's layers, as transformers marks those that may be recomputed; none where it marks none."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def choose_device(setting: str) -> torch.device:

@@ -17,7 +17,7 @@ from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.evaluation.drawing import Draw
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers
-from tiltlm.model.loading import autocast, checkpoint_activations
+from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.models import starting_model, to_be_trained
 from tiltlm.pipeline.optimize import trainer_for
@@ -200,10 +200,7 @@ def _trainer(setup: Setup, policy: Scorer, data: PreparedData) -> Trainer:
     train, held_out = with_values(data.train), with_values(data.eval)
     none = np.zeros(0, dtype=np.float32)
     nothing = HeldOut(data.eval, None, none)
-    trainer = trainer_for(setup, policy, ReferencedData(train, held_out, nothing, nothing))
-    if setup.config.training.activation_checkpointing:
-        checkpoint_activations(policy.model)
-    return trainer
+    return trainer_for(setup, policy, ReferencedData(train, held_out, nothing, nothing))
 
 
 def _training(trainer: Trainer) -> tuple[float, float, float]:

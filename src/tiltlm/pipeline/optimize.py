@@ -12,6 +12,7 @@ from tiltlm.checkpoints.keeper import Checkpoints
 from tiltlm.config import settings_table
 from tiltlm.data.preparation import PreparedData
 from tiltlm.errors import NonFiniteError
+from tiltlm.model.compiled_layers import compile_layers
 from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives.interface import ReferenceUpdate
@@ -51,7 +52,12 @@ def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
     """The trainer that a run's settings describe."""
     config = setup.config
     objective = replace(setup.objective, reference=reference_at_work(setup, policy))
-    return Trainer(policy, objective, config.training, config.run.seed, setup.precision, data.train, data.held_out)
+    if config.training.compile:
+        compile_layers(policy.model)
+    trainer = Trainer(policy, objective, config.training, config.run.seed, setup.precision, data.train, data.held_out)
+    if config.training.activation_checkpointing:
+        checkpoint_activations(policy.model)
+    return trainer
 
 
 def optimize(
@@ -105,8 +111,6 @@ def optimize(
 def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:
     """The trainer before its first step, after the start-up checks, also of a run that goes on."""
     trainer = trainer_for(work.setup, policy, data)
-    if work.setup.config.training.activation_checkpointing:
-        checkpoint_activations(policy.model)
     if (reference := trainer.objective.reference) is not None:
         work.reporter.say(f"  {_second_model(reference, trainer.objective.moves)}")
     checks = tried(work.setup.config.loss)

@@ -18,12 +18,17 @@ from tiltlm.plan.row_layout import Layout
 HEADROOM = 1.15
 """How many times an estimate must be there for a run to be said to fit: so far may it be off (docs/planning.md)."""
 
+LOST_TO_PIECES = 0.25
+"""Share of a step's activations that a CPU's heap holds besides, as micro-batches of other sizes leave pieces that none
+fits into; taken of the cases of docs/planning.md."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunMemory:
     """Bytes at the peak of a run: of a training step, and of what is there besides.
 
-    besides: the process, and the weights of a reference at work.
+    besides: the process, and the weights of a reference at work; on a CPU, whose process keeps what training took, also
+        what its heap cannot use again, and the model that is read for the evaluation and the answers.
     """
 
     step: StepMemory
@@ -40,8 +45,12 @@ class RunMemory:
 
 def run_memory(setup: Setup, step: StepMemory) -> RunMemory:
     """The memory of a run whose steps take so much."""
-    second = 4 * step.parameters if setup.objective.objective.live_reference else 0
-    return RunMemory(step, BESIDES + second)
+    besides = BESIDES
+    if setup.objective.objective.live_reference:
+        besides += 4 * step.parameters
+    if setup.device.type == "cpu":
+        besides += 4 * step.parameters + int(LOST_TO_PIECES * step.activations)
+    return RunMemory(step, besides)
 
 
 def chosen_way(setup: Setup) -> Way:

@@ -13,6 +13,7 @@ from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.adapters import require_packages, require_targets
 from tiltlm.model.base_choice import choose_base
+from tiltlm.model.compiled_layers import require_compiler
 from tiltlm.model.finding import ModelSource, find_model
 from tiltlm.model.frozen import Base
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
@@ -58,6 +59,8 @@ def set_up(config: Config) -> Setup:
     torch.manual_seed(config.run.seed)
     device = choose_device(config.model.device)
     require_choice(config.training.deterministic, device)
+    if config.training.compile:
+        require_compiler(device)
     precision, why = choose_precision(config.model.precision, device)
     source = find_model(config.model.path, config.hub, config.model.trust_remote_code)
     tokenizer = load_tokenizer(source)

@@ -95,6 +95,6 @@ HANDBOOK = (
     lost("auto_insert_empty_system_msg", "switch", True, "No turn is added to a chat."),
     moot("text_column", "text", "text", "Columns are recognised; data.columns names others."),
     moot("max_seq_length", "whole", None, "max_length is DPO's."),
-    moot("torch_compile_options", "any", None, "Models run as they are."),
+    moot("torch_compile_options", "any", None, "It is inductor, for any shape."),
 )
 ARGUMENTS = (*TRANSFORMERS, *TRL, *HANDBOOK)

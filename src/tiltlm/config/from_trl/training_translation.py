@@ -50,6 +50,8 @@ def training(draft: Draft) -> None:
     draft.set("training.gradient_clip", given["max_grad_norm"], "max_grad_norm")
     name = "activation_checkpointing" if given.has("activation_checkpointing") else "gradient_checkpointing"
     draft.set("training.activation_checkpointing", given[name], name)
+    if given["torch_compile"]:
+        draft.set("training.compile", True, "torch_compile")
     if given["full_determinism"]:
         draft.set("training.deterministic", True, "full_determinism")
     _evaluation(draft)
