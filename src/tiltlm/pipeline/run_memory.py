@@ -18,7 +18,7 @@ from tiltlm.plan.row_layout import Layout
 HEADROOM = 1.15
 """How many times an estimate must be there for a run to be said to fit: so far may it be off (docs/planning.md)."""
 
-LOST_TO_PIECES = 0.25
+LOST_TO_PIECES = 1 / 3
 """Share of a step's activations that a CPU's heap holds besides, as micro-batches of other sizes leave pieces that none
 fits into; taken of the cases of docs/planning.md."""
 
