@@ -181,8 +181,8 @@ FAULTS = (
     Fault(
         "reference-of-other-weights",
         "model/reference.py",
-        "        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)\n",
-        "",
+        'digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + own)\n',
+        'digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())\n',
         ("tests/model/test_reference.py::test_fingerprint_follows_weights_and_configuration",),
     ),
     Fault(
@@ -278,8 +278,8 @@ FAULTS = (
     Fault(
         "logits-rounded",
         "model/head.py",
-        "    logits = product(hidden, weight.T, dtype)\n",
-        "    logits = product(hidden, weight.T, dtype).to(dtype).to(hidden.dtype)\n",
+        "        logits = product(hidden, weight.T, self.dtype)\n",
+        "        logits = product(hidden, weight.T, self.dtype).to(self.dtype).float()\n",
         ("tests/model/test_head.py::test_bfloat16_factors_give_float32_logits",),
     ),
     Fault(
