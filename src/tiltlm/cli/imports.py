@@ -1,4 +1,4 @@
-"""Imports of a command that runs models: seconds of a start, of which the search for garbage is a third."""
+"""Imports of a command that runs models: seconds of a start, up to a third of which were the search for garbage."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Within, modules are imported without a search for garbage, and what they made is in no later one: a million
-    objects that live as long as the process."""
+    """Within, modules are imported without a search for garbage, and what they made is in no later one: it lives as
+    long as the process."""
     enabled = gc.isenabled()
     gc.disable()
     try:

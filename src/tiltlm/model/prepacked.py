@@ -1,8 +1,8 @@
 """Weights of linear layers in the order in which oneDNN reads them, for as long as a model only answers.
 
-A product of few rows spends its time on reading the weights, which PyTorch's own product for float32 puts in order anew
-each time. Put in order once, the products of one to a hundred rows of a small model take a half to a quarter of the
-time on a processor (docs/speed.md). The weights must not change meanwhile.
+A product of few rows spends its time on the weights. Put in order once, they are read faster than by PyTorch's own
+product for float32: the fewer the rows, the more (docs/speed.md has what whole answers take). The weights must not
+change meanwhile.
 """
 
 from __future__ import annotations
