@@ -31,7 +31,8 @@ from tiltlm.model.scoring import score
 from tiltlm.pipeline.models import starting_model, to_be_trained
 from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.setup import set_up
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 WAYS: dict[str, AdapterConfig] = {

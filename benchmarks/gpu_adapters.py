@@ -35,7 +35,8 @@ from tiltlm.model.scoring import score
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.training.bound_objective import BoundObjective
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 BASES: dict[str, Base | None] = {

@@ -42,7 +42,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.training.bound_objective import BoundObjective
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 LENGTHS = Path(__file__).with_name("pair_lengths.json")

@@ -30,8 +30,8 @@ from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs
 from tiltlm.plan.batches import Plan
 from tiltlm.plan.row_layout import DENSE
 from tiltlm.training.bound_objective import BoundObjective
-from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward
+from tiltlm.training.step_plans import Referenced
 
 BUDGET = 512
 """Tokens in a micro-batch: small, so that gradients are summed over several."""

@@ -48,8 +48,9 @@ from tiltlm.model.weights import load_model
 from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.rows import TrainRow
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 Variant = Literal["cached", "live"]

@@ -33,7 +33,8 @@ from tiltlm.model.kept_memory import keep_memory
 from tiltlm.pipeline.models import starting_model
 from tiltlm.pipeline.setup import set_up
 from tiltlm.plan.batches import Plan
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 KINDS = {
@@ -82,7 +83,7 @@ def main(arguments: Arguments) -> None:
     keep_memory()
     around = circumstances("auto")
     trainer, pairs = _trainer(arguments)
-    order = [trainer.order.step(step) for step in range(arguments.warm + arguments.steps + 1)]
+    order = [trainer.plan_of.order.step(step) for step in range(arguments.warm + arguments.steps + 1)]
     timed = order[arguments.warm : -1]
     plans = [trainer.plan_of(step) for step in range(len(order))]
     seconds, shares = _measured(trainer, plans, arguments)

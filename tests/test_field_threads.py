@@ -38,7 +38,7 @@ from tiltlm.pipeline.reporter import LogReporter
 from tiltlm.pipeline.run import train
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.runs.run_files import RunFiles, read_run
-from tiltlm.training.loop import Referenced
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 SOURCES = Path(__file__).parents[1] / "src" / "tiltlm"

@@ -27,8 +27,9 @@ from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import DENSE, Layout
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.bound_objective import BoundObjective, asked_by
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
+from tiltlm.training.step_plans import Referenced
 
 
 def tiny_model(name: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -33,5 +33,9 @@ class RunError(TiltlmError):
     """A run's folder is in the way, missing, or incomplete."""
 
 
+class RankError(TiltlmError):
+    """Of the processes of one job another ended, or gave no answer in time."""
+
+
 class PackageError(TiltlmError):
     """A package that only some runs need is not installed."""

@@ -21,8 +21,8 @@ from tiltlm.bench.systems import ABLATED, QUOTIENTS, SYSTEMS
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
-from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import Losses, backward
+from tiltlm.training.step_plans import Referenced
 
 OWN = [name for name in COMPOSITIONS if name != "compiled"]  # which needs a compiler, and half a minute of it
 

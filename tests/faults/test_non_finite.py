@@ -23,7 +23,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.model.token_values import TokenValues
 from tiltlm.runs.run_files import read_run
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 TRAINING = TrainingConfig(batch_pairs=4, max_steps=8, warmup_steps=4, learning_rate=1e-3, micro_batch_tokens=64)
@@ -148,7 +149,7 @@ def test_a_policy_far_from_the_reference_is_told() -> None:
     far = maker.train_examples.reference.copy()
     far[place] -= 1000.0
     maker.train_examples = Referenced(maker.train_examples.columns, far)
-    number = next(step for step in range(2) if 0 in maker.order.step(step))
+    number = next(step for step in range(2) if 0 in maker.plan_of.order.step(step))
     with broken(maker, "gradient"):
         said = message(maker, number)
     assert "the policy is far from the reference: its log-ratio at example 0 is +1e+03 nats" in said
@@ -170,7 +171,7 @@ def test_an_unusual_completion_is_told(length: int, kind: str) -> None:
 def test_the_example_whose_gradient_is_not_finite_is_found() -> None:
     """The loss is finite: each example of the step is asked for its own gradient."""
     maker = made()
-    spoilt = int(maker.order.step(0)[1])
+    spoilt = int(maker.plan_of.order.step(0)[1])
     token = int(maker.train_examples.columns[spoilt].chosen.ids[0])
     columns = maker.train_examples.columns
     rare = 30

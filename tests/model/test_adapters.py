@@ -25,8 +25,9 @@ from tiltlm.model.frozen import Base, freeze
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.row_layout import DENSE
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
 from tiltlm.training.losses import backward
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 CPU = torch.device("cpu")

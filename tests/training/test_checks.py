@@ -24,7 +24,7 @@ from tiltlm.runs.outcomes import Check
 from tiltlm.training import checks as checks_module
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.checks import run_checks
-from tiltlm.training.loop import Referenced
+from tiltlm.training.step_plans import Referenced
 
 LAYOUT = "fast path equals slow path"
 Edit = Callable[[Scorer, Referenced], Referenced]

@@ -17,8 +17,8 @@ from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.outcomes import Evaluation
 from tiltlm.training.held_out import HeldOut, evaluate_saved, share_survived
-from tiltlm.training.loop import Referenced
 from tiltlm.training.paired_figures import held_out_pairs
+from tiltlm.training.step_plans import Referenced
 
 
 def spread(columns: TokenColumns, sums_N: list[float]) -> np.ndarray:

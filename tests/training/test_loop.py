@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +28,13 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import CHOSEN, REJECTED, SETTINGS, LossOutput, Needs, Objective, Scored
 from tiltlm.plan.batches import Plan
-from tiltlm.plan.row_layout import Layout
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.statistics import wilson_interval
 from tiltlm.training.bound_objective import BoundObjective
-from tiltlm.training.loop import Referenced, Trainer, total_steps
+from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import MetricsLog, Observers, Row
 from tiltlm.training.optimization import OPTIMIZERS
+from tiltlm.training.step_plans import Referenced, StepPlans, total_steps
 from tiltlm.training.stop import StopRequest
 
 TRAINING = TrainingConfig(epochs=2, batch_pairs=4, learning_rate=1e-3, eval_every=2, gradient_clip=0)
@@ -152,9 +153,9 @@ def test_the_held_out_plan_is_made_once(tmp_path: Path, monkeypatch: pytest.Monk
     maker, planned = made(tmp_path), []
     real = Referenced.plan
 
-    def counted(self: Referenced, examples: np.ndarray | range, token_budget: int, layout: Layout) -> Plan:
+    def counted(self: Referenced, examples: np.ndarray | range, *more: Any) -> Plan:
         planned.append(len(examples))
-        return real(self, examples, token_budget, layout)
+        return real(self, examples, *more)
 
     monkeypatch.setattr(Referenced, "plan", counted)
     with StopRequest() as stop:
@@ -475,14 +476,14 @@ def test_an_error_of_an_observer_ends_the_worker_too(tmp_path: Path, error: type
 
 
 def test_a_plan_that_cannot_be_made_ends_training_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    maker, kept, real = made(tmp_path), Kept(), Trainer.plan_of
+    maker, kept, real = made(tmp_path), Kept(), StepPlans.__call__
 
-    def failing(self: Trainer, step: int) -> Plan:
+    def failing(self: StepPlans, step: int) -> Plan:
         if step == 3:
             raise MemoryError("of the worker")
         return real(self, step)
 
-    monkeypatch.setattr(Trainer, "plan_of", failing)
+    monkeypatch.setattr(StepPlans, "__call__", failing)
     with StopRequest() as stop, pytest.raises(MemoryError, match="of the worker"):
         maker.train(stop, kept)
     assert len(kept.train) == 3

@@ -26,8 +26,8 @@ from tiltlm.objectives.interface import MISMATCHED, Needs, Scored
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.row_layout import BLOCKS, DENSE, SEQUENCES, Layout
 from tiltlm.training.bound_objective import BoundObjective, needs_scores
-from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import Losses, agreeing, backward, evaluated
+from tiltlm.training.step_plans import Referenced
 
 every = pytest.mark.parametrize("name", OBJECTIVES)
 layouts = pytest.mark.parametrize("layout", [DENSE, BLOCKS, SEQUENCES])

@@ -21,9 +21,9 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.plan.row_layout import DENSE
-from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import Losses, backward, evaluated
 from tiltlm.training.metrics import Sums
+from tiltlm.training.step_plans import Referenced
 
 DEVICE = torch.device("meta")
 

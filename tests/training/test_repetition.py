@@ -24,8 +24,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
 from tiltlm.objectives.interface import CHOSEN, REJECTED
 from tiltlm.plan.row_layout import DENSE
-from tiltlm.training.loop import Referenced
 from tiltlm.training.losses import backward
+from tiltlm.training.step_plans import Referenced
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "repeated_runs.py"

@@ -16,10 +16,11 @@ from tiltlm.config import TrainingConfig
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.runs.rows import EvalRow, TrainRow
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
 from tiltlm.training.optimization import OPTIMIZERS
 from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 TRAINING = TrainingConfig(

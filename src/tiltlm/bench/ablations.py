@@ -17,7 +17,7 @@ from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.row_layout import DENSE
-from tiltlm.training.loop import Referenced
+from tiltlm.training.step_plans import Referenced
 
 
 def without_sharing(pairs: Referenced, examples: np.ndarray, budget: int, scorer: Scorer) -> Plan:

@@ -28,7 +28,8 @@ from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.plan.batches import Plan
 from tiltlm.plan.steps import ahead
 from tiltlm.runs.environment import peak_memory_gib
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 Planned = Callable[[Referenced, np.ndarray, int, Scorer], Plan]

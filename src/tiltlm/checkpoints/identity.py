@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.scorer import Scorer
-from tiltlm.training.loop import Referenced
+from tiltlm.training.step_plans import Referenced
 
 EXAMPLES, HELD_OUT, REFERENCE, WEIGHTS = "training examples", "held-out examples", "reference", "model"
 ARITHMETIC, OBJECTIVE = "arithmetic", "objective"

@@ -23,6 +23,7 @@ from tiltlm.checkpoints.checkpoint_folder import (
     write_checkpoint,
 )
 from tiltlm.config import CheckpointConfig
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.errors import RunError
 from tiltlm.runs.checkpoint_record import CheckpointRecord
 from tiltlm.runs.rows import EvalRow
@@ -86,6 +87,7 @@ class Checkpoints:
         metrics: the file of the run's rows.
         settings, identity: see `CheckpointRecord`.
         say: is told of a checkpoint that could not be written.
+        ranks: of which the first one writes; all have the state gathered.
     """
 
     folder: Path
@@ -94,6 +96,7 @@ class Checkpoints:
     settings: Mapping[str, str]
     identity: Mapping[str, str]
     say: Say
+    ranks: Ranks = ALONE
     was_due: bool = field(default=False, init=False)
     _held_out: EvalRow | None = field(default=None, init=False)
     _last_step: int = field(default=0, init=False)
@@ -112,12 +115,15 @@ class Checkpoints:
 
     def after_step(self, trainer: Trainer) -> None:
         """Takes a checkpoint if one is due."""
-        if not self._due(trainer.progress.step):
+        if not self.ranks.any(self.ranks.first and self._due(trainer.progress.step)):
             return
         self.wait()
         self.was_due, self._last_time = True, time.monotonic()
         try:
-            state = trainer.state().copy()
+            state = trainer.state()
+            if not self.ranks.first:
+                return
+            state = state.copy()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -134,8 +140,12 @@ class Checkpoints:
         do then takes little.
         """
         self.wait()
-        if self.config.on and trainer.progress.step > self._last_step and (self.was_due or not completed):
-            self._writing(trainer.state())()
+        wanted = self.config.on and trainer.progress.step > self._last_step and (self.was_due or not completed)
+        if not self.ranks.any(self.ranks.first and wanted):
+            return
+        state = trainer.state()
+        if self.ranks.first:
+            self._writing(state)()
             self.wait(goes_on=False)
 
     def wait(self, goes_on: bool = True) -> None:

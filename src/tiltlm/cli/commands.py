@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltlm import __version__
-from tiltlm.cli.complaints import complain, no_command
+from tiltlm.cli.complaints import complain, complain_of_rank, no_command
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.imports import importing
+from tiltlm.cli.launched import after_restart, is_first_rank, one_of_several
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
@@ -67,17 +68,18 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     try:
         return command(words[1:])
     except TiltlmError as error:
-        complain(str(error))
+        complain_of_rank(str(error))
         return 2 if isinstance(error, ConfigError) else 1
     except MACHINE_ERRORS as error:
         of_output = output.failure is not None and not output.carry_on
         message = None if of_output else in_words(error)
         if message is None:
             raise
-        complain(message)
+        complain_of_rank(message)
         return 1
     except KeyboardInterrupt:
-        complain("interrupted; what was written so far is kept.", before="\n")
+        if is_first_rank():
+            complain("interrupted; what was written so far is kept.", before="\n")
         return 130
 
 
@@ -88,7 +90,7 @@ def _train(words: Sequence[str]) -> int:
 
     parsed = parse(words)
     config, note = parsed.config, None
-    if not parsed.name_given and not config.run.overwrite:
+    if not parsed.name_given and not config.run.overwrite and not one_of_several():
         name = free_name(Path(config.run.directory), config.run.name)
         if name != config.run.name:
             note = (
@@ -98,12 +100,14 @@ def _train(words: Sequence[str]) -> int:
     with importing():
         from tiltlm.cli.console import ConsoleReporter
         from tiltlm.pipeline.recipe_run import train_recipe
+        from tiltlm.pipeline.reporter import LogReporter, Reporter
 
-    reporter = ConsoleReporter()
+    reporter: Reporter = ConsoleReporter() if is_first_rank() else LogReporter()
     if note is not None:
         reporter.say(note)
     recipe = parsed.recipe.over(config)
-    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
+    resume = parsed.resume or after_restart(Path(config.run.directory).expanduser() / config.run.name)
+    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=resume)
     return 0 if run.summary.completed else 130
 
 

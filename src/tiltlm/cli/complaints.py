@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiltlm.cli.launched import rank
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
+
+_FIRST_SPEAKS = 2.0
+"""Seconds that the other ranks leave to the first one."""
 
 
 def complain(message: str, before: str = "") -> None:
@@ -17,6 +22,15 @@ def complain(message: str, before: str = "") -> None:
         return
     with contextlib.suppress(OSError):  # there is nowhere left to say it
         print(f"{before}tiltlm: {visible(masked(message))}", file=sys.stderr, flush=True)
+
+
+def complain_of_rank(message: str) -> None:
+    """Says it as the first rank, or, as another, with the rank's name, and not before the first has had time to say
+    the same: torchrun ends the others once one has ended."""
+    own = rank()
+    if own:
+        time.sleep(_FIRST_SPEAKS)
+    complain(f"rank {own}: {message}" if own else message)
 
 
 def no_command(word: str, commands: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.setup import set_up
 from tiltlm.pipeline.sweep import planned_members, resume_sweep, start_sweep
 from tiltlm.report.wording import count
-from tiltlm.training.loop import total_steps
+from tiltlm.training.step_plans import total_steps
 
 INTERRUPTED = 130
 

@@ -1,6 +1,7 @@
 """Every setting: its type, default, help, range and effect."""
 
 from tiltlm.config.adapter_config import AdapterConfig
+from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import (
     CheckpointConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "ComparisonConfig",
     "Config",
     "DataConfig",
+    "DistributedConfig",
     "Format",
     "HubConfig",
     "LossConfig",

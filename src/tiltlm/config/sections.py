@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, Strict
 from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.column_names import ColumnNames
 from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, PositiveInt, section
+from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.tracker_names import TrackerNames
 
@@ -262,3 +263,4 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)

@@ -24,9 +24,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.errors import ModelError
 from tiltlm.model.scorer import SCORER_REVISION, Scorer
-from tiltlm.model.scoring import passes
+from tiltlm.model.scoring import Turns, fill_from_others, passes
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.storage.cache import REFERENCE_SUFFIX
 
@@ -179,6 +180,7 @@ def fill_cache(
     precision: torch.dtype,
     token_budget: int,
     advance: Callable[[int], None],
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """Computes and keeps what the cache lacks of the columns; gives the values of all their scored tokens.
 
@@ -187,23 +189,34 @@ def fill_cache(
     the same values, to the bit, as one that was not.
 
     advance: called with how many more of the lacking examples are done.
+    ranks: processes that share out the forward passes. Each keeps its own as they are done, where it has the cache of
+        the first one; all have all of them in the end, as has the first one's cache.
 
     Raises:
         NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the examples.
     """
-    values, lacking = cache.join(columns)
+    values, lacking = ranks.agreed(cache.join(columns))
     missing = np.zeros(len(columns), dtype=bool)
     missing[lacking] = True
+    every, turns = range(len(columns)), Turns(ranks)
+    places: list[np.ndarray] = []
 
     def wanted(batch: MicroBatch) -> bool:
-        return bool(missing[batch.examples].any())
+        return bool(missing[batch.examples].any()) and turns.mine(batch)
 
-    every = range(len(columns))
+    def keep(examples: np.ndarray) -> None:
+        own = (range(columns.members[e], columns.members[e + 1]) for e in examples)
+        cache.put(columns, (number for some in own for number in some), values)
+
     for batch, logps_S in passes(scorer, columns, every, precision, token_budget, wanted=wanted):
         values[batch.places] = logps_S.cpu().numpy()
-        own = (range(columns.members[e], columns.members[e + 1]) for e in batch.examples)
-        cache.put(columns, (number for some in own for number in some), values)
-        advance(int(missing[batch.examples].sum()))
+        places.append(batch.places)
+        if ranks.beside_first:
+            keep(batch.examples)
+        advance(int(missing[batch.examples].sum()) * ranks.count)
+    fill_from_others(values, places, ranks)
+    if ranks.several and ranks.first:
+        keep(lacking)
     return values
 
 

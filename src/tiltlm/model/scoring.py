@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.head import token_logps
 from tiltlm.model.loading import autocast
@@ -33,6 +34,7 @@ def score(
     advance: Callable[[int], None] = lambda done: None,
     temperature: float | np.ndarray = 1.0,
     asked: Asked | None = None,
+    ranks: Ranks = ALONE,
 ) -> np.ndarray:
     """log pi(token | what comes before it) of every scored token of the columns, float32, in nats.
 
@@ -42,6 +44,7 @@ def score(
         advance: called with how many more examples are done.
         temperature: logits are divided by it; or of each scored token its own.
         asked: what is wanted besides, in further columns (`token_values.Columns`).
+        ranks: processes that have the same model and examples, and share out the forward passes.
 
     Returns:
         Shape (scored tokens,) or (scored tokens, columns): those of sequence n stand at scored_starts[n] to
@@ -52,11 +55,37 @@ def score(
     """
     held = () if asked is None else Columns(asked.squares, asked.divergence).shape
     values = np.empty((int(columns.scored_starts[-1]), *held), dtype=np.float32)
-    every = range(len(columns))
-    for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, asked=asked):
+    every, turns = range(len(columns)), Turns(ranks)
+    places: list[np.ndarray] = []
+    for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, turns.mine, asked):
         values[batch.places] = own.cpu().numpy()
-        advance(len(batch.examples))
+        places.append(batch.places)
+        advance(len(batch.examples) * ranks.count)
+    fill_from_others(values, places, ranks)
     return values
+
+
+class Turns:
+    """Who of several ranks computes which of some micro-batches that all of them see: each the next one that comes when
+    it has least to do, by columns."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._rank, self._loads = ranks.rank, [0] * ranks.count
+
+    def mine(self, batch: MicroBatch) -> bool:
+        """Whether this rank computes it. All ranks ask of all, in the same order."""
+        rank = self._loads.index(min(self._loads))
+        self._loads[rank] += batch.tokens_RL.numel()
+        return rank == self._rank
+
+
+def fill_from_others(values: np.ndarray, places: Sequence[np.ndarray], ranks: Ranks) -> None:
+    """Writes into values what other ranks computed, given the places that this one did."""
+    if not ranks.several:
+        return
+    own = np.concatenate([np.empty(0, dtype=np.int64), *places])
+    for theirs, computed in ranks.gathered((own, values[own])):
+        values[theirs] = computed
 
 
 @torch.inference_mode()

@@ -30,9 +30,10 @@ from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
 from tiltlm.storage.cache import writable_cache_folder
 from tiltlm.training.held_out import HeldOut
-from tiltlm.training.loop import Referenced, Trainer
+from tiltlm.training.loop import Trainer
 from tiltlm.training.losses import backward
 from tiltlm.training.seen import SEEN_AT_MOST
+from tiltlm.training.step_plans import Referenced
 from tiltlm.training.stop import StopRequest
 
 SECONDS = 6.0

@@ -32,6 +32,8 @@ def keep_model(
 ) -> np.ndarray | None:
     """Saves the trained model into a folder, in one move. Its weights are from then on those of the files.
 
+    Of several ranks, each of which has the model, the first one writes.
+
     reference: a reference at work, for an objective that looks at its distributions; without dither from then on.
 
     Returns:
@@ -39,7 +41,8 @@ def keep_model(
         where the files hold them rounded; else None.
     """
     if policy.adapter is not None:
-        _keep_adapter(setup, policy, policy.adapter, place, stop)
+        if setup.ranks.first:
+            _keep_adapter(setup, policy, policy.adapter, place, stop)
         reporter.say(f"  {place}: {setup.save_why}, for the model {base_name(setup)}")
         return None
     values = None
@@ -54,11 +57,12 @@ def keep_model(
                 setup, "held-out examples, the trained weights", policy, held_out, reporter, reference
             )
     finally:
-        with stop.held():
-            round_weights(policy.model, setup.save_dtype)
-            with written_whole(place) as unfinished:
-                save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
-        reporter.say(f"  {place}: {setup.save_why}")
+        if setup.ranks.first:
+            with stop.held():
+                round_weights(policy.model, setup.save_dtype)
+                with written_whole(place) as unfinished:
+                    save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
+            reporter.say(f"  {place}: {setup.save_why}")
     return values
 
 
@@ -71,7 +75,7 @@ def exact_values(
     """
     budget, asked = setup.config.training.token_budget, asked_by(setup.objective, reference)
     with reporter.progress(what, len(examples.columns), "examples") as advance:
-        return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked)
+        return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked, ranks=setup.ranks)
 
 
 def _keep_adapter(setup: Setup, policy: Scorer, adapter: Adapter, place: Path, stop: StopRequest) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tiltlm.distributed.ranks import take, whole
 from tiltlm.model.adapters import all_parameters, load_scorer, new_adapter, trained_parameters
 from tiltlm.model.dither import add_dither
 from tiltlm.model.finding import ModelSource, facts_of_adapter
@@ -58,6 +59,14 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
     policy = new_adapter(start, setup.config.adapter, setup.config.run.seed)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
+    return policy
+
+
+def in_one_piece(setup: Setup, shared: Scorer) -> Scorer:
+    """The trained model as every rank can have it by itself again, of one that is shared out over ranks."""
+    policy = to_be_trained(setup, starting_model(setup))
+    for (_, own), (_, part) in zip(policy.trained().items(), shared.trained().items(), strict=True):
+        take(own, whole(part.detach()))
     return policy
 
 

@@ -33,7 +33,7 @@ from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
 from tiltlm.plan.steps import Order
-from tiltlm.training.loop import total_steps
+from tiltlm.training.step_plans import total_steps
 
 LOOKED_AT = 64
 """Steps that are laid out: the largest micro-batch is theirs, and the tokens of all are told from theirs."""

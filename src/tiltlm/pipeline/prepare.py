@@ -14,7 +14,7 @@ from tiltlm.model.vocabulary import require_embedded, require_examples_embedded,
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.storage.cache import TOKENS, cache_folder
-from tiltlm.training.loop import total_steps
+from tiltlm.training.step_plans import total_steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe
 from tiltlm.config.resuming import Resume, kept_recipe, made_of_stages
 from tiltlm.config.validation import places_read, ready
+from tiltlm.distributed.joining import joined
+from tiltlm.distributed.ranks import Ranks
 from tiltlm.errors import RunError, TiltlmError
 from tiltlm.pipeline.own_objective import say_tried
 from tiltlm.pipeline.preflight import prepare_model
@@ -52,21 +54,36 @@ def train_recipe(
         _require_same_stages(recipe, resume)
     if not recipe.stages:
         return train(recipe.base, command, reporter, observers, given, resume)
+    with joined(recipe.base.distributed, recipe.base.model.device) as ranks:
+        return _train_stages(
+            recipe, command, reporter if ranks.first else LogReporter(), observers, given, resume, ranks
+        )
+
+
+def _train_stages(
+    recipe: Recipe,
+    command: Sequence[str],
+    reporter: Reporter,
+    observers: tuple[Observer, ...],
+    given: Given,
+    resume: Resume | None,
+    ranks: Ranks,
+) -> Run:
     settings = [ready(recipe.settings(number)) for number in range(len(recipe.stages))]
     for number, (name, config) in enumerate(recipe.seen_from_the_start(), start=1):
         if number > 1:
             reporter.say(f"Looking ahead at the data of stage {number}, {name}")
             _look_ahead(config, f"stage `{name}`", given, reporter)
-    whole = _whole(recipe, settings, resume)
+    whole = _whole(recipe, settings, resume) if ranks.first else None
     for number, (stage, config) in enumerate(zip(recipe.stages, settings, strict=True)):
         reporter.say(f"Stage {number + 1} of {len(settings)}: {stage.name} (objective `{config.loss.name}`)")
         folder = recipe.folder(number)
-        begun = (folder / DATA_REPORT).is_file()
+        begun = ranks.agreed((folder / DATA_REPORT).is_file())
         goes_on = Resume(folder, resume.allowed if resume is not None else frozenset()) if begun else None
         last = number + 1 == len(settings)
-        made = whole if last else whole.stage(folder.name)
+        made = whole if whole is None or last else whole.stage(folder.name)
         # The last stage holds the whole run itself.
-        with nullcontext() if last else locked(whole.path):
+        with nullcontext() if whole is None or last else locked(whole.path):
             run = train(config, command, reporter, observers, given, goes_on, made)
         if not run.summary.completed:
             break

@@ -29,9 +29,9 @@ from tiltlm.runs.folder import RunFolder
 from tiltlm.storage.cache import REFERENCE, cache_folder
 from tiltlm.storage.whole_files import written_whole
 from tiltlm.training.held_out import HeldOut
-from tiltlm.training.loop import Referenced
 from tiltlm.training.moving_reference import require_alike
 from tiltlm.training.seen import seen_examples
+from tiltlm.training.step_plans import Referenced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,13 +164,14 @@ class _Pass:
         self, setup: Setup, scorer: Scorer, precision: torch.dtype, folder: RunFolder, reporter: Reporter
     ) -> None:
         self._scorer, self._precision, self._folder, self._reporter = scorer, precision, folder, reporter
-        self._budget = setup.config.training.token_budget
+        self._budget, self._ranks = setup.config.training.token_budget, setup.ranks
         self._address = reference_address(scorer, precision)
 
     def values(self, name: str, parts: Sequence[TokenColumns]) -> list[np.ndarray]:
         """Those of all scored tokens of each part, computed in one pass where the cache lacks some."""
         cache = ReferenceCache(cache_folder() / REFERENCE, self._address)
-        joined = [cache.join(columns) for columns in parts]
+        ranks = self._ranks
+        joined = ranks.agreed([cache.join(columns) for columns in parts])
         lacking = [missing for _, missing in joined]
         missing, every, arithmetic = sum(map(len, lacking)), sum(map(len, parts)), str(self._precision)[6:]
         self._reporter.say(
@@ -178,16 +179,16 @@ class _Pass:
         )
         if missing:
             plan = self._folder.path / f".reference-{name}-{arithmetic}.safetensors"
-            planned = self._planned(plan, parts, lacking)
+            planned = ranks.agreed(self._planned(plan, parts, lacking))
             columns = TokenColumns.joined([part.take(own) for part, own in zip(parts, planned, strict=True)])
             with self._reporter.progress(f"reference, {arithmetic}", missing, "examples") as advance:
-                computed = fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance)
+                computed = fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance, ranks)
             plan.unlink(missing_ok=True)
             for part, own, (values, _) in zip(parts, planned, joined, strict=True):
                 computed = computed[_fill(values, part, own, computed) :]
             # As the cache has them: of equal sequences, computed in different places, the values of one. What it lost
             # since, as by `tiltlm cache --clear`, is as it was.
-            kept = [cache.join(part)[0] for part in parts]
+            kept = ranks.agreed([cache.join(part)[0] for part in parts])
             joined = [(np.where(np.isnan(new), own, new), none) for new, (own, none) in zip(kept, joined, strict=True)]
         cache.close()
         return [values for values, _ in joined]

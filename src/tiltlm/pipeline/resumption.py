@@ -27,6 +27,7 @@ from tiltlm.runs.run_files import RunFiles, read_run
 from tiltlm.storage.whole_files import EARLIER, sync
 from tiltlm.text.masking import masked_values
 from tiltlm.training.loop import Trainer
+from tiltlm.training.state import TrainerState
 
 ALLOWED_BY = {
     identity.EXAMPLES: "data",
@@ -39,7 +40,7 @@ ALLOWED_BY = {
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
 DATA_REPORT = "data_report.json"
 """The last file that is written before the work."""
-_WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.")
+_WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.", "distributed.")
 """Settings that do not change what a run comes to."""
 OF_THE_MODEL = ("evaluation.json", "comparison.json", "comparison.md")
 """What is recorded of a trained model beside its folder."""
@@ -115,8 +116,8 @@ class ReopenedRun:
                 + ", ".join(others)
             )
 
-    def restore(self, trainer: Trainer, checkpoints: Checkpoints, reporter: Reporter) -> None:
-        """Puts trainer and metrics back to the checkpoint, or to the beginning where there is none.
+    def state(self, trainer: Trainer, reporter: Reporter) -> TrainerState | None:
+        """What a trainer is to go on from; None where there is no checkpoint, so that it begins at its beginning.
 
         What the run left when it ended before is from here on of another model than it comes to, and removed; its model
         stays until there is the new one.
@@ -136,11 +137,17 @@ class ReopenedRun:
         if found is None:
             metrics.unlink(missing_ok=True)
             reporter.say("  there is no checkpoint: training begins at its beginning")
-            return
+            return None
         for name, why in found.unused.items():
             set_aside(self.folder.checkpoints / name)
             reporter.say(f"  the checkpoint {name} is not used, as {why}: it is called unused-{name} from here on")
-        trainer.restore(read_state(found.path))
+        return read_state(found.path)
+
+    def restored(self, trainer: Trainer, checkpoints: Checkpoints, reporter: Reporter) -> None:
+        """Puts metrics and checkpoints back to that state, once the trainer is in it."""
+        metrics, found = self.folder.metrics, self.found
+        if found is None:
+            return
         self._in_the_arithmetic_of(trainer, found.record.identity[identity.ARITHMETIC])
         os.truncate(metrics, found.record.metrics.bytes)
         sync(metrics)
@@ -151,6 +158,8 @@ class ReopenedRun:
     def _in_the_arithmetic_of(trainer: Trainer, before: str) -> None:
         """Training in bfloat16 dithers the weights, in float32 it does not: a state becomes one of the other kind."""
         dithered, dithers = before != "float32", trainer.precision is not torch.float32
+        if dithered != dithers and trainer.ranks.several:
+            raise RunError("another arithmetic (model.precision) can be gone on in by one process alone.")
         reference = trainer.objective.reference if trainer.objective.moves is not None else None
         for scorer in (trainer.scorer, *([reference] if reference is not None else [])):
             if dithered and not dithers:

@@ -11,6 +11,8 @@ from tiltlm.checkpoints.identity import of_examples, of_policy, of_reference
 from tiltlm.config import Config, settings_table
 from tiltlm.config.resuming import Resume
 from tiltlm.data.preparation import PreparedData
+from tiltlm.distributed.joining import joined
+from tiltlm.distributed.ranks import Ranks
 from tiltlm.model.adapters import all_parameters, trained_parameters
 from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
@@ -18,11 +20,12 @@ from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
+from tiltlm.pipeline.other_ranks import passing_folder, require_same_data
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
-from tiltlm.pipeline.preflight import before_work, require_fit
+from tiltlm.pipeline.preflight import before_work, prepare_model, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
-from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
@@ -30,12 +33,14 @@ from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.token_budget import as_it_began, with_budget
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
+from tiltlm.report.summary import summarise
 from tiltlm.report.verdict import verdict
 from tiltlm.runs.earlier_stages import whole_run
 from tiltlm.runs.environment import Environment, describe_environment
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Summary
+from tiltlm.runs.run_files import read_run
 from tiltlm.training.observers import Observer
 from tiltlm.training.stop import StopRequest
 from tiltlm.training.trackers import tracked
@@ -79,15 +84,27 @@ def train(
         TiltlmError: with what is wrong and how to mend it.
     """
     config = config if resume is None else as_it_began(config, resume)
-    before_work(config, reporter, resume is not None, made)
-    say_tried(config.loss, reporter)
     with stop or StopRequest() as stop, ExitStack() as held:
+        ranks = held.enter_context(joined(config.distributed, config.model.device))
+        place = Path(config.run.directory).absolute() / config.run.name
+        if not ranks.first:
+            config, made = held.enter_context(passing_folder(config))
+            reporter, observers, resume = LogReporter(), (), None
+        with ranks.first_then_others():
+            if ranks.first:
+                before_work(config, reporter, resume is not None, made)
+            else:
+                prepare_model(config, reporter)
+        say_tried(config.loss, reporter)
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
-        if before is not None and before.complete:
-            return _ended_before(before.folder, reporter)
+        if ranks.agreed(before is not None and before.complete):
+            return _ended_before(RunFolder(place) if before is None else before.folder, ranks, reporter)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             held.enter_context(repeatable_kernels(config.training.deterministic))
-            setup, data = _prepared(config, given, reporter)
+            with ranks.first_then_others():
+                setup, data = _prepared(config, given, reporter, ranks)
+            require_same_data(ranks, of_examples(data.train, data.eval) if ranks.several else {})
+            setup = with_budget(setup, data, reporter)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
             folder = held.enter_context(_begun(made, setup, data, environment))
@@ -99,33 +116,47 @@ def train(
         observers = (*observers, *held.enter_context(tracked(folder.path, setup.config, record.status)))
         try:
             with memory_explained(setup.config, record.current_stage):
-                completed = _work(Work(setup, folder, record, stop, reporter, before), data, observers)
+                model = ranks.agreed(folder.model.absolute())
+                completed = _work(Work(setup, folder, record, stop, reporter, before, model), data, observers)
         except KeyboardInterrupt:
+            if not ranks.first:
+                raise
             completed = False
         except BaseException as error:
             with suppress(OSError):  # a disk that is full for this file too: what filled it is said
                 record.end("failed", str(error) or type(error).__name__)
             raise
+        if not ranks.first:
+            return _of_first(model.parent, ranks)
         summary = record.end("completed" if completed else "interrupted", None)
         with memory_explained(config, lambda: "report"), reporter.stage("report", "6/6 Report"):
             write_report(folder.path)
+        ranks.wait_for_first()
         _conclude(folder, summary, reporter)
         return Run(folder.path, summary)
 
 
-def _prepared(config: Config, given: Given, reporter: Reporter) -> tuple[Setup, PreparedData]:
-    """What the settings come to here, with nothing left open, and the examples."""
-    setup = set_up(config)
+def _prepared(config: Config, given: Given, reporter: Reporter, ranks: Ranks) -> tuple[Setup, PreparedData]:
+    """What the settings come to here, and the examples."""
+    setup = set_up(config, ranks)
     require_safe_weights(setup.source)
     require_sound_models(setup)
-    data = prepare(setup, reporter, given)
-    return with_budget(setup, data, reporter), data
+    return setup, prepare(setup, reporter, given)
 
 
-def _ended_before(folder: RunFolder, reporter: Reporter) -> Run:
+def _of_first(folder: Path, ranks: Ranks) -> Run:
+    """The run as the first rank has recorded it, once it has."""
+    ranks.wait_for_first()
+    return Run(folder, summarise(read_run(folder)))
+
+
+def _ended_before(folder: RunFolder, ranks: Ranks, reporter: Reporter) -> Run:
+    if not ranks.first:
+        return _of_first(folder.path, ranks)
     reporter.say(f"The run in {folder.path} came to its end: nothing is left to do.")
     summary = conclude(folder)
     write_report(folder.path)
+    ranks.wait_for_first()
     return Run(folder.path, summary)
 
 
@@ -149,14 +180,16 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
     with record.stage("training", "3/6 Training"):
         trained = optimize(work, policy, data, referenced, observers, identity)
     del policy  # its place is taken by the saved model
-    if not folder.model.is_dir():
+    if not work.model.is_dir():
         reporter.say("  no step was taken, so there is no model to save")
         return False
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
-        saved = saved_model(setup, folder.model)
+        saved = saved_model(setup, work.model)
         folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
-    if not trained.completed or work.stop.requested:
+    if setup.ranks.any(not trained.completed or work.stop.requested):
         return False
+    if not setup.ranks.first:
+        return True
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
             folder.write_json("comparison.json", compare_answers(setup, saved, prompts, reporter))
@@ -182,7 +215,7 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
             work.before.require_same(identity)
         policy = to_be_trained(setup, policy)
         say_what_is_trained(setup, policy, reporter)
-        if setup.base is not None:
+        if setup.base is not None and setup.ranks.first:
             require_fit(trained_parameters(policy), setup.config, work.folder.path, reporter)
         return policy, referenced, identity
 
@@ -195,7 +228,7 @@ def _policy(work: Work, data: PreparedData) -> Scorer:
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"
     sharing = "shared prompts" if policy.layout.trees else f"prompts not shared, as {policy.unshared_because}"
     reporter.say(f"  {type(policy.model).__name__}, {millions} million parameters, {sharing}; {setup.precision_why}")
-    if setup.base is None:
+    if setup.base is None and setup.ranks.first:
         require_fit(parameters, setup.config, work.folder.path, reporter)
     return policy
 

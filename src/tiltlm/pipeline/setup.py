@@ -9,6 +9,8 @@ import torch
 from tiltlm.config import Config, LossConfig
 from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
+from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import require_divisible
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.adapters import require_packages, require_targets
@@ -29,6 +31,7 @@ class Setup:
 
     stored: the type of the weights in the model's files; None where its configuration does not say.
     base: how the model is kept that an adapter is trained on; None where all weights are trained.
+    ranks: the processes that do the work together.
     """
 
     config: Config
@@ -43,6 +46,7 @@ class Setup:
     save_why: str
     stored: torch.dtype | None
     base: Base | None = None
+    ranks: Ranks = ALONE
 
     @property
     def objective(self) -> BoundObjective:
@@ -50,13 +54,14 @@ class Setup:
         return bound(self.config.loss)
 
 
-def set_up(config: Config) -> Setup:
+def set_up(config: Config, ranks: Ranks = ALONE) -> Setup:
     """Finds the model's files, tokenizer and limits, the device and the arithmetic.
 
     Raises:
         ModelError, ConfigError: something named in the settings is not there.
     """
     torch.manual_seed(config.run.seed)
+    require_divisible(config.distributed, ranks)
     device = choose_device(config.model.device)
     require_choice(config.training.deterministic, device)
     if config.training.compile:
@@ -86,6 +91,7 @@ def set_up(config: Config) -> Setup:
         save_why,
         facts.stored,
         base,
+        ranks,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import ReopenedRun
@@ -17,6 +18,7 @@ class Work:
     """A run at work: its settings on this machine, its folder, its record, who may stop it and who is told of it.
 
     before: the run as it was left, if it is one that goes on.
+    model: the folder of the trained model. It is the first rank's, while the rest of the folder is each rank's own.
     """
 
     setup: Setup
@@ -25,3 +27,4 @@ class Work:
     stop: StopRequest
     reporter: Reporter
     before: ReopenedRun | None
+    model: Path

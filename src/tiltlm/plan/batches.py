@@ -38,6 +38,7 @@ class MicroBatch:
     places: where each scored token stands in the list of all scored tokens of those columns, shape (S,).
     laid_out: tokens in the rows, without padding.
     trees: False where every row holds one sequence alone, as models need whose layers carry a state.
+    filler: whether what comes of it counts for nothing (plan/dealing.py).
     blocks, runs: which columns attend together, where attention goes by one of these.
     """
 
@@ -59,6 +60,7 @@ class MicroBatch:
     trees: bool
     blocks: Blocks | None = None
     runs: Runs | None = None
+    filler: bool = False
 
     @property
     def sequences(self) -> int:
@@ -73,6 +75,10 @@ class MicroBatch:
         """The same in page-locked memory, from which a GPU copies while it computes."""
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def as_filler(self) -> MicroBatch:
+        """The same as a forward pass that counts for nothing."""
+        return replace(self, filler=True, laid_out=0)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
@@ -86,12 +92,20 @@ class Plan:
 
     examples: how many there are in all micro-batches, and `completions` how many of their sequences are labelled:
         the numbers that losses are divided by, known before any of them is computed. tokens: scored tokens of those.
+    busy: of several ranks that work in step, what they have to do on average, as a share of what the one has that has
+        most; then the micro-batches are those of one rank, and the numbers those of all.
     """
 
     micro_batches: tuple[MicroBatch, ...]
     examples: int
     completions: int
     tokens: int
+    busy: float = 1.0
+
+    @property
+    def counted(self) -> tuple[MicroBatch, ...]:
+        """The micro-batches that count."""
+        return tuple(batch for batch in self.micro_batches if not batch.filler)
 
     @property
     def laid_out(self) -> int:

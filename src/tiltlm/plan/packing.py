@@ -52,34 +52,37 @@ def plan(
     numbers = np.asarray(examples, dtype=np.int64)
     if not len(numbers):
         raise ValueError("there is nothing to pack")
-    counts = columns.members[numbers + 1] - columns.members[numbers]
-    firsts = np.concatenate([[0], np.cumsum(counts)])
-    of_columns = np.concatenate([np.arange(columns.members[e], columns.members[e + 1]) for e in numbers])
-    planned = _Planned(columns, numbers, firsts, of_columns, layout, reference)
-    batches = tuple(planned.micro_batch(group, rows) for group, rows in planned.groups(token_budget))
-    labelled = of_columns[columns.labels[of_columns] != MISMATCHED]
+    packing = Packing(columns, numbers, layout, reference)
+    batches = tuple(packing.micro_batch(group, rows) for group, rows in packing.groups(token_budget))
+    labelled = packing.of_columns[columns.labels[packing.of_columns] != MISMATCHED]
     return Plan(batches, len(numbers), len(labelled), int(columns.scored_tokens_of(labelled).sum()))
 
 
-class _Planned:
+class Packing:
     """Examples being planned. An example, or a sequence, is meant by its place among those of the plan.
 
-    numbers: of the examples in the columns. firsts: example e has the sequences firsts[e] to firsts[e + 1].
+    Args:
+        columns, layout, reference: see `plan`. numbers: of the examples in the columns.
+
+    firsts: example e has the sequences firsts[e] to firsts[e + 1].
     of_columns: numbers of the sequences in the columns.
     """
 
     def __init__(
-        self,
-        columns: TokenColumns,
-        numbers: np.ndarray,
-        firsts: np.ndarray,
-        of_columns: np.ndarray,
-        layout: Layout,
-        reference: np.ndarray | None,
+        self, columns: TokenColumns, numbers: np.ndarray, layout: Layout, reference: np.ndarray | None
     ) -> None:
-        self.columns, self.numbers, self.firsts, self.of_columns = columns, numbers, firsts, of_columns
-        self.layout, self.reference = layout, reference
-        self.sorted = SortedSequences(columns, of_columns)
+        self.columns, self.numbers, self.layout, self.reference = columns, numbers, layout, reference
+        counts = columns.members[numbers + 1] - columns.members[numbers]
+        self.firsts = np.concatenate([[0], np.cumsum(counts)])
+        self.of_columns = np.concatenate([np.arange(columns.members[e], columns.members[e + 1]) for e in numbers])
+        self.sorted = SortedSequences(columns, self.of_columns)
+
+    def size(self, example: int) -> int:
+        """Columns that an example takes, its prompt shared where prompts are."""
+        sequences = self.sequences([example])
+        if self.layout.trees:
+            return self.sorted.tree_size(sequences)
+        return sum(self.sorted.lengths[sequence] for sequence in sequences)
 
     def sequences(self, examples: Sequence[int]) -> list[int]:
         """The sequences of some examples."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Asked, Scorer, sequence_logps
 from tiltlm.model.scoring import totals
@@ -92,12 +94,25 @@ class BoundObjective:
         output: LossOutput = self.objective.loss(scored, self.settings)
         return output
 
-    def scored(self, batches: Sequence[MicroBatch], values: Sequence[TokenValues], plan: Plan | None = None) -> Scored:
-        """What the objective sees of micro-batches whose scored tokens have these values.
+    def scored(
+        self,
+        batches: Sequence[MicroBatch],
+        values: Sequence[TokenValues],
+        plan: Plan | None = None,
+        ranks: Ranks = ALONE,
+    ) -> Scored:
+        """What the objective sees of micro-batches whose scored tokens have these values, fillers left out.
 
         plan: the whole plan that they are of; None where they are all of it.
+        ranks: those whose micro-batches are wanted too, one rank's after another's; only this one's have gradients.
         """
-        parts = [self._of_one(batch, own) for batch, own in zip(batches, values, strict=True)]
+        parts = [self._of_one(batch, own) for batch, own in zip(batches, values, strict=True) if not batch.filler]
+        if ranks.several:
+            every = ranks.gathered([_each(part, lambda tensor: tensor.detach().cpu()) for part in parts])
+            device = batches[0].tokens_N.device
+            received = [[_each(part, lambda tensor: tensor.to(device)) for part in some] for some in every]
+            received[ranks.rank] = parts
+            parts = list(itertools.chain.from_iterable(received))
         together = parts[0] if len(parts) == 1 else _joined(parts)
         tokens_per_unit = self.tokens_per_unit(plan or whole_plan(batches))
         return replace(together, tokens_per_unit=tokens_per_unit, running=self._running_beside(together.logps_N))
@@ -195,6 +210,13 @@ def asked_by(objective: BoundObjective, reference: Scorer | None) -> Asked | Non
         return None
     assert reference is not None or not needs.live
     return Asked(needs.squares, reference, divergence=needs.live)
+
+
+def _each(part: Scored, change: Callable[[Tensor], Tensor]) -> Scored:
+    """The same with its tensors changed, before it has statistics."""
+    held = {own.name: getattr(part, own.name) for own in fields(part)}
+    changed: dict[str, Any] = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
+    return replace(part, **changed)
 
 
 def _joined(parts: Sequence[Scored]) -> Scored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives.interface import MISMATCHED, Scored, sides
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.runs.outcomes import Check
-from tiltlm.training.loop import Trainer
+from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.losses import agreeing
+from tiltlm.training.step_plans import Referenced, StepPlans
 
 LAYOUT_TOLERANCE = 1e-4
 """How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
@@ -41,7 +43,17 @@ class _Result:
     explanation: str
 
 
-def run_checks(trainer: Trainer, tokenizer: ExampleTokenizer, starts_at_reference: bool = True) -> list[Check]:
+class Start(Protocol):
+    """What is checked: a trainer before its first step, or what one will be made of."""
+
+    scorer: Scorer
+    objective: BoundObjective
+    precision: torch.dtype
+    train_examples: Referenced
+    plan_of: StepPlans
+
+
+def run_checks(start: Start, tokenizer: ExampleTokenizer, starts_at_reference: bool = True) -> list[Check]:
     """All checks, on the examples of the first step.
 
     Args:
@@ -51,8 +63,8 @@ def run_checks(trainer: Trainer, tokenizer: ExampleTokenizer, starts_at_referenc
     Raises:
         SelfCheckError: at least one failed; the message says which, with numbers and the likely cause.
     """
-    first = trainer.plan_of(0)
-    examples = [trainer.train_examples.columns[e] for batch in first.micro_batches for e in batch.examples.tolist()]
+    first = start.plan_of(0)
+    examples = [start.train_examples.columns[e] for batch in first.micro_batches for e in batch.examples.tolist()]
     sequences = [
         sequence
         for example in examples
@@ -60,7 +72,7 @@ def run_checks(trainer: Trainer, tokenizer: ExampleTokenizer, starts_at_referenc
         if label != MISMATCHED
     ]
     results = [_one_bos(sequences, tokenizer), _eos_present(sequences, tokenizer)]
-    results += _numbers(trainer, first, starts_at_reference)
+    results += _numbers(start, first, starts_at_reference)
     failed = [result for result in results if not result.check.passed]
     if failed:
         lines = [f"{result.check.name}: {result.check.detail}. {result.explanation}" for result in failed]
@@ -107,26 +119,26 @@ def _eos_present(given: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer
 
 
 @torch.no_grad()
-def _numbers(trainer: Trainer, first: Plan, starts_at_reference: bool) -> list[_Result]:
-    columns = trainer.train_examples.columns
+def _numbers(start: Start, first: Plan, starts_at_reference: bool) -> list[_Result]:
+    columns = start.train_examples.columns
     numbers = np.concatenate([batch.examples for batch in first.micro_batches])
     by_length = numbers[np.argsort(_tokens(columns, numbers), kind="stable")]
     sample = by_length[sorted({0, len(numbers) // 2, len(numbers) - 1})]
     # Room for all of them in one batch: no row is longer than all tokens, and there is no row without a sequence.
     whole = int(_tokens(columns, sample).sum() * (columns.members[sample + 1] - columns.members[sample]).sum())
-    planned = trainer.train_examples.plan(sample, whole, trainer.scorer.layout)
-    (batch,) = (one.to(trainer.scorer.device) for one in planned.micro_batches)
-    exact = values = trainer.objective.values(trainer.scorer, batch, torch.float32)
-    results = [_layout(trainer.scorer, columns, batch, exact.logps_S)]
+    planned = start.train_examples.plan(sample, whole, start.scorer.layout)
+    (batch,) = (one.to(start.scorer.device) for one in planned.micro_batches)
+    exact = values = start.objective.values(start.scorer, batch, torch.float32)
+    results = [_layout(start.scorer, columns, batch, exact.logps_S)]
     tolerance = LAYOUT_TOLERANCE
-    if trainer.precision is not torch.float32:
-        values = trainer.objective.values(trainer.scorer, batch, trainer.precision)
-        rounding, noise = _rounding(trainer, batch, values, exact)
+    if start.precision is not torch.float32:
+        values = start.objective.values(start.scorer, batch, start.precision)
+        rounding, noise = _rounding(start, batch, values, exact)
         results.append(rounding)
         tolerance = max(tolerance, NOISE_FACTOR * noise)
-    if trainer.objective.needs.reference:
-        scored = trainer.objective.scored([batch], [values])
-        results.append(_first_loss(trainer, planned, scored, tolerance, starts_at_reference))
+    if start.objective.needs.reference:
+        scored = start.objective.scored([batch], [values])
+        results.append(_first_loss(start, planned, scored, tolerance, starts_at_reference))
     return results
 
 
@@ -157,45 +169,43 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
     )
 
 
-def _rounding(trainer: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> tuple[_Result, float]:
+def _rounding(start: Start, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> tuple[_Result, float]:
     """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
     rounded_S, exact_S = rounded.logps_S, exact.logps_S
     per_token = float((rounded_S - exact_S).abs().mean())
     per_completion = float(sequence_logps(rounded_S - exact_S, batch).abs().mean())
-    name = str(trainer.precision).removeprefix("torch.")
+    name = str(start.precision).removeprefix("torch.")
     result = _result(
         f"noise of {name}",
         per_token < NONSENSE,
         f"{per_token:.2g} nats a token, {per_completion:.2g} a completion"
-        f"{_noise_of_margins(trainer, batch, rounded, exact)}, on average",
+        f"{_noise_of_margins(start, batch, rounded, exact)}, on average",
         f"In {name} this model computes something else than in float32: set model.precision to float32.",
     )
     return result, per_token
 
 
-def _noise_of_margins(trainer: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> str:
+def _noise_of_margins(start: Start, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> str:
     """What it comes to in the margin of a pair's implicit rewards, in words; empty where there are no pairs."""
-    if trainer.objective.needs.unit != "pair":
+    if start.objective.needs.unit != "pair":
         return ""
-    noisy_P, exact_P = (_margins(trainer, batch, values) for values in (rounded, exact))
+    noisy_P, exact_P = (_margins(start, batch, values) for values in (rounded, exact))
     return f", {float((noisy_P - exact_P).abs().mean()):.2g} in an implicit reward margin"
 
 
-def _margins(trainer: Trainer, batch: MicroBatch, values: TokenValues) -> Tensor:
-    chosen_P, rejected_P = sides(trainer.objective(trainer.objective.scored([batch], [values])).rewards_N)
+def _margins(start: Start, batch: MicroBatch, values: TokenValues) -> Tensor:
+    chosen_P, rejected_P = sides(start.objective(start.objective.scored([batch], [values])).rewards_N)
     return chosen_P - rejected_P
 
 
-def _first_loss(
-    trainer: Trainer, planned: Plan, scored: Scored, tolerance: float, starts_at_reference: bool
-) -> _Result:
+def _first_loss(start: Start, planned: Plan, scored: Scored, tolerance: float, starts_at_reference: bool) -> _Result:
     """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
-    objective, units = trainer.objective, trainer.objective.units(planned)
+    objective, units = start.objective, start.objective.units(planned)
     loss, wanted = (float(objective(given).losses_U.sum()) / units for given in (scored, agreeing(scored)))
     per_token = float(scored.log_ratios().abs().sum() / scored.tokens_N.sum())
     value = "ln 2" if math.isclose(wanted, math.log(2), rel_tol=1e-6) else f"{wanted:.4f}"
-    exact = trainer.precision is torch.float32
-    noise = "" if exact else f", for the noise of {str(trainer.precision).removeprefix('torch.')}"
+    exact = start.precision is torch.float32
+    noise = "" if exact else f", for the noise of {str(start.precision).removeprefix('torch.')}"
     if not starts_at_reference:
         return _result(
             f"first loss is {value}", True, f"not expected, as the reference is another model: {loss:.6f}", ""

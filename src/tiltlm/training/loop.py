@@ -8,7 +8,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,40 +15,32 @@ from torch import Tensor
 
 from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.grouping import prompt_groups
-from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import ALONE, Ranks, whole
+from tiltlm.distributed.sharding import settle
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
-from tiltlm.plan.packing import plan
-from tiltlm.plan.row_layout import Layout
-from tiltlm.plan.steps import Order, ahead
+from tiltlm.plan.steps import ahead
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.losses import Losses, backward, evaluated
 from tiltlm.training.metrics import Sums, eval_row
 from tiltlm.training.moving_reference import move
-from tiltlm.training.non_finite import RECENT, FailedStep, explanation
+from tiltlm.training.non_finite import RECENT, FailedStep, explanation, told_of_ranks
 from tiltlm.training.observers import Observer
 from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor, make_moments
-from tiltlm.training.state import Progress, TrainerState, random_states, restore_random_states, take_weights, weights_of
+from tiltlm.training.state import (
+    Progress,
+    TrainerState,
+    in_one_place,
+    load_optimizer,
+    random_states,
+    restore_random_states,
+    take_weights,
+    weights_of,
+)
+from tiltlm.training.step_plans import Referenced, StepPlans
 from tiltlm.training.stop import StopRequest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Referenced:
-    """Examples with the reference's log-probabilities of all scored tokens; None where the objective needs none."""
-
-    columns: TokenColumns
-    reference: np.ndarray | None
-
-    def plan(self, examples: np.ndarray | range, token_budget: int, layout: Layout) -> Plan:
-        """The plan of some of the examples."""
-        return plan(self.columns, np.asarray(examples), token_budget, layout, self.reference)
-
-
-def total_steps(training: TrainingConfig, examples: int) -> int:
-    """Optimizer steps of the whole training."""
-    return training.max_steps or training.epochs * math.ceil(examples / training.batch_pairs)
 
 
 class Trainer:
@@ -62,6 +53,8 @@ class Trainer:
         seed: decides the order of the examples.
         precision: arithmetic of forward and backward passes; float32 weights either way.
         train, held_out: the examples, with the reference's values if the objective needs a reference.
+        ranks: the processes that train together. Where there are several, the policy is shared out over them, and all
+            call the same functions in the same order.
     """
 
     def __init__(
@@ -73,24 +66,28 @@ class Trainer:
         precision: torch.dtype,
         train: Referenced,
         held_out: Referenced,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.scorer, self.objective, self.training, self.precision = scorer, objective, training, precision
-        self.train_examples, self.held_out = train, held_out
-        self.steps = total_steps(training, len(train.columns))
-        self.order = Order(len(train.columns), training.batch_pairs, seed)
+        self.train_examples, self.held_out, self.ranks = train, held_out, ranks
+        self.plan_of = StepPlans(train, training, seed, scorer.layout, scorer.device.type == "cuda", ranks)
         self.progress = Progress()
         self._norms: deque[float] = deque(maxlen=RECENT)  # for the message, should a step fail
+        self._asked_to_stop = False
         self._optimizer = OPTIMIZERS[training.optimizer](scorer.trained().values(), training)
         make_moments(self._optimizer)
-        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.token_budget, scorer.layout)
+        self._held_out_plan = held_out.plan(range(len(held_out.columns)), training.token_budget, scorer.layout, ranks)
         self._held_out_prompts = prompt_groups(held_out.columns)
 
     def state(self) -> TrainerState:
-        """Everything that training would need to go on from here; tensors are those in use, not copies."""
+        """Everything that training would need to go on from here; tensors are those in use, not copies.
+
+        Of several ranks the first has all of it; what the others have of what is shared out is empty.
+        """
         progress, reference = dataclasses.replace(self.progress), self._moving_reference
         return TrainerState(
-            weights_of(self.scorer.trained().items()),
-            self._optimizer.state_dict(),
+            in_one_place(weights_of(self.scorer.trained().items()), self.ranks),
+            in_one_place(self._optimizer.state_dict(), self.ranks),
             progress,
             random_states(),
             None if reference is None else weights_of(reference.model.named_parameters()),
@@ -99,21 +96,20 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
-        """Goes back, or on, to a state of a trainer made alike."""
+        """Goes back, or on, to a state of a trainer made alike, which may have been one of other ranks."""
         take_weights(self.scorer.trained().items(), state.model)
         if self._moving_reference is not None and state.reference is not None:
             take_weights(self._moving_reference.model.named_parameters(), state.reference)
-        self._optimizer.load_state_dict(state.optimizer)
+        load_optimizer(self._optimizer, state.optimizer)
         self.progress = dataclasses.replace(state.progress)
         # Of what a state does not know, the values before the first step.
         self.objective = dataclasses.replace(self.objective, running={}).with_running(state.running)
         restore_random_states(state.random)
 
-    def plan_of(self, step: int) -> Plan:
-        """The plan of a step, counted from 0: a function of the examples, the seed and the step alone."""
-        budget = self.training.token_budget
-        made = self.train_examples.plan(self.order.step(step), budget, self.scorer.layout)
-        return made.pinned() if self.scorer.device.type == "cuda" else made
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.plan_of.steps
 
     def train(
         self,
@@ -138,12 +134,14 @@ class Trainer:
             NonFiniteError: a loss or gradient is not finite.
         """
         plans = ahead(self.plan_of(step) for step in range(self.progress.step, self.steps))
+        self._asked_to_stop = False
         with stop.waited_for(), contextlib.closing(plans):
             if self.progress.step == 0:
                 known = starts_at_reference and self.held_out.reference is not None and not self._looks_at_distributions
                 observe(self._starting_point() if known else self.evaluate())
             while self.progress.step < self.steps:
-                if stop.requested:
+                # What was asked of one of several ranks all know after a step that they took together.
+                if self._asked_to_stop or (stop.requested and not self.ranks.several):
                     return False
                 observe(self.step(next(plans), stop))
                 if self._evaluates():
@@ -171,21 +169,25 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(self.progress.step, self.steps, training)
         self._optimizer.zero_grad(set_to_none=True)  # what a step left that was interrupted
-        running = backward(self.scorer, planned, self.objective, self.precision, sums.add)
+        running = backward(self.scorer, planned, self.objective, self.precision, sums.add, self.ranks)
         gradients = [own.grad for own in self.scorer.trained().values() if own.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        units, device = self.objective.units(planned), self.scorer.device
+        of_all = sums.over(self.ranks, device, units, planned.laid_out, stop.requested)
         with stop.held():
             self._change_weights(norm, sums.finite())
-            means, (gradient_norm,) = sums.means(norm)
+            means, (gradient_norm, *told) = sums.means(norm, *of_all)
+            laid_out, asked_to_stop = told or (planned.laid_out, stop.requested)
             self._optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - start
             if finite := math.isfinite(means.loss) and math.isfinite(gradient_norm):
                 self.objective = self.objective.with_running(running)
                 self.progress.step += 1
                 self.progress.examples += planned.examples
-                self.progress.tokens += planned.laid_out
+                self.progress.tokens += int(laid_out)
                 self.progress.seconds += seconds
                 self._norms.append(gradient_norm)
+                self._asked_to_stop = bool(asked_to_stop)
                 self._move_reference()
         if not finite:
             raise self._non_finite(planned, sums.non_finite())
@@ -196,7 +198,7 @@ class Trainer:
             gradient_norm=gradient_norm,
             learning_rate=self._optimizer.param_groups[0]["lr"],
             examples=planned.examples,
-            tokens=planned.laid_out,
+            tokens=int(laid_out),
             seconds=seconds,
         )
 
@@ -228,12 +230,15 @@ class Trainer:
             move(reference, self.scorer, update)
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
+        if self.ranks.several:
+            guilty = self.ranks.gathered(self._examples_of(planned, units) if units else [])
+            return NonFiniteError(told_of_ranks(self.progress.step + 1, self.train_examples.columns, guilty))
         columns, budget = self.train_examples.columns, self.training.token_budget
         step, rate = self.progress.step, self._optimizer.param_groups[0]["lr"]
         factor = learning_rate_factor(step - 1, self.steps, self.training) if step else None
         failed = FailedStep(
             number=step + 1,
-            examples=np.concatenate([batch.examples for batch in planned.micro_batches]).tolist(),
+            examples=np.concatenate([batch.examples for batch in planned.counted]).tolist(),
             guilty=self._examples_of(planned, units),
             rates=(None if factor is None else self.training.learning_rate * factor, rate),
             warmup=self.training.warmup_steps,
@@ -247,14 +252,14 @@ class Trainer:
     def _examples_of(self, planned: Plan, units: list[int]) -> list[int]:
         """The examples of some units, in the order of the micro-batches."""
         columns = self.train_examples.columns
-        numbers = np.concatenate([batch.examples for batch in planned.micro_batches])
+        numbers = np.concatenate([batch.examples for batch in planned.counted])
         if self.objective.needs.unit == "completion":
             own = [columns.labels[columns.members[e] : columns.members[e + 1]] for e in numbers]
             numbers = np.repeat(numbers, [int((labels >= 0).sum()) for labels in own])
         return list(dict.fromkeys(numbers[units].tolist()))
 
     def _epoch(self) -> float:
-        return self.progress.step / self.order.steps_per_epoch
+        return self.progress.step / self.plan_of.order.steps_per_epoch
 
     def _starting_point(self) -> EvalRow:
         """The evaluation before training where the policy is the reference: known without a forward pass."""
@@ -284,6 +289,8 @@ class Trainer:
 
     def _summed(self, objective: BoundObjective) -> Sums:
         sums = Sums(objective.needs.unit)
-        for losses in evaluated(self.scorer, self._held_out_plan, objective, self.precision):
+        for losses in evaluated(self.scorer, self._held_out_plan, objective, self.precision, self.ranks):
             sums.add(losses)
+        settle(self.scorer)
+        sums.over(self.ranks, self.scorer.device, objective.units(self._held_out_plan))
         return sums

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tiltlm.distributed.ranks import Ranks
 from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit, sides
 from tiltlm.runs.rows import EvalRow, RewardMeans
 from tiltlm.statistics import effective_number, wilson_interval
@@ -40,6 +41,20 @@ class Sums:
         self._losses.append(losses_U)
         self.units += len(losses_U)
 
+    def over(self, ranks: Ranks, device: torch.device, units: int, *also: float) -> list[Tensor]:
+        """Makes the sums those of all ranks, each of which took in the losses of its own examples; in one collective.
+
+        units: of all ranks together. also: further numbers, of which the sums over the ranks are given, as scalars;
+            none where there is one rank.
+        """
+        if not ranks.several:
+            return []
+        own = torch.stack(self._rows).sum(0) if self._rows else torch.zeros(_WIDTH[self._unit], device=device)
+        numbers = torch.tensor(also, dtype=torch.float64).to(device, non_blocking=True)
+        summed = ranks.sum(torch.cat([own.double(), numbers]))
+        self._rows, self.units = [summed[: len(own)].float()], units
+        return list(summed[len(own) :].unbind())
+
     def means(self, *also: Tensor) -> tuple[RewardMeans, list[float]]:
         """The means, and the values of further scalars, in one transfer from the device."""
         scalars = [scalar.detach().float().reshape(1) for scalar in also]
@@ -63,6 +78,8 @@ class Sums:
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
 
 
+_WIDTH: Mapping[Unit, int] = {"pair": 7, "completion": 7, "list": 7, "demonstration": 2}
+"""How many sums there are, the loss's first."""
 _NAMES = ("chosen_reward", "rejected_reward", "margin", "accuracy", "chosen_logp", "rejected_logp")
 
 

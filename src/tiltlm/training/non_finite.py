@@ -93,6 +93,19 @@ def explanation(failed: FailedStep, scorer: Scorer, objective: BoundObjective, p
     )
 
 
+def told_of_ranks(number: int, columns: TokenColumns, guilty: Sequence[Sequence[int]]) -> str:
+    """The message of a step that failed on several ranks, without what its figures show: one process measures them.
+
+    guilty: of each rank the examples whose loss is not finite; none where it is the gradient that is not.
+    """
+    names = [columns.names[example] for example in dict.fromkeys(example for some in guilty for example in some)]
+    where = f"loss is not finite, at these examples: {', '.join(names[:NAMED])}" if names else "gradient is not finite"
+    return (
+        f"step {number}: the {where}{' ...' if len(names) > NAMED else ''}. The weights were not changed by this step. "
+        "To be told what its figures show, go on in one process: tiltlm train --resume RUN."
+    )
+
+
 def _of_weights(scorer: Scorer) -> Iterator[Cause]:
     broken = [name for name, weights in scorer.trained().items() if not bool(weights.isfinite().all())]
     if broken:

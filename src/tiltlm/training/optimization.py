@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tiltlm.config import TrainingConfig
 
@@ -43,9 +44,9 @@ def make_moments(optimizer: torch.optim.Optimizer) -> None:
     Before the first forward pass they lie beside the weights. Made after it, as PyTorch does, they lie above what that
     pass took, in pages never touched, and what it took lies free below them in pieces.
     """
-    if not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return
     parameters = [own for group in optimizer.param_groups for own in group["params"]]
+    if not getattr(optimizer, "_step_supports_amp_scaling", False) or isinstance(parameters[0], DTensor):
+        return
     for own in parameters:
         own.grad = own.new_zeros(()).expand_as(own)
     optimizer.grad_scale, optimizer.found_inf = None, torch.ones((), device=parameters[0].device)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from tiltlm.runs.seen_pairs import SeenPair, SeenPairs
 from tiltlm.statistics import clustered_mean, difference_of_means
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.held_out import HeldOut, loss_change, pair_margins
-from tiltlm.training.loop import total_steps
+from tiltlm.training.step_plans import total_steps
 
 SEEN_AT_MOST = 64
 """Training pairs that are scored again: enough for an interval, and no more work than an evaluation."""

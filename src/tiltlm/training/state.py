@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
+
+from tiltlm.distributed.ranks import Ranks, share_of, take, whole
 
 
 @dataclass(slots=True)
@@ -76,7 +79,30 @@ def weights_of(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str
 def take_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], weights: dict[str, torch.Tensor]) -> None:
     """Writes weights into parameters, by name."""
     for name, parameter in parameters:
-        parameter.copy_(weights[name])
+        take(parameter, weights[name])
+
+
+def in_one_place(state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Containers of tensors, those that are shared out over ranks whole at the first, and empty at the others."""
+
+    def gathered(value: Any) -> Any:
+        if isinstance(value, DTensor):
+            full = whole(value.detach())
+            return full if ranks.first else full.new_empty(0)
+        return {key: gathered(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    collected: dict[str, Any] = gathered(state) if ranks.several else state
+    return collected
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, table: dict[str, Any]) -> None:
+    """Puts an optimizer into the state of one of the same parameters, be they shared out over ranks or not."""
+    parameters = [own for group in optimizer.param_groups for own in group["params"]]
+    state = {
+        number: {name: share_of(value, parameters[number]) for name, value in values.items()}
+        for number, values in table["state"].items()
+    }
+    optimizer.load_state_dict({**table, "state": state})
 
 
 def _copied(value: Any) -> Any:

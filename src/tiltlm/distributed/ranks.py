@@ -1,0 +1,126 @@
+"""The processes of one job, each a rank: what they tell each other. One process alone tells nobody anything."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+T = TypeVar("T")
+_TIMES = itertools.count()
+"""Numbers the times that ranks waited for the first one; all count alike."""
+_LOOKS_EVERY = 0.05
+"""Seconds between two looks whether the first rank is done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranks:
+    """This process among those of its job. The functions are called by all ranks, in the same order.
+
+    rank: its number, from 0. count: how many there are.
+    beside_first: whether it runs on the machine of the first one.
+    """
+
+    rank: int = 0
+    count: int = 1
+    beside_first: bool = True
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        return self.count > 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of all ranks' values, in place."""
+        if self.several:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, own: bool) -> bool:
+        """Whether it holds for one of the ranks."""
+        return bool(self.sum(torch.tensor(int(own)))) if self.several else own
+
+    def gathered(self, own: T) -> list[T]:
+        """Every rank's object, in the order of the ranks."""
+        if not self.several:
+            return [own]
+        every: list[T | None] = [None] * self.count
+        dist.all_gather_object(every, own)
+        return every  # type: ignore[return-value]
+
+    def agreed(self, own: T) -> T:
+        """The first rank's object, whatever the others have."""
+        if not self.several:
+            return own
+        held = [own if self.first else None]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]  # type: ignore[return-value]
+
+    @contextmanager
+    def first_then_others(self) -> Iterator[None]:
+        """Within, the first rank goes ahead; the others begin once it is through, however long that takes.
+
+        Nothing within may ask anything of other ranks.
+        """
+        if not self.several:
+            yield
+            return
+        store, mark = _store(), f"first through {next(_TIMES)}"
+        while not self.first and not store.check([mark]):
+            time.sleep(_LOOKS_EVERY)
+        yield
+        if self.first:
+            store.set(mark, "")
+
+    def wait_for_first(self) -> None:
+        """Returns once the first rank has come here too, however long that takes."""
+        with self.first_then_others():
+            pass
+
+
+ALONE = Ranks()
+"""One process, as without torchrun."""
+
+
+def _store() -> Store:
+    store: Store = distributed_c10d._get_default_store()
+    return store
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of one that is shared out over ranks, which all of them ask for."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full: Tensor = tensor.full_tensor()
+    return full
+
+
+def share_of(values: Any, own: Tensor) -> Any:
+    """This rank's share of a tensor of which every rank has all, shared out as `own` is; whatever else as it is."""
+    if not isinstance(own, DTensor) or not isinstance(values, Tensor) or values.shape != own.shape:
+        return values
+    return distribute_tensor(values, own.device_mesh, own.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def take(own: Tensor, values: Tensor) -> None:
+    """Writes values, all of which every rank has, into a tensor, or into this rank's share of one."""
+    shared = share_of(values, own)
+    if isinstance(own, DTensor):
+        own.to_local().copy_(shared.to_local())
+    else:
+        own.copy_(shared)

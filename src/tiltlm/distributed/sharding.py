@@ -1,0 +1,64 @@
+"""A model shared out over ranks: FSDP2, a group for each layer, and one for the rest at the root.
+
+Each rank holds its part of every weight, gradient and number of the optimizer. A layer's weights are gathered for as
+long as it is at work, and its gradients are added up over the ranks and shared out again (arXiv 2304.11277; PyTorch's
+`fully_shard`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+
+from tiltlm.config.distributed_config import DistributedConfig
+from tiltlm.distributed.ranks import Ranks
+from tiltlm.errors import ConfigError
+
+
+def require_divisible(settings: DistributedConfig, ranks: Ranks) -> None:
+    """Refuses groups of ranks that do not come out even.
+
+    Raises:
+        ConfigError: the number of ranks is no multiple of distributed.shard.
+    """
+    if settings.shard and ranks.count % settings.shard:
+        raise ConfigError(
+            f"distributed.shard is {settings.shard}, and {ranks.count} ranks are no multiple of it: start another "
+            "number of processes, or set it to a divisor."
+        )
+
+
+def share_out(
+    root: nn.Module, layers: Sequence[nn.Module], settings: DistributedConfig, ranks: Ranks, device: torch.device
+) -> None:
+    """Shares out the weights of a module, in place: its forward is from then on a matter of all ranks.
+
+    Gradients become means over the ranks, so a loss that is to be a sum over them is multiplied by their number.
+
+    Args:
+        root: the module whose forward is called. layers: parts of it that are gathered one at a time.
+    """
+    mesh, offload = _mesh(settings, ranks, device), CPUOffloadPolicy() if settings.offload else OffloadPolicy()
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, offload_policy=offload)
+    # The output layer, and embeddings that may be tied to it, belong to the root: in a group of their own they would
+    # come apart.
+    fully_shard(root, mesh=mesh, offload_policy=offload)
+
+
+def settle(root: nn.Module) -> None:
+    """Lets go of weights that a forward pass without a backward pass left gathered: those that are seen are then the
+    rank's own again, and what is written into them is not lost."""
+    if isinstance(root, FSDPModule):
+        root.reshard()
+
+
+def _mesh(settings: DistributedConfig, ranks: Ranks, device: torch.device) -> DeviceMesh:
+    shard = settings.shard or ranks.count
+    if shard == ranks.count:
+        return init_device_mesh(device.type, (ranks.count,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (ranks.count // shard, shard), mesh_dim_names=("replicate", "shard"))

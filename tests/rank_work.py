@@ -1,0 +1,142 @@
+"""What tests have ranks do: training of tiny models, whose weights and rows are given back as plain numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tiny_models import SHAREABLE, UNSHAREABLE, build
+from tiny_runs import Kept, at_work, bound, examples_for, measured, moved
+
+from tiltlm.checkpoints.state_files import read_state, write_state
+from tiltlm.config import AdapterConfig, DistributedConfig, TrainingConfig
+from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import ALONE, Ranks, whole
+from tiltlm.distributed.sharding import share_out
+from tiltlm.model.adapters import new_adapter
+from tiltlm.model.loading import layers_of
+from tiltlm.model.scorer import Scorer
+from tiltlm.plan.batches import Plan
+from tiltlm.plan.dealing import plan_of_rank
+from tiltlm.training.bound_objective import BoundObjective
+from tiltlm.training.loop import Trainer
+from tiltlm.training.losses import backward
+from tiltlm.training.step_plans import Referenced
+from tiltlm.training.stop import StopRequest
+
+BUDGET = 48
+"""So few columns in a forward pass that ranks have several, and not all the same number."""
+
+
+def family(name: str) -> Any:
+    return SHAREABLE[name]() if name in SHAREABLE else UNSHAREABLE[name][0]()
+
+
+def gradients(ranks: Ranks, name: str, objective: str, examples: int, shard: int = 0) -> dict[str, np.ndarray]:
+    """The gradient of some examples' mean loss in float64, by name of the weights, whole."""
+    scorer, columns, own, reference = _subject(name, objective, examples)
+    parts = [_part(columns, scorer, reference, rank, max(ranks.count, 1)) for rank in range(ranks.count)]
+    share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=shard), ranks, scorer.device)
+    backward(scorer, parts[ranks.rank], own, torch.float32, lambda losses: None, ranks)
+    return {name: whole(weights.grad).numpy() for name, weights in scorer.trained().items() if weights.grad is not None}
+
+
+def gradients_alone(name: str, objective: str, examples: int, ranks: int) -> dict[str, np.ndarray]:
+    """The same in one process, of the same micro-batches."""
+    scorer, columns, own, reference = _subject(name, objective, examples)
+    parts = [_part(columns, scorer, reference, rank, ranks) for rank in range(ranks)]
+    batches = tuple(batch for part in parts for batch in part.counted)
+    whole_plan = dataclasses.replace(parts[0], micro_batches=batches)
+    backward(scorer, whole_plan, own, torch.float32, lambda losses: None)
+    return {name: weights.grad.numpy() for name, weights in scorer.trained().items() if weights.grad is not None}
+
+
+def _subject(
+    name: str, objective: str, examples: int
+) -> tuple[Scorer, TokenColumns, BoundObjective, np.ndarray | None]:
+    scorer = Scorer(build(family(name)))
+    own = at_work(bound(objective), scorer)
+    columns = examples_for(own.needs, examples)
+    reference = None
+    if own.needs.reference:
+        reference = measured(bound(), moved(Scorer(build(family(name))), 0.02), columns)
+    return scorer, columns, own, reference
+
+
+def _part(columns: TokenColumns, scorer: Scorer, reference: np.ndarray | None, rank: int, ranks: int) -> Plan:
+    return plan_of_rank(columns, np.arange(len(columns)), BUDGET, scorer.layout, reference, rank, ranks)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A short training: of which model and objective, and how."""
+
+    name: str = "llama"
+    objective: str = "sigmoid"
+    examples: int = 11
+    steps: int = 5
+    batch: int = 4
+    adapter: bool = False
+    optimizer: str = "adamw"
+    shard: int = 0
+    clip: float = 10.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Rows as tables, and weights by name."""
+
+    rows: list[dict[str, Any]]
+    weights: dict[str, np.ndarray]
+
+
+def trainer(ranks: Ranks, wanted: Training) -> Trainer:
+    scorer = Scorer(build(family(wanted.name), torch.float32))
+    if wanted.adapter:
+        scorer = new_adapter(scorer, AdapterConfig(kind="lora", rank=2), 0)
+    own = at_work(bound(wanted.objective), scorer)
+    columns = examples_for(own.needs, wanted.examples)
+    reference = measured(bound(), scorer, columns) if own.needs.reference else None
+    if ranks.several:
+        share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=wanted.shard), ranks, scorer.device)
+    config = TrainingConfig(
+        max_steps=wanted.steps,
+        batch_pairs=wanted.batch,
+        micro_batch_tokens=BUDGET,
+        learning_rate=1e-3,
+        eval_every=2,
+        optimizer=wanted.optimizer,  # type: ignore[arg-type]
+        gradient_clip=wanted.clip,
+    )
+    examples = Referenced(columns, reference)
+    return Trainer(scorer, own, config, 0, torch.float32, examples, examples, ranks)
+
+
+def trained(ranks: Ranks, wanted: Training, state: Path | None = None, until: int | None = None) -> Trained:
+    """Trains, from a state in a folder if one is there, to the end or until so many steps; then the state is there."""
+    made, kept, stop = trainer(ranks, wanted), Kept(), StopRequest()
+    if state is not None and state.is_dir():
+        made.restore(read_state(state))
+
+    def after_step(one: Trainer) -> None:
+        asks = (
+            ranks.rank == ranks.count - 1
+        )  # one of them, and the others stop too, after the step in which they hear it
+        stop.requested = asks and until is not None and one.progress.step + ranks.several >= until
+
+    made.train(stop, kept, after_step=after_step)
+    if state is not None and not state.is_dir():
+        found = made.state()
+        if ranks.first:
+            state.mkdir()
+            write_state(found, state)
+    rows = [{"kind": type(row).__name__, **dataclasses.asdict(row)} for row in kept.rows]
+    return Trained(rows, {name: whole(own.detach()).numpy() for name, own in made.scorer.trained().items()})
+
+
+def trained_alone(wanted: Training) -> Trained:
+    return trained(ALONE, wanted)

@@ -1,0 +1,72 @@
+"""Runs a function on several ranks, each a process of its own, and gives what each returned."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+from typing import Any
+
+import torch
+
+from tiltlm.config import DistributedConfig
+from tiltlm.distributed.joining import joined
+
+_PATIENCE = 240
+"""Seconds after which ranks that have not ended are ended."""
+
+
+def on_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `work(ranks, *arguments)` returns on each of so many ranks.
+
+    work: a function of a module that can be imported.
+    """
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["rank_work"])
+    results: Queue[tuple[int, bool, bytes]] = forking.Queue()
+    port = _free_port()
+    made = [forking.Process(target=_one, args=(rank, count, port, results, work, arguments)) for rank in range(count)]
+    for process in made:
+        process.start()
+    found: dict[int, Any] = {}
+    try:
+        for _ in made:
+            rank, succeeded, said = results.get(timeout=_PATIENCE)
+            value = pickle.loads(said)
+            assert succeeded, f"rank {rank}: {value}"
+            found[rank] = value
+    finally:
+        for process in made:
+            process.join(5 if len(found) == count else 0)
+            process.kill()
+    return [found[rank] for rank in range(count)]
+
+
+def _one(
+    rank: int, count: int, port: int, results: Queue[tuple[int, bool, bytes]], work: Any, arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    try:
+        with joined(DistributedConfig(timeout_minutes=2), "cpu") as ranks:
+            said = pickle.dumps(work(ranks, *arguments))
+        results.put((rank, True, said))
+    except BaseException:
+        results.put((rank, False, pickle.dumps(traceback.format_exc())))
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+    return port
