@@ -100,7 +100,10 @@ def trainer(ranks: Ranks, wanted: Training) -> Trainer:
         scorer = new_adapter(scorer, AdapterConfig(kind="lora", rank=2), 0)
     own = at_work(bound(wanted.objective), scorer)
     columns = examples_for(own.needs, wanted.examples)
-    reference = measured(bound(), scorer, columns) if own.needs.reference else None
+    reference = None
+    if own.needs.reference:  # of another model, so that no reward is zero but for rounding
+        other = moved(Scorer(build(family(wanted.name), torch.float32)), 0.05)
+        reference = measured(bound(), other, columns)
     if ranks.several:
         share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=wanted.shard), ranks, scorer.device)
     config = TrainingConfig(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import os
 import pickle
 import socket
+import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -25,8 +28,7 @@ def on_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
 
     work: a function of a module that can be imported.
     """
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["rank_work"])
+    forking = _forking()
     results: Queue[tuple[int, bool, bytes]] = forking.Queue()
     port = _free_port()
     made = [forking.Process(target=_one, args=(rank, count, port, results, work, arguments)) for rank in range(count)]
@@ -44,6 +46,21 @@ def on_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
             process.join(5 if len(found) == count else 0)
             process.kill()
     return [found[rank] for rank in range(count)]
+
+
+def _forking() -> multiprocessing.context.ForkServerContext:
+    """Processes are forked from one that has imported what they need, once for all tests."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["rank_work"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # Python 3.11 does not tell it where to import from
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return forking
 
 
 def _one(

@@ -50,10 +50,11 @@ def all_trained(ranks: Ranks, cases: list[Training]) -> list[Trained]:
 
 
 def assert_same_training(found: Trained, wanted: Trained, tolerance: float = 2e-4) -> None:
+    """But for the tokens laid out, as trees in different rows do not share what they have in common."""
     assert [row["kind"] for row in found.rows] == [row["kind"] for row in wanted.rows]
     for row, other in zip(found.rows, wanted.rows, strict=True):
         for name, value in other.items():
-            if name == "seconds" or value is None or isinstance(value, str):
+            if name in ("seconds", "tokens") or value is None or isinstance(value, str):
                 continue
             assert np.allclose(row[name], value, rtol=tolerance, atol=tolerance), f"step {row['step']}: {name}"
     for name, own in wanted.weights.items():
@@ -72,16 +73,14 @@ CASES = [
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_training_is_that_of_one_process(ranks: int) -> None:
-    """Rows and final weights in float32: also of adapters, coupled objectives, and steps of fewer examples than ranks.
-
-    Tokens are those laid out, which depends on who shares prompts with whom; here nobody does.
-    """
+    """Rows and final weights in float32: also of adapters, coupled objectives, and steps of fewer examples than ranks."""
     cases = CASES if ranks == 2 else CASES[:5]
     found = on_ranks(ranks, all_trained, cases)
     for number, case in enumerate(cases):
         wanted = rank_work.trained_alone(case)
         for own in found:
-            assert_same_training(own[number], wanted)
+            # RMSprop's first steps are as long whatever the gradient is, and so is what rounding makes of zero.
+            assert_same_training(own[number], wanted, 2e-3 if case.optimizer == "rmsprop" else 2e-4)
 
 
 def test_every_rank_has_the_same_rows() -> None:

@@ -98,11 +98,12 @@ def _train(words: Sequence[str]) -> int:
             )
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
     with importing():
+        from rich.console import Console
+
         from tiltlm.cli.console import ConsoleReporter
         from tiltlm.pipeline.recipe_run import train_recipe
-        from tiltlm.pipeline.reporter import LogReporter, Reporter
 
-    reporter: Reporter = ConsoleReporter() if is_first_rank() else LogReporter()
+    reporter = ConsoleReporter() if is_first_rank() else ConsoleReporter(Console(quiet=True))
     if note is not None:
         reporter.say(note)
     recipe = parsed.recipe.over(config)
