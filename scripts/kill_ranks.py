@@ -10,8 +10,8 @@ Each trial is `torchrun --nproc-per-node 2 -m tiltlm train` on a tiny model. Wha
 - stopped (SIGSTOP), as a machine that hangs: the others end the job after distributed.timeout_minutes.
 - told to end (SIGTERM): all ranks stop after a step that they take together and keep a checkpoint, and the job goes on.
 
-In the end each must have the rows, held-out figures and weights of a job that nothing happened to, within TOLERANCE:
-the order of sums differs. Exit code 1: something was not so.
+In the end each must have the rows, held-out loss, answers and weights of a job that nothing happened to, within
+TOLERANCE: the order of sums differs. Exit code 1: something was not so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PATIENCE = 180
 TOLERANCE = 1e-3
 TRAIN = [
     *["--data.train", "pairs.jsonl", "--model.path", "model", "--run.name", "run", "--model.precision", "float32"],
-    *["--comparison.prompts", "1", "--comparison.max-new-tokens", "4", "--comparison.samples", "1"],
+    *["--comparison.prompts", "3", "--comparison.max-new-tokens", "4", "--comparison.samples", "1"],
     *["--training.max-steps", "120", "--training.batch-pairs", "5", "--training.micro-batch-tokens", "128"],
     *["--training.learning-rate", "1e-4", "--training.eval-every", "40", "--checkpoint.every-steps", "10"],
     *["--distributed.timeout-minutes", str(TIMEOUT / 60)],
@@ -114,10 +114,10 @@ class Job:
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
-    """What must be equal: rows, held-out figures, weights.
+    """What must be equal: rows, held-out loss, answers, weights.
 
-    Rows without their seconds, without the tokens laid out (trees in different rows do not share what they have in common),
-    and the first step's without accuracy: its rewards are zero but for rounding.
+    Rows without their seconds, without the tokens laid out (trees in different rows do not share what they have in
+    common), and the first step's without accuracy: its rewards are zero but for rounding.
     """
     from safetensors.torch import load_file
 
@@ -133,7 +133,8 @@ def outcome_of(folder: Path) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "held out": json.loads((run / "evaluation.json").read_text())["figures"]["loss"],
+        "held-out loss": json.loads((run / "evaluation.json").read_text())["figures"]["loss"],
+        "answers": json.loads((run / "comparison.json").read_text())["prompts"],
         "weights": {name: own.float().flatten().tolist() for name, own in weights.items()},
     }
 

@@ -11,12 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
 from tiltlm.data.tokens.token_columns import TokenizedSequence
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.evaluation.drawing import Draw
 from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, greedy, samples
 from tiltlm.evaluation.rewards import REWARDS
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
 from tiltlm.model.vocabulary import require_embedded
+from tiltlm.plan.dealing import dealt
 from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
 
 
@@ -47,6 +49,7 @@ class AnswerComparison:
         config: how many answers, how long, how hot, and the known reward.
         terminators: token ids that end an answer.
         token_budget: most tokens in one scoring pass.
+        ranks: processes that have the same models and prompts, and share out the answering.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -55,6 +58,7 @@ class AnswerComparison:
     terminators: frozenset[int]
     precision: torch.dtype
     token_budget: int
+    ranks: Ranks = ALONE
 
     def total(self, prompts: Sequence[Prompt]) -> int:
         """What the calls of `advance` add up to: one for each answer of either model."""
@@ -114,17 +118,21 @@ class AnswerComparison:
     def _answer(
         self, scorer: Scorer, prompts: Sequence[Prompt], trained: bool, advance: Callable[[int], None]
     ) -> list[list[GeneratedAnswer]]:
-        """For each prompt its answers."""
-        return generate_answers(
+        """For each prompt its answers: they follow from it and the seed, whoever gives them."""
+        own = dealt([len(prompt.ids) for prompt in prompts], self.ranks.count)[self.ranks.rank]
+        given = generate_answers(
             scorer.model,
             self.tokenizer,
-            [prompt.ids for prompt in prompts],
-            [self._draws(prompt, trained) for prompt in prompts],
+            [prompts[number].ids for number in own],
+            [self._draws(prompts[number], trained) for number in own],
             GenerationSettings(self.config.max_new_tokens, self.seed),
             self.terminators,
             self.precision,
-            advance,
+            lambda done: advance(done * self.ranks.count),
         )
+        every = self.ranks.gathered(dict(zip(own, given, strict=True)))
+        answers = {number: some for answered in every for number, some in answered.items()}
+        return [answers[number] for number in range(len(prompts))]
 
     def _records(
         self, answers: Sequence[Sequence[GeneratedAnswer]], reference: Sequence[Sequence[float]], policy: bool
@@ -167,7 +175,7 @@ class AnswerComparison:
         """log pi(y|x) of each prompt's answers, each at the temperature it was drawn at, in nats."""
         own = [_sequence(prompt, answer) for prompt, some in zip(prompts, answers, strict=True) for answer in some]
         temperatures = [draw.temperature for prompt in prompts for draw in self._draws(prompt, trained)]
-        scored = iter(score_sequences(scorer, own, self.precision, self.token_budget, temperatures))
+        scored = iter(score_sequences(scorer, own, self.precision, self.token_budget, temperatures, self.ranks))
         return [[float(next(scored).sum()) for _ in some] for some in answers]
 
 

@@ -164,6 +164,7 @@ def score_sequences(
     precision: torch.dtype,
     token_budget: int,
     temperatures: Sequence[float] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[np.ndarray]:
     """As `score`, of single sequences: for each its scored tokens' log-probabilities, in the order of the text.
 
@@ -173,7 +174,7 @@ def score_sequences(
         TokenizedExample(f"sequence {number}", (sequence,), (CHOSEN,)) for number, sequence in enumerate(sequences)
     )
     own = 1.0 if temperatures is None else np.repeat(temperatures, columns.scored_tokens)
-    values = score(scorer, columns, precision, token_budget, temperature=own)
+    values = score(scorer, columns, precision, token_budget, temperature=own, ranks=ranks)
     return [values[start:end] for start, end in itertools.pairwise(columns.scored_starts)]
 
 

@@ -188,8 +188,6 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
     if setup.ranks.any(not trained.completed or work.stop.requested):
         return False
-    if not setup.ranks.first:
-        return True
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
             folder.write_json("comparison.json", compare_answers(setup, saved, prompts, reporter))

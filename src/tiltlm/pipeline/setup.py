@@ -141,6 +141,7 @@ def answers_for(setup: Setup) -> AnswerComparison:
         terminators=frozenset(setup.tokenizer.terminators),
         precision=torch.float32,
         token_budget=setup.config.training.token_budget,
+        ranks=setup.ranks,
     )
 
 
