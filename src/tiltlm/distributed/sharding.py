@@ -7,16 +7,20 @@ long as it is at work, and its gradients are added up over the ranks and shared 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.distributed.ranks import Ranks
 from tiltlm.errors import ConfigError
+
+Item = TypeVar("Item")
 
 
 def require_divisible(settings: DistributedConfig, ranks: Ranks) -> None:
@@ -48,6 +52,21 @@ def share_out(
     # The output layer, and embeddings that may be tied to it, belong to the root: in a group of their own they would
     # come apart.
     fully_shard(root, mesh=mesh, offload_policy=offload)
+
+
+def in_turn(root: nn.Module, passes: Sequence[Item]) -> Iterator[Item]:
+    """The passes of a step one after another. Where every rank holds all weights, and so has room for all gradients,
+    these are added up over the ranks with the last pass alone; else with each."""
+    once = isinstance(root, FSDPModule) and _are_replicas(root)
+    for number, one in enumerate(passes, start=1):
+        if once and isinstance(root, FSDPModule):
+            root.set_requires_gradient_sync(number == len(passes))
+        yield one
+
+
+def _are_replicas(root: nn.Module) -> bool:
+    meshes = [own.device_mesh for own in root.parameters() if isinstance(own, DTensor)]
+    return bool(meshes) and meshes[0].ndim == 2 and meshes[0].size(1) == 1
 
 
 def settle(root: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import in_turn
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives.interface import LossOutput, Scored
@@ -85,7 +86,7 @@ def backward(
     units = objective.units(plan) / ranks.count
     if not objective.needs.coupled or (len(plan.micro_batches) == 1 and not ranks.several):
         running: Mapping[str, Tensor] = objective.running
-        for on_host in plan.micro_batches:
+        for on_host in in_turn(scorer, plan.micro_batches):
             batch = on_host.to(scorer.device)
             values = objective.values(scorer, batch, precision)
             if batch.filler:
@@ -122,7 +123,7 @@ def _coupled(
     if ranks.first:
         seen(losses)
     again = objective if objective.needs.live else replace(objective, reference=None)
-    for batch in batches:
+    for batch in in_turn(scorer, batches):
         values_again = again.values(scorer, batch, precision)
         if batch.filler:
             _nothing(values_again).backward()
