@@ -20,7 +20,8 @@ from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import Needs
-from tiltlm.pipeline.setup import bound, set_up
+from tiltlm.pipeline import keeping
+from tiltlm.pipeline.setup import Setup, bound, set_up
 from tiltlm.report.verdict import findings
 from tiltlm.runs.run_files import read_run
 
@@ -197,3 +198,22 @@ def test_the_type_of_the_files_can_be_chosen() -> None:
     assert summary is not None
     assert (summary.saved_as, summary.survived) == ("float32", None)
     assert AutoModelForCausalLM.from_pretrained(RUN / "model").dtype is torch.float32
+
+
+def test_a_reference_at_work_is_measured_against_as_it_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training dithers it as it does the policy; the trained weights are compared with it in float32 without that."""
+    model_stored_in(torch.bfloat16)
+    loaded = AutoModelForCausalLM.from_pretrained("tiny", dtype=torch.float32)
+    seen: list[bool] = []
+    real = keeping.exact_values
+
+    def watched(setup: Setup, what: str, *more: Any) -> np.ndarray:
+        reference = more[-1]
+        if "trained weights" in what:
+            own = dict(reference.model.named_parameters())
+            seen.append(all(torch.equal(own[name], weights) for name, weights in loaded.named_parameters()))
+        return real(setup, what, *more)
+
+    monkeypatch.setattr(keeping, "exact_values", watched)
+    trained("bfloat16", "1e-4", "--loss.name", "tdpo2", "--training.max-steps", "2")
+    assert seen == [True]

@@ -111,7 +111,7 @@ def with_reference(
 
 
 def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
-    """The reference as a frozen model beside the policy before its first step, where the objective wants one.
+    """The reference as a model beside the policy before its first step, where the objective wants one.
 
     Raises:
         ModelError: it is another model, of which the objective's use makes no sense.
@@ -138,7 +138,8 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
             f"{reference.head.out_features} rows and the model's {policy.head.out_features}: name a reference "
             "(model.reference) of the same vocabulary."
         )
-    return reference.requires_grad_(False)
+    # Not frozen: it is only ever asked without gradients, and what was dithered of it is known by what could be trained.
+    return reference
 
 
 def _with_distributions(
