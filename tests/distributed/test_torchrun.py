@@ -50,12 +50,6 @@ def test_a_mistake_is_said_once(pattern: Path, tmp_path: Path) -> None:
     assert job.said().count("missing.jsonl") == 1
 
 
-def test_a_number_of_ranks_that_does_not_come_out_even_is_refused(pattern: Path, tmp_path: Path) -> None:
-    job = Job(pattern, [*TRAIN, "--distributed.shard", "3", "--run.directory", str(tmp_path)])
-    assert job.wait() == 1
-    assert "2 ranks are no multiple of it" in job.said()
-
-
 @pytest.mark.parametrize("number", [0, 1, 2], ids=kill_ranks.DEEDS[:3])
 def test_a_job_that_loses_a_rank(number: int, pattern: Path, unbroken: Path, tmp_path: Path) -> None:
     """The short form of scripts/kill_ranks.py."""

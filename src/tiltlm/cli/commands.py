@@ -61,6 +61,10 @@ def _run(words: list[str], output: WatchedOutput) -> int:
     if command is None:
         complain(no_command(words[0], list(COMMANDS)))
         return 2
+    if one_of_several() and command is not _train:
+        if is_first_rank():
+            complain(f"`tiltlm {words[0]}` is a command of one process: start it without torchrun.")
+        return 2
     # What these come to lies in a folder: it is not lost because nobody reads along any more.
     output.carry_on = command in (_train, _sweep, _bench)
     if command in (_train, _sweep, _plan):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -16,8 +17,9 @@ from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.errors import RankError
 
-_LOST = ("connection closed", "connection reset", "timed out", "timeout", "broken pipe", "recvvalue failed")
-"""What errors of a collective say that another rank is gone or silent, in small letters."""
+_SILENT = ("timed out", "timeout")
+_GONE = ("connection closed", "connection reset", "broken pipe", "recvvalue failed")
+"""What errors of a collective say, in small letters, where another rank is silent, or gone."""
 
 
 @contextmanager
@@ -44,9 +46,8 @@ def joined(settings: DistributedConfig, device: str) -> Iterator[Ranks]:
         if not _tells_of_loss(error):
             raise
         raise RankError(
-            f"another rank ended or gave no answer within {settings.timeout_minutes:g} minutes "
-            f"(distributed.timeout_minutes): {_first_line(error)}. What that rank said stands above or in its own log; "
-            "the last checkpoint is whole."
+            f"{_loss_in_words(error, settings)}. What that rank said stands above or in its own log, and torchrun "
+            "names it; the last checkpoint is whole."
         ) from error
     finally:
         with suppress(Exception):  # of ranks that are gone nobody takes leave
@@ -76,11 +77,16 @@ def _join(settings: DistributedConfig, count: int, on_gpus: bool) -> None:
 
 def _tells_of_loss(error: BaseException) -> bool:
     said = str(error).lower()
-    return any(words in said for words in _LOST)
+    return any(words in said for words in (*_SILENT, *_GONE))
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+def _loss_in_words(error: BaseException, settings: DistributedConfig) -> str:
+    """What became of the other rank, with the first sentence of the library, without the place in its source."""
+    said = re.sub(r"^\[[^]]*\.\w+:\d+\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0].rstrip(".")
+    if any(words in str(error).lower() for words in _GONE):
+        return f"another rank ended ({said})"
+    minutes = f"{settings.timeout_minutes:.3g} minutes (distributed.timeout_minutes)"
+    return f"another rank gave no answer within {minutes} ({said})"
 
 
 def _number(name: str, default: int) -> int:

@@ -23,12 +23,24 @@ from tiltlm.errors import ConfigError
 Item = TypeVar("Item")
 
 
-def require_divisible(settings: DistributedConfig, ranks: Ranks) -> None:
-    """Refuses groups of ranks that do not come out even.
+def require_possible(settings: DistributedConfig, ranks: Ranks, device: torch.device, quantised: bool) -> None:
+    """Refuses what could not be shared out as the settings say.
+
+    quantised: whether the model is kept in fewer bits.
 
     Raises:
-        ConfigError: the number of ranks is no multiple of distributed.shard.
+        ConfigError: the number of ranks is no multiple of distributed.shard; there is nowhere to offload to; or weights
+            are packed into what cannot be shared out.
     """
+    if not ranks.several:
+        return
+    if quantised:
+        raise ConfigError(
+            "a model that is kept in fewer bits (adapter.quantise) cannot be shared out over ranks: start one process, "
+            'or set adapter.quantise to "none".'
+        )
+    if settings.offload and device.type == "cpu":
+        raise ConfigError("distributed.offload has no effect on a CPU, whose memory is the machine's: remove it.")
     if settings.shard and ranks.count % settings.shard:
         raise ConfigError(
             f"distributed.shard is {settings.shard}, and {ranks.count} ranks are no multiple of it: start another "

@@ -138,7 +138,7 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
             f"{reference.head.out_features} rows and the model's {policy.head.out_features}: name a reference "
             "(model.reference) of the same vocabulary."
         )
-    # Not frozen: it is only ever asked without gradients, and what was dithered of it is known by what could be trained.
+    # Not frozen: it is asked without gradients only, and what is dithered of it is known by what could be trained.
     return reference
 
 

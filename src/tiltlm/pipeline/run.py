@@ -87,6 +87,7 @@ def train(
     with stop or StopRequest() as stop, ExitStack() as held:
         ranks = held.enter_context(joined(config.distributed, config.model.device))
         place = Path(config.run.directory).absolute() / config.run.name
+        stop.echoes = ranks.several
         if not ranks.first:
             config, made = held.enter_context(passing_folder(config))
             reporter, observers, resume = LogReporter(), (), None

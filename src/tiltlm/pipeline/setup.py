@@ -10,7 +10,7 @@ from tiltlm.config import Config, LossConfig
 from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.distributed.ranks import ALONE, Ranks
-from tiltlm.distributed.sharding import require_divisible
+from tiltlm.distributed.sharding import require_possible
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.model.adapters import require_packages, require_targets
@@ -61,8 +61,8 @@ def set_up(config: Config, ranks: Ranks = ALONE) -> Setup:
         ModelError, ConfigError: something named in the settings is not there.
     """
     torch.manual_seed(config.run.seed)
-    require_divisible(config.distributed, ranks)
     device = choose_device(config.model.device)
+    require_possible(config.distributed, ranks, device, config.adapter.quantise != "none")
     require_choice(config.training.deterministic, device)
     if config.training.compile:
         require_compiler(device)
