@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tiny_models import SHAREABLE, UNSHAREABLE, build
 from tiny_runs import Kept, at_work, bound, examples_for, measured, moved
@@ -17,6 +18,7 @@ from tiltlm.config import AdapterConfig, DistributedConfig, TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.distributed.ranks import ALONE, Ranks, whole
 from tiltlm.distributed.sharding import share_out
+from tiltlm.errors import NonFiniteError
 from tiltlm.model.adapters import new_adapter
 from tiltlm.model.loading import layers_of
 from tiltlm.model.scorer import Scorer
@@ -94,7 +96,8 @@ class Trained:
     weights: dict[str, np.ndarray]
 
 
-def trainer(ranks: Ranks, wanted: Training) -> Trainer:
+def trainer(ranks: Ranks, wanted: Training, spoilt: int | None = None) -> Trainer:
+    """spoilt: an example of which the reference's values are made no numbers."""
     scorer = Scorer(build(family(wanted.name), torch.float32))
     if wanted.adapter:
         scorer = new_adapter(scorer, AdapterConfig(kind="lora", rank=2), 0)
@@ -104,6 +107,8 @@ def trainer(ranks: Ranks, wanted: Training) -> Trainer:
     if own.needs.reference:  # of another model, so that no reward is zero but for rounding
         other = moved(Scorer(build(family(wanted.name), torch.float32)), 0.05)
         reference = measured(bound(), other, columns)
+    if spoilt is not None and reference is not None:
+        reference[columns.scored_starts[columns.members[spoilt]]] = np.nan
     if ranks.several:
         share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=wanted.shard), ranks, scorer.device)
     config = TrainingConfig(
@@ -143,3 +148,11 @@ def trained(ranks: Ranks, wanted: Training, state: Path | None = None, until: in
 
 def trained_alone(wanted: Training) -> Trained:
     return trained(ALONE, wanted)
+
+
+def failed(ranks: Ranks, wanted: Training, spoilt: int) -> str:
+    """What is said of a step of which one example's reference is not a number."""
+    made = trainer(ranks, wanted, spoilt)
+    with pytest.raises(NonFiniteError) as raised:
+        made.train(StopRequest(), Kept())
+    return str(raised.value)

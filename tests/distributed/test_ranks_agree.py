@@ -107,3 +107,17 @@ def test_a_training_goes_on_on_another_number_of_ranks(tmp_path: Path, before: i
     assert [row["step"] for row in first.rows if row["kind"] == "TrainRow"] == [1, 2, 3]
     second = on_ranks(after, go_on, case, tmp_path / "state", None)[0]
     assert_same_training(Trained([*first.rows, *second.rows], second.weights), wanted)
+
+
+def all_failed(ranks: Ranks, cases: list[Training], spoilt: int) -> list[str]:
+    return [rank_work.failed(ranks, case, spoilt) for case in cases]
+
+
+@pytest.mark.parametrize("spoilt", [0, 4])
+def test_every_rank_names_the_examples_of_a_loss_that_is_not_finite(spoilt: int) -> None:
+    """Whoever computed them; of a batch that is coupled all of them."""
+    cases = [Training(batch=5, examples=5), Training(batch=5, examples=5, objective="bco")]
+    for said in on_ranks(2, all_failed, cases, spoilt):
+        assert f"at these examples: example {spoilt}." in said[0]
+        assert f"example {spoilt}" in said[1]
+        assert all("step 1: the loss is not finite" in one for one in said)

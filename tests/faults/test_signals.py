@@ -200,20 +200,3 @@ def test_too_few_open_files_are_said(place: Place, undrawn: None) -> None:
         more += 1
     assert said and more < 20
     assert all("oo many open files" in words or "unable to open database file" in words for words in said), said
-
-
-def test_what_torchrun_sends_after_ctrl_c_is_no_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processes hear Ctrl-C themselves, and SIGTERM at once after it: they still stop after their step."""
-    with StopRequest() as stop, stop.waited_for():
-        stop.echoes = True
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    with StopRequest() as later, later.waited_for():
-        later.echoes = True
-        signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr("tiltlm.training.stop.ECHO_SECONDS", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)

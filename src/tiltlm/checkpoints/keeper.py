@@ -118,6 +118,7 @@ class Checkpoints:
         if not self.ranks.any(self.ranks.first and self._due(trainer.progress.step)):
             return
         self.wait()
+        self.ranks.wait_for_all()
         self.was_due, self._last_time = True, time.monotonic()
         try:
             state = trainer.state()
@@ -125,7 +126,7 @@ class Checkpoints:
                 return
             state = state.copy()
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or self.ranks.several:  # the others are in the midst of gathering
                 raise
             self._failure = error
             return

@@ -15,7 +15,7 @@ from tiltlm import __version__
 from tiltlm.cli.complaints import complain, complain_of_rank, no_command
 from tiltlm.cli.descriptions import show_help
 from tiltlm.cli.imports import importing
-from tiltlm.cli.launched import after_restart, is_first_rank, one_of_several
+from tiltlm.cli.launched import is_first_rank, one_of_several
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
@@ -111,8 +111,7 @@ def _train(words: Sequence[str]) -> int:
     if note is not None:
         reporter.say(note)
     recipe = parsed.recipe.over(config)
-    resume = parsed.resume or after_restart(Path(config.run.directory).expanduser() / config.run.name)
-    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=resume)
+    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
     return 0 if run.summary.completed else 130
 
 

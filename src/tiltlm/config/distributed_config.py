@@ -13,7 +13,5 @@ class DistributedConfig:
     shard: NotNegativeInt = 0
     """Over how many ranks weights, gradients and the optimizer's numbers are shared out; ranks beyond are replicas of
     these, so give the ranks of a node. 0: over all. 1: every rank holds all of them."""
-    offload: bool = False
-    """Keep what is shared out in the memory of the machine rather than of its GPU, but for the layer at work."""
     timeout_minutes: Positive = 10.0
     """After so many minutes without an answer from a rank the job ends with an error."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from tiltlm.config.distributed_config import DistributedConfig
-from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.ranks import ALONE, LIFE, Ranks
 from tiltlm.errors import RankError
 
 _SILENT = ("timed out", "timeout")
@@ -37,11 +43,12 @@ def joined(settings: DistributedConfig, device: str) -> Iterator[Ranks]:
         yield ALONE
         return
     if dist.is_initialized():
-        yield _these(count)
+        yield _these(count, settings)
         return
     try:
         _join(settings, count, on_gpus=device in ("auto", "cuda") and torch.cuda.is_available())
-        yield _these(count)
+        with _signs_of_life(settings):
+            yield _these(count, settings)
     except (RuntimeError, dist.DistError) as error:
         if not _tells_of_loss(error):
             raise
@@ -49,18 +56,21 @@ def joined(settings: DistributedConfig, device: str) -> Iterator[Ranks]:
             f"{_loss_in_words(error, settings)}. What that rank said stands above or in its own log, and torchrun "
             "names it; the last checkpoint is whole."
         ) from error
-    finally:
-        with suppress(Exception):  # of ranks that are gone nobody takes leave
-            dist.destroy_process_group()
+    # A rank that failed takes no leave, which could wait for the others; and these may have gone already.
+    with suppress(Exception):
+        dist.destroy_process_group()
 
 
-def _restarts() -> int:
-    """How many times torchrun has started the job anew."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0)
+def job() -> str | None:
+    """What this start of a job has in common with those that torchrun makes anew after a rank was lost, and with no
+    other job: its name, and the torchrun process on the machine of the first rank. None where torchrun started nothing.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name is None else f"{name} {socket.gethostname()} {os.getppid()}"
 
 
-def _these(count: int) -> Ranks:
-    return Ranks(dist.get_rank(), count, beside_first=_number("GROUP_RANK", 0) == 0)
+def _these(count: int, settings: DistributedConfig) -> Ranks:
+    return Ranks(dist.get_rank(), count, _number("GROUP_RANK", 0) == 0, 60 * settings.timeout_minutes)
 
 
 def _join(settings: DistributedConfig, count: int, on_gpus: bool) -> None:
@@ -69,13 +79,74 @@ def _join(settings: DistributedConfig, count: int, on_gpus: bool) -> None:
     timeout = timedelta(minutes=settings.timeout_minutes)
     store, rank, _ = next(rendezvous("env://", timeout=timeout))
     store.set_timeout(timeout)
-    # Names of their own for each start: addresses that an earlier start left in the store are of processes that ended.
-    own = PrefixStore(f"start {_restarts()}", store)
+    own = PrefixStore(agreed_start(store, rank, count, timeout.total_seconds()), store)
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
     dist.init_process_group(backend, store=own, rank=rank, world_size=count, timeout=timeout)
 
 
+def agreed_start(store: Store, rank: int, count: int, patience: float) -> str:
+    """A name for this start of the job that all its ranks have, and no earlier start had.
+
+    The store outlives starts, and what an earlier one left in it, such as addresses of processes that ended, must not
+    be taken for this one's. How often a machine's ranks were started is no such name: it differs between machines. So
+    each rank shows a number of its own, and the first one answers whatever it sees until all have confirmed its answer.
+
+    Raises:
+        RankError: not all ranks have come within so many seconds.
+    """
+    own, until = uuid4().hex, time.monotonic() + patience
+    if rank == 0:
+        answered: dict[int, str] = {}
+        while True:
+            for other in range(1, count):
+                seen = store.get(f"here {other}").decode() if store.check([f"here {other}"]) else None
+                if seen is not None and seen != answered.get(other):
+                    store.set(f"answer {seen}", own)
+                    answered[other] = seen
+            if all(store.check([f"confirmed {own} {other}"]) for other in range(1, count)):
+                return own
+            _wait_until(until, "not all ranks have come")
+    store.set(f"here {rank}", own)
+    while not store.check([f"answer {own}"]):
+        _wait_until(until, "rank 0 has not come")
+    start = store.get(f"answer {own}").decode()
+    store.set(f"confirmed {start} {rank}", "")
+    return start
+
+
+def _wait_until(until: float, words: str) -> None:
+    if time.monotonic() > until:
+        raise RankError(f"{words} within distributed.timeout_minutes: is torchrun started on every machine?")
+    time.sleep(0.02)
+
+
+@contextmanager
+def _signs_of_life(settings: DistributedConfig) -> Iterator[None]:
+    """Within, the first rank shows those that wait for it that it lives."""
+    if dist.get_rank():
+        yield
+        return
+    ended, store = threading.Event(), distributed_c10d._get_default_store()
+
+    def show() -> None:
+        for number in itertools.count():
+            with suppress(Exception):  # a store that is gone is noticed by whoever needs it
+                store.set(LIFE, str(number))
+            if ended.wait(min(5.0, 15 * settings.timeout_minutes)):
+                return
+
+    showing = threading.Thread(target=show, name="signs of life", daemon=True)
+    showing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        showing.join()
+
+
 def _tells_of_loss(error: BaseException) -> bool:
+    if isinstance(error, dist.DistBackendError | dist.DistNetworkError):
+        return True
     said = str(error).lower()
     return any(words in said for words in (*_SILENT, *_GONE))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,11 @@ from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from tiltlm.errors import RankError
+
 T = TypeVar("T")
+LIFE = "rank 0 lives"
+"""What the first rank sets anew every few seconds (joining.py)."""
 _TIMES = itertools.count()
 """Numbers the times that ranks waited for the first one; all count alike."""
 _LOOKS_EVERY = 0.05
@@ -29,11 +33,13 @@ class Ranks:
 
     rank: its number, from 0. count: how many there are.
     beside_first: whether it runs on the machine of the first one.
+    patience: seconds after which a first rank that gives no sign of life is given up.
     """
 
     rank: int = 0
     count: int = 1
     beside_first: bool = True
+    patience: float = 600.0
 
     @property
     def first(self) -> bool:
@@ -70,6 +76,12 @@ class Ranks:
         dist.broadcast_object_list(held, src=0)
         return held[0]  # type: ignore[return-value]
 
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes; the others make nothing."""
+        if not self.several:
+            return make()
+        return self.agreed(make() if self.first else None)  # type: ignore[return-value]
+
     @contextmanager
     def first_then_others(self) -> Iterator[None]:
         """Within, the first rank goes ahead; the others begin once it is through, however long that takes.
@@ -80,8 +92,8 @@ class Ranks:
             yield
             return
         store, mark = _store(), f"first through {next(_TIMES)}"
-        while not self.first and not store.check([mark]):
-            time.sleep(_LOOKS_EVERY)
+        if not self.first:
+            self._wait_for([mark])
         yield
         if self.first:
             store.set(mark, "")
@@ -90,6 +102,29 @@ class Ranks:
         """Returns once the first rank has come here too, however long that takes."""
         with self.first_then_others():
             pass
+
+    def wait_for_all(self) -> None:
+        """Returns once all ranks have come here, however long that takes: where one of them may have done something by
+        itself, before what they do together, which would not wait so long."""
+        if not self.several:
+            return
+        number = next(_TIMES)
+        _store().set(f"{self.rank} came {number}", "")
+        self._wait_for([f"{rank} came {number}" for rank in range(self.count)])
+
+    def _wait_for(self, marks: Sequence[str]) -> None:
+        """Returns once all marks are set.
+
+        Raises:
+            RankError: the first rank shows no sign of life any more.
+        """
+        store, sign, since = _store(), b"", time.monotonic()
+        while not store.check(list(marks)):
+            time.sleep(_LOOKS_EVERY)
+            if store.check([LIFE]) and (now := store.get(LIFE)) != sign:
+                sign, since = now, time.monotonic()
+            if not self.first and time.monotonic() - since > self.patience:
+                raise RankError(f"rank 0 has given no sign of life for {self.patience / 60:.3g} minutes.")
 
 
 ALONE = Ranks()

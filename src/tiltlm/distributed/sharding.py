@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tiltlm.config.distributed_config import DistributedConfig
@@ -23,14 +23,14 @@ from tiltlm.errors import ConfigError
 Item = TypeVar("Item")
 
 
-def require_possible(settings: DistributedConfig, ranks: Ranks, device: torch.device, quantised: bool) -> None:
+def require_possible(settings: DistributedConfig, ranks: Ranks, quantised: bool) -> None:
     """Refuses what could not be shared out as the settings say.
 
     quantised: whether the model is kept in fewer bits.
 
     Raises:
-        ConfigError: the number of ranks is no multiple of distributed.shard; there is nowhere to offload to; or weights
-            are packed into what cannot be shared out.
+        ConfigError: the number of ranks is no multiple of distributed.shard, or weights are packed into what cannot be
+            shared out.
     """
     if not ranks.several:
         return
@@ -39,8 +39,6 @@ def require_possible(settings: DistributedConfig, ranks: Ranks, device: torch.de
             "a model that is kept in fewer bits (adapter.quantise) cannot be shared out over ranks: start one process, "
             'or set adapter.quantise to "none".'
         )
-    if settings.offload and device.type == "cpu":
-        raise ConfigError("distributed.offload has no effect on a CPU, whose memory is the machine's: remove it.")
     if settings.shard and ranks.count % settings.shard:
         raise ConfigError(
             f"distributed.shard is {settings.shard}, and {ranks.count} ranks are no multiple of it: start another "
@@ -58,12 +56,12 @@ def share_out(
     Args:
         root: the module whose forward is called. layers: parts of it that are gathered one at a time.
     """
-    mesh, offload = _mesh(settings, ranks, device), CPUOffloadPolicy() if settings.offload else OffloadPolicy()
+    mesh = _mesh(settings, ranks, device)
     for layer in layers:
-        fully_shard(layer, mesh=mesh, offload_policy=offload)
+        fully_shard(layer, mesh=mesh)
     # The output layer, and embeddings that may be tied to it, belong to the root: in a group of their own they would
     # come apart.
-    fully_shard(root, mesh=mesh, offload_policy=offload)
+    fully_shard(root, mesh=mesh)
 
 
 def in_turn(root: nn.Module, passes: Sequence[Item]) -> Iterator[Item]:

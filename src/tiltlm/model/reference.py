@@ -195,7 +195,7 @@ def fill_cache(
     Raises:
         NonFiniteError: the reference gives NaN or infinite log-probabilities, naming the examples.
     """
-    values, lacking = ranks.agreed(cache.join(columns))
+    values, lacking = ranks.from_first(lambda: cache.join(columns))
     missing = np.zeros(len(columns), dtype=bool)
     missing[lacking] = True
     every, turns = range(len(columns)), Turns(ranks)

@@ -105,7 +105,9 @@ def optimize(
     checkpoints = Checkpoints(
         folder.checkpoints, setup.config.checkpoint, folder.metrics, settings, identity, reporter.say, setup.ranks
     )
-    state = setup.ranks.agreed(None if work.before is None else work.before.state(trainer, reporter))
+    with setup.ranks.first_then_others():
+        read = None if work.before is None else work.before.state(trainer, reporter)
+    state = setup.ranks.agreed(read)
     if state is not None:
         trainer.restore(state)
     if work.before is not None:
@@ -132,6 +134,7 @@ def optimize(
         rates = (progress.examples / progress.seconds, progress.tokens / progress.seconds)
         reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
     reference = trainer.objective.reference if setup.objective.needs.live else None
+    setup.ranks.wait_for_all()  # the first may still have written a checkpoint
     if setup.ranks.several:
         policy = in_one_piece(setup, policy)
     values = keep_model(setup, policy, data.exact, work.model, work.stop, reporter, reference)

@@ -17,6 +17,7 @@ from tiltlm.errors import RunError, TiltlmError
 from tiltlm.pipeline.own_objective import say_tried
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, Given, prepare
+from tiltlm.pipeline.ranks_at_work import begun_by_this_job, sign
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings, not_as_it_began
 from tiltlm.pipeline.run import Run, train
@@ -52,9 +53,11 @@ def train_recipe(
     recipe = recipe.ready()
     if resume is not None:
         _require_same_stages(recipe, resume)
-    if not recipe.stages:
-        return train(recipe.base, command, reporter, observers, given, resume)
     with joined(recipe.base.distributed, recipe.base.model.device) as ranks:
+        run = Path(recipe.base.run.directory) / recipe.base.run.name
+        resume = resume or ranks.from_first(lambda: begun_by_this_job(run))
+        if not recipe.stages:
+            return train(recipe.base, command, reporter, observers, given, resume)
         return _train_stages(
             recipe, command, reporter if ranks.first else LogReporter(), observers, given, resume, ranks
         )
@@ -70,10 +73,11 @@ def _train_stages(
     ranks: Ranks,
 ) -> Run:
     settings = [ready(recipe.settings(number)) for number in range(len(recipe.stages))]
-    for number, (name, config) in enumerate(recipe.seen_from_the_start(), start=1):
-        if number > 1:
-            reporter.say(f"Looking ahead at the data of stage {number}, {name}")
-            _look_ahead(config, f"stage `{name}`", given, reporter)
+    with ranks.first_then_others():
+        for number, (name, config) in enumerate(recipe.seen_from_the_start(), start=1):
+            if number > 1:
+                reporter.say(f"Looking ahead at the data of stage {number}, {name}")
+                _look_ahead(config, f"stage `{name}`", given, reporter)
     whole = _whole(recipe, settings, resume) if ranks.first else None
     for number, (stage, config) in enumerate(zip(recipe.stages, settings, strict=True)):
         reporter.say(f"Stage {number + 1} of {len(settings)}: {stage.name} (objective `{config.loss.name}`)")
@@ -136,6 +140,7 @@ def _whole(recipe: Recipe, settings: Sequence[Config], resume: Resume | None) ->
         require_apart(Path(run.directory) / run.name, reads)
     folder = RunFolder.create(Path(run.directory), run.name, run.overwrite)
     folder.write_json(RECIPE, recipe.to_dict())
+    sign(folder)
     return folder
 
 

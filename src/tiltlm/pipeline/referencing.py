@@ -23,6 +23,7 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.models import reference_model
 from tiltlm.pipeline.prepare import require_vocabulary
+from tiltlm.pipeline.ranks_at_work import require_same_models
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
 from tiltlm.runs.folder import RunFolder
@@ -167,12 +168,13 @@ class _Pass:
         self._scorer, self._precision, self._folder, self._reporter = scorer, precision, folder, reporter
         self._budget, self._ranks = setup.config.training.token_budget, setup.ranks
         self._address = reference_address(scorer, precision)
+        require_same_models(setup.ranks, self._address)
 
     def values(self, name: str, parts: Sequence[TokenColumns]) -> list[np.ndarray]:
         """Those of all scored tokens of each part, computed in one pass where the cache lacks some."""
         cache = ReferenceCache(cache_folder() / REFERENCE, self._address)
         ranks = self._ranks
-        joined = ranks.agreed([cache.join(columns) for columns in parts])
+        joined = ranks.from_first(lambda: [cache.join(columns) for columns in parts])
         lacking = [missing for _, missing in joined]
         missing, every, arithmetic = sum(map(len, lacking)), sum(map(len, parts)), str(self._precision)[6:]
         self._reporter.say(
@@ -180,7 +182,7 @@ class _Pass:
         )
         if missing:
             plan = self._folder.path / f".reference-{name}-{arithmetic}.safetensors"
-            planned = ranks.agreed(self._planned(plan, parts, lacking))
+            planned = ranks.from_first(lambda: self._planned(plan, parts, lacking))
             columns = TokenColumns.joined([part.take(own) for part, own in zip(parts, planned, strict=True)])
             with self._reporter.progress(f"reference, {arithmetic}", missing, "examples") as advance:
                 computed = fill_cache(self._scorer, columns, cache, self._precision, self._budget, advance, ranks)
@@ -189,7 +191,7 @@ class _Pass:
                 computed = computed[_fill(values, part, own, computed) :]
             # As the cache has them: of equal sequences, computed in different places, the values of one. What it lost
             # since, as by `tiltlm cache --clear`, is as it was.
-            kept = ranks.agreed([cache.join(part)[0] for part in parts])
+            kept = ranks.from_first(lambda: [cache.join(part)[0] for part in parts])
             joined = [(np.where(np.isnan(new), own, new), none) for new, (own, none) in zip(kept, joined, strict=True)]
         cache.close()
         return [values for values, _ in joined]

@@ -20,10 +20,10 @@ from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.assess import compare_answers, evaluate
 from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
-from tiltlm.pipeline.other_ranks import passing_folder, require_same_data
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
 from tiltlm.pipeline.preflight import before_work, prepare_model, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
+from tiltlm.pipeline.ranks_at_work import passing_folder, require_same_data, sign
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.resumption import DATA_REPORT, reopened
@@ -87,7 +87,6 @@ def train(
     with stop or StopRequest() as stop, ExitStack() as held:
         ranks = held.enter_context(joined(config.distributed, config.model.device))
         place = Path(config.run.directory).absolute() / config.run.name
-        stop.echoes = ranks.several
         if not ranks.first:
             config, made = held.enter_context(passing_folder(config))
             reporter, observers, resume = LogReporter(), (), None
@@ -104,6 +103,7 @@ def train(
             held.enter_context(repeatable_kernels(config.training.deterministic))
             with ranks.first_then_others():
                 setup, data = _prepared(config, given, reporter, ranks)
+            ranks.wait_for_all()
             require_same_data(ranks, of_examples(data.train, data.eval) if ranks.several else {})
             setup = with_budget(setup, data, reporter)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
@@ -171,6 +171,8 @@ def _begun(made: RunFolder | None, setup: Setup, data: PreparedData, environment
         folder.write_json("environment.json", environment)
         keep_objective(folder, setup.config.loss)
         folder.write_json(DATA_REPORT, data.report)
+        if made is None:
+            sign(folder)
         yield folder
 
 

@@ -62,7 +62,7 @@ def set_up(config: Config, ranks: Ranks = ALONE) -> Setup:
     """
     torch.manual_seed(config.run.seed)
     device = choose_device(config.model.device)
-    require_possible(config.distributed, ranks, device, config.adapter.quantise != "none")
+    require_possible(config.distributed, ranks, config.adapter.quantise != "none")
     require_choice(config.training.deterministic, device)
     if config.training.compile:
         require_compiler(device)

@@ -47,7 +47,7 @@ def with_budget(setup: Setup, data: PreparedData, reporter: Reporter) -> Setup:
     """The settings with a number for training.micro_batch_tokens: theirs, or one that is chosen here, and said."""
     if setup.config.training.micro_batch_tokens != "auto":
         return setup
-    found = setup.ranks.agreed(choose_budget(setup, data))
+    found = setup.ranks.from_first(lambda: choose_budget(setup, data))
     reporter.say(f"  at most {found.tokens:,} tokens in a forward pass: {found.why} (training.micro_batch_tokens)")
     return replace(setup, config=with_tokens(setup.config, found.tokens))
 

@@ -108,6 +108,11 @@ class Plan:
         return tuple(batch for batch in self.micro_batches if not batch.filler)
 
     @property
+    def numbers(self) -> np.ndarray:
+        """The numbers of the examples of the micro-batches that count, in their order."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(batch.examples for batch in self.counted)])
+
+    @property
     def laid_out(self) -> int:
         """Tokens in all rows, shared ones once, without padding."""
         return sum(batch.laid_out for batch in self.micro_batches)

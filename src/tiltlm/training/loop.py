@@ -231,15 +231,17 @@ class Trainer:
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
         if self.ranks.several:
-            guilty = self.ranks.gathered(self._examples_of(planned, units) if units else [])
+            every = self.ranks.gathered(planned.numbers)
+            own = np.concatenate(every) if self.objective.needs.coupled else every[self.ranks.rank]
+            guilty = self.ranks.gathered(self._examples_of(own, units))
             return NonFiniteError(told_of_ranks(self.progress.step + 1, self.train_examples.columns, guilty))
         columns, budget = self.train_examples.columns, self.training.token_budget
         step, rate = self.progress.step, self._optimizer.param_groups[0]["lr"]
         factor = learning_rate_factor(step - 1, self.steps, self.training) if step else None
         failed = FailedStep(
             number=step + 1,
-            examples=np.concatenate([batch.examples for batch in planned.counted]).tolist(),
-            guilty=self._examples_of(planned, units),
+            examples=planned.numbers.tolist(),
+            guilty=self._examples_of(planned.numbers, units),
             rates=(None if factor is None else self.training.learning_rate * factor, rate),
             warmup=self.training.warmup_steps,
             norms=tuple(self._norms),
@@ -249,10 +251,9 @@ class Trainer:
         )
         return NonFiniteError(explanation(failed, self.scorer, self.objective, self.precision))
 
-    def _examples_of(self, planned: Plan, units: list[int]) -> list[int]:
-        """The examples of some units, in the order of the micro-batches."""
+    def _examples_of(self, numbers: np.ndarray, units: list[int]) -> list[int]:
+        """The examples of some units of examples with these numbers, in their order."""
         columns = self.train_examples.columns
-        numbers = np.concatenate([batch.examples for batch in planned.counted])
         if self.objective.needs.unit == "completion":
             own = [columns.labels[columns.members[e] : columns.members[e + 1]] for e in numbers]
             numbers = np.repeat(numbers, [int((labels >= 0).sum()) for labels in own])

@@ -75,6 +75,8 @@ class Sums:
 
     def non_finite(self) -> list[int]:
         """Which units, in the order they were added, have a loss that is NaN or infinite."""
+        if not self._losses:  # of several ranks, one that has no examples, or whose losses another has
+            return []
         return torch.cat(self._losses).isfinite().logical_not().nonzero().flatten().tolist()
 
 

@@ -87,8 +87,8 @@ def in_one_place(state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
 
     def gathered(value: Any) -> Any:
         if isinstance(value, DTensor):
-            full = whole(value.detach())
-            return full if ranks.first else full.new_empty(0)
+            full = whole(value.detach())  # one at a time: a device need not hold all of them
+            return full.cpu() if ranks.first else full.new_empty(0, device="cpu")
         return {key: gathered(item) for key, item in value.items()} if isinstance(value, dict) else value
 
     collected: dict[str, Any] = gathered(state) if ranks.several else state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -13,25 +12,18 @@ from typing import Any, Self
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, what schedulers send, and what a terminal sends that is closed; Windows has no SIGHUP."""
 
-ECHO_SECONDS = 5.0
-"""How soon a signal of another kind is an answer to the first."""
-
 
 class StopRequest:
     """Turns SIGNALS into a request to stop after the current step, where that is waited for.
 
     Elsewhere, and at the second signal, they interrupt at once (KeyboardInterrupt), but never within a change of the
     weights, which would be half made. A program may request it too, by `requested`; `signalled` tells whether a signal
-    came. Where torchrun has started the process, `echoes` is on: it answers a Ctrl-C, which its processes have heard
-    too, by SIGTERM to each, and that is no second signal.
+    came.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.signalled = False
-        self.echoes = False
-        self._first: int | None = None
-        self._since = 0.0
         self._waited_for = False
         self._held = False
         self._pending = False
@@ -74,10 +66,6 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
-        if self._first is None:
-            self._first, self._since = number, time.monotonic()
-        elif self.echoes and number != self._first and time.monotonic() - self._since < ECHO_SECONDS:
-            return
         if self._waited_for and not self.requested:
             self.requested = True
         elif self._held:
