@@ -37,13 +37,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
 
     def counting(*arguments: Any) -> Any:
-        *before, advance = arguments
+        *before, advance, ranks = arguments
 
         def also(count: int) -> None:
             counts.append(count)
             advance(count)
 
-        given: Any = (*before, also)
+        given: Any = (*before, also, ranks)
         return fill_cache(*given)
 
     monkeypatch.setattr(referencing, "fill_cache", counting)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from torch.distributed.distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from tiltlm.distributed.joining import agreed_start
 from tiltlm.errors import RankError

@@ -179,6 +179,7 @@ def test_the_example_whose_gradient_is_not_finite_is_found() -> None:
     ids[ids == rare] = token
     ids[columns.bounds[columns.members[spoilt]]] = rare
     maker.train_examples = Referenced(replace_ids(columns, ids), maker.train_examples.reference)
+    maker.plan_of.examples = maker.train_examples
     weight = maker.scorer.model.model.embed_tokens.weight
 
     def infinite(gradient: torch.Tensor) -> torch.Tensor:

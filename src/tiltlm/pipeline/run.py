@@ -26,7 +26,7 @@ from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_voca
 from tiltlm.pipeline.ranks_at_work import passing_folder, require_same_data, sign
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT, reopened
+from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
 from tiltlm.pipeline.short_of_memory import memory_explained
@@ -86,33 +86,22 @@ def train(
     config = config if resume is None else as_it_began(config, resume)
     with stop or StopRequest() as stop, ExitStack() as held:
         ranks = held.enter_context(joined(config.distributed, config.model.device))
-        place = Path(config.run.directory).absolute() / config.run.name
         if not ranks.first:
             config, made = held.enter_context(passing_folder(config))
             reporter, observers, resume = LogReporter(), (), None
-        with ranks.first_then_others():
-            if ranks.first:
-                before_work(config, reporter, resume is not None, made)
-            else:
-                prepare_model(config, reporter)
-        say_tried(config.loss, reporter)
+        _looked_over(config, reporter, ranks, resume is not None, made)
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
-        if ranks.agreed(before is not None and before.complete):
-            return _ended_before(RunFolder(place) if before is None else before.folder, ranks, reporter)
+        ended = ranks.agreed(before.folder.path.absolute() if before is not None and before.complete else None)
+        if ended is not None:
+            return _ended_before(RunFolder(ended) if before is None else before.folder, ranks, reporter)
         with memory_explained(config, lambda: "data"), reporter.stage("data", "1/6 Data"):
             held.enter_context(repeatable_kernels(config.training.deterministic))
-            with ranks.first_then_others():
-                setup, data = _prepared(config, given, reporter, ranks)
-            ranks.wait_for_all()
-            require_same_data(ranks, of_examples(data.train, data.eval) if ranks.several else {})
-            setup = with_budget(setup, data, reporter)
+            setup, data = _prepared(config, given, reporter, ranks)
         environment = describe_environment(tuple(command), device_name(setup.device), setup.precision_why)
         if before is None:
             folder = held.enter_context(_begun(made, setup, data, environment))
         else:
-            folder = before.folder
-            before.require_same(of_examples(data.train, data.eval) | of_objective(config.loss))
-            before.note_environment(environment, reporter)
+            folder = _gone_on_in(before, setup, data, environment, reporter)
         record = RunRecord(folder, setup.device, reporter, before.earlier if before is not None else None)
         observers = (*observers, *held.enter_context(tracked(folder.path, setup.config, record.status)))
         try:
@@ -127,22 +116,48 @@ def train(
             with suppress(OSError):  # a disk that is full for this file too: what filled it is said
                 record.end("failed", str(error) or type(error).__name__)
             raise
-        if not ranks.first:
-            return _of_first(model.parent, ranks)
-        summary = record.end("completed" if completed else "interrupted", None)
-        with memory_explained(config, lambda: "report"), reporter.stage("report", "6/6 Report"):
-            write_report(folder.path)
-        ranks.wait_for_first()
-        _conclude(folder, summary, reporter)
-        return Run(folder.path, summary)
+        return _recorded(record, completed, folder, setup, reporter) if ranks.first else _of_first(model.parent, ranks)
+
+
+def _looked_over(config: Config, reporter: Reporter, ranks: Ranks, goes_on: bool, made: RunFolder | None) -> None:
+    """What is looked at before any work, of several ranks by the first alone."""
+    with ranks.first_then_others():
+        if ranks.first:
+            before_work(config, reporter, goes_on, made)
+        else:
+            prepare_model(config, reporter)
+    say_tried(config.loss, reporter)
 
 
 def _prepared(config: Config, given: Given, reporter: Reporter, ranks: Ranks) -> tuple[Setup, PreparedData]:
-    """What the settings come to here, and the examples."""
-    setup = set_up(config, ranks)
-    require_safe_weights(setup.source)
-    require_sound_models(setup)
-    return setup, prepare(setup, reporter, given)
+    """What the settings come to here, with nothing left open, and the examples."""
+    with ranks.first_then_others():
+        setup = set_up(config, ranks)
+        require_safe_weights(setup.source)
+        require_sound_models(setup)
+        data = prepare(setup, reporter, given)
+    ranks.wait_for_all()
+    require_same_data(ranks, of_examples(data.train, data.eval) if ranks.several else {})
+    return with_budget(setup, data, reporter), data
+
+
+def _gone_on_in(
+    before: ReopenedRun, setup: Setup, data: PreparedData, environment: Environment, reporter: Reporter
+) -> RunFolder:
+    """The folder of a run that goes on, once it is known to have what it had."""
+    before.require_same(of_examples(data.train, data.eval) | of_objective(setup.config.loss))
+    before.note_environment(environment, reporter)
+    return before.folder
+
+
+def _recorded(record: RunRecord, completed: bool, folder: RunFolder, setup: Setup, reporter: Reporter) -> Run:
+    """The run with its report."""
+    summary = record.end("completed" if completed else "interrupted", None)
+    with memory_explained(setup.config, lambda: "report"), reporter.stage("report", "6/6 Report"):
+        write_report(folder.path)
+    setup.ranks.wait_for_first()
+    _conclude(folder, summary, reporter)
+    return Run(folder.path, summary)
 
 
 def _of_first(folder: Path, ranks: Ranks) -> Run:
