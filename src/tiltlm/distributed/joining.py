@@ -156,8 +156,10 @@ def _loss_in_words(error: BaseException, settings: DistributedConfig) -> str:
     said = re.sub(r"^\[[^]]*\.\w+:\d+\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0].rstrip(".")
     if any(words in str(error).lower() for words in _GONE):
         return f"another rank ended ({said})"
-    minutes = f"{settings.timeout_minutes:.3g} minutes (distributed.timeout_minutes)"
-    return f"another rank gave no answer within {minutes} ({said})"
+    if any(words in str(error).lower() for words in _SILENT):
+        minutes = f"{settings.timeout_minutes:.3g} minutes (distributed.timeout_minutes)"
+        return f"another rank gave no answer within {minutes} ({said})"
+    return f"the ranks could not reach each other ({said})"
 
 
 def _number(name: str, default: int) -> int:
