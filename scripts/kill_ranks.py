@@ -196,7 +196,15 @@ def trial(number: int, seed: int, pattern: Path, wanted: dict[str, Any], folder:
         shutil.rmtree(place)
     lines = [line for line in said.splitlines() if line.startswith("tiltlm:")]
     print(f"{number}: rank {rank} {deed} after step {step}: {wrong or 'as it should'} ({took:.1f} s)", flush=True)
-    return Trial(number, deed, rank, step, round(time.monotonic() - start, 1), " ".join(lines[:2]), wrong)
+    return Trial(
+        number,
+        deed,
+        rank,
+        step,
+        round(time.monotonic() - start, 1),
+        " ".join(lines[:2]).replace(f"{folder}/", ""),
+        wrong,
+    )
 
 
 def make_pattern(folder: Path) -> Path:
