@@ -21,6 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ from tiltlm.config import Config, DataConfig, HubConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.preparation import prepare_data, read_data
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, TokenizedBuilder
+from tiltlm.data.tokens.token_parts import Tokenized, TokenParts
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.model.finding import EMBEDDED, find_model
 from tiltlm.model.loading import load_tokenizer
 from tiltlm.model.reference import ReferenceCache
@@ -72,8 +74,10 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """One process. tokens: of all sequences. seconds, processor_seconds (of all threads) and peak_gib: by stage; a peak
-    is that of the process so far.
+    """One process. tokens: of all sequences. By stage: seconds, processor_seconds (of all threads), peak_gib, own_gib.
+
+    peak_gib: the largest resident memory so far, pages of files that are mapped among it, which the system takes back
+    when it needs them. own_gib: the largest of the process's own in the stage, which it cannot take back.
     """
 
     what: str
@@ -82,6 +86,7 @@ class Stages:
     seconds: dict[str, float]
     processor_seconds: dict[str, float]
     peak_gib: dict[str, float]
+    own_gib: dict[str, float]
     before_gib: float
 
     def by_thousand(self) -> dict[str, float]:
@@ -105,12 +110,15 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     processor_seconds: dict[str, float] = field(default_factory=dict)
     peak_gib: dict[str, float] = field(default_factory=dict)
+    own_gib: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str, share: float = 1.0) -> Iterator[None]:
         """Times what is done within, as if all pairs had been worked on and not their share; adds up."""
         start = (time.perf_counter(), time.process_time())
-        yield
+        with OwnMemory() as own:
+            yield
+        self.own_gib[name] = max(own.most, self.own_gib.get(name, 0.0))
         taken = (time.perf_counter() - start[0], time.process_time() - start[1])
         for seconds, some in zip((self.seconds, self.processor_seconds), taken, strict=True):
             seconds[name] = round(seconds.get(name, 0.0) + some / share, 4)
@@ -122,6 +130,31 @@ class Clock:
             seconds[outer] = round(seconds[outer] - seconds[inner], 4)
 
 
+class OwnMemory:
+    """Looks again and again, within it, how much memory the process has of its own. most: GiB."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._ended = threading.Event()
+        self._looking = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> OwnMemory:
+        self._looking.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._looking.join()
+
+    def _look(self) -> None:
+        while True:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            kilobytes = int(status.split("RssAnon:")[1].split()[0])
+            self.most = max(self.most, round(kilobytes / 2**20, 3))
+            if self._ended.wait(0.05):
+                return
+
+
 class TimedTokenizer(ExampleTokenizer):
     """Times tokenizing apart from what surrounds it."""
 
@@ -130,13 +163,13 @@ class TimedTokenizer(ExampleTokenizer):
     def tokenize(
         self,
         examples: Sequence[Example],
-        numbers: Sequence[int],
-        into: TokenizedBuilder,
+        numbers: np.ndarray,
         advance: Callable[[int], None],
-    ) -> None:
+        kept: TokenParts | None = None,
+    ) -> list[Tokenized]:
         """As ever, timed."""
         with self.clock.stage("tokenize"):
-            super().tokenize(examples, numbers, into, advance)
+            return super().tokenize(examples, numbers, advance, kept)
 
 
 def pairs(number: int) -> Iterator[dict[str, str]]:
@@ -192,7 +225,7 @@ def cold(number: int, folder: Path, without: Sequence[Stage]) -> Stages:
                 plan(columns, order.step(step), config.training.token_budget, BLOCKS, values)
     if "join" not in without:
         joined(columns, values, folder, clock, len(columns) / number)
-    return Stages("cold", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, before)
+    return Stages("cold", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, clock.own_gib, before)
 
 
 def joined(columns: TokenColumns, values: np.ndarray, folder: Path, clock: Clock, share: float) -> None:
@@ -218,7 +251,7 @@ def warm(number: int, folder: Path) -> Stages:
         data = prepare_data(read, tokenizer, lambda done: None, folder / "tokens")
     assert "tokenize" not in clock.seconds
     tokens = len(data.train.ids) + len(data.eval.ids)
-    return Stages("warm", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, before)
+    return Stages("warm", number, tokens, clock.seconds, clock.processor_seconds, clock.peak_gib, clock.own_gib, before)
 
 
 def settings(folder: Path) -> Config:
@@ -263,7 +296,7 @@ def main(arguments: Arguments) -> None:
                 file.writelines(json.dumps(pair) + "\n" for pair in pairs(number))
             for what in ("cold", "warm"):
                 measurements.append(measured_apart(number, what, folder, arguments.without))
-                print(number, what, measurements[-1].by_thousand(), measurements[-1].peak_gib, flush=True)
+                print(number, what, measurements[-1].by_thousand(), measurements[-1].own_gib, flush=True)
         if arguments.output is not None:  # after each size, as the next takes ten times as long
             record = Record(before, tuple(measurements), tuple(one.by_thousand() for one in measurements))
             write_record(record, arguments.output)

@@ -8,7 +8,7 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def _require_every_row(found: ReadData, case: Case) -> None:
         raise Fault(f"rows {sorted(lost)} stand in the file, and are neither used nor listed")
 
 
-def _require_origin(examples: list[Example], case: Case) -> None:
+def _require_origin(examples: Sequence[Example], case: Case) -> None:
     """What was not damaged within its text comes from one row, and that is the row it is named after."""
     if case.damage not in ("none", "rows", "cut off"):
         return

@@ -615,3 +615,50 @@ def test_from_python_with_rows_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     names = ("model.safetensors", "config.json")
     for name in names:
         assert (again.model / name).read_bytes() == (whole.model / name).read_bytes()
+
+
+# The same command every time
+
+
+def test_the_same_command_begins_a_run_goes_on_with_it_and_leaves_it_when_it_is_done(
+    here: Path,
+    unbroken: dict[str, tuple[Path, dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, 7, patch)
+        assert start("--auto-resume") == 130
+    assert outcome().status == "interrupted"
+    assert start("--auto-resume") == 0
+    assert "goes on after step 7" in capsys.readouterr().out
+    assert outcome_of(here) == unbroken["float32"][1]
+    before = (RUN / "model" / "model.safetensors").stat().st_mtime_ns
+    assert start("--auto-resume") == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert (RUN / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_same_command_with_other_settings_does_not_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("--auto-resume") == 0
+    assert start("--auto-resume", "--loss.beta", "0.7") == 1
+    assert "loss.beta: 0.1 then, 0.7 now" in capsys.readouterr().err
+
+
+def test_the_same_command_begins_anew_what_ended_before_its_work(here: Path) -> None:
+    (RUN).mkdir(parents=True)
+    (RUN / MARKER).write_text("A run of tiltlm.\n")
+    assert start("--auto-resume") == 0
+    assert outcome().status == "completed"
+
+
+@pytest.mark.parametrize("others", [["--resume", str(RUN)], ["--run.overwrite"]])
+def test_going_on_by_name_and_another_way_at_once_is_refused(
+    here: Path, others: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start() == 0
+    words = (
+        ["train", *others, "--auto-resume"] if others[0] == "--resume" else ["train", *TRAIN, *others, "--auto-resume"]
+    )
+    assert main(words) == 2
+    assert "Leave one of them out" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -31,7 +30,7 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def effective_number(clusters: Sequence[int]) -> float:
+def effective_number(clusters: Sequence[int] | np.ndarray) -> float:
     """How many independent values the values of these clusters are worth, if those of one cluster all say the same.
 
     (sum of sizes)^2 / sum of squared sizes: the number of values where each is a cluster of its own, the number of
@@ -43,7 +42,7 @@ def effective_number(clusters: Sequence[int]) -> float:
     Args:
         clusters: of each value, the cluster that it belongs to.
     """
-    sizes = np.array(list(Counter(clusters).values()), dtype=np.float64)
+    sizes = np.unique(np.asarray(clusters), return_counts=True)[1].astype(np.float64)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def prepared(config: Config, chat_template: str | None = None) -> tuple[ReadData
     return read, data, sum(advanced)
 
 
-def prompts_of(pairs: list[Example]) -> set[str]:
+def prompts_of(pairs: Sequence[Example]) -> set[str]:
     return {prompt_key(pair.prompt) for pair in pairs}
 
 

@@ -216,7 +216,7 @@ OTHER_SETTINGS: dict[str, Any] = {
 
 def test_every_setting_of_the_data_is_in_the_key_or_has_no_say() -> None:
     """What is read is in the key itself, so the settings that say what is read need not be."""
-    reading = {"train", "eval", "train_split", "eval_split", "subset", "format", "columns", "ranked_pairs"}
+    reading = {"train", "source", "eval", "train_split", "eval_split", "subset", "format", "columns", "ranked_pairs"}
     names = {field.name for field in dataclasses.fields(DataConfig)}
     assert set(token_cache._SETTINGS) == set(OTHER_SETTINGS) == names - reading
 

@@ -62,6 +62,7 @@ def train(
     observers: Sequence[Observer] = (),
     resume: str | Path | None = None,
     allow: Sequence[str] = (),
+    auto_resume: bool = False,
 ) -> Run:
     """Runs a whole training, as `tiltlm train` does, and leaves its files in the run's folder.
 
@@ -80,6 +81,7 @@ def train(
             settings are used where none are given; rows and a loaded model must be given again.
         allow: with `resume`, what may be another than before though it changes the result: `data`, `model`,
             `reference`, or options by name.
+        auto_resume: goes on with the run of this name where it was begun.
 
     Raises:
         TiltlmError: with what is wrong and how to mend it.
@@ -93,9 +95,7 @@ def train(
             recipe = recipe.over(_with_objective(recipe.base, objective))
         elif run is not None and config is None:
             require_named(run, recipe)
-        recipe.require_common(
-            option for option, value in {"data.train": train, "data.eval": eval}.items() if value is not None
-        )
+        recipe.require_common(name for name, rows in (("data.train", train), ("data.eval", eval)) if rows is not None)
         settings, given = with_data(with_model(recipe.base, model, tokenizer), train, eval)
         goes_on = None
         if run is not None:
@@ -107,6 +107,7 @@ def train(
             tuple(observers),
             given=given,
             resume=goes_on,
+            auto_resume=auto_resume,
         )
 
 

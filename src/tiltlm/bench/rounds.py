@@ -64,7 +64,7 @@ def benchmark(config: Config, wanted: Wanted, command: Sequence[str], reporter: 
     record = SpeedRecord(
         environment=describe_environment(tuple(command), _device(setup), setup.precision_why),
         model=masked(config.model.path),
-        data=masked(config.data.train),
+        data=masked(config.data.places),
         batch=wanted.batch,
         steps=wanted.steps,
         rounds=wanted.rounds,
@@ -205,7 +205,7 @@ def _pairs(setup: Setup, wanted: Wanted, reporter: Reporter) -> TokenColumns:
             break
     if len(found) < needed:
         raise DataError(
-            f"{masked(config.data.train)} has {len(found)} pairs that can be used, and {wanted.steps} steps of "
+            f"{masked(config.data.places)} has {len(found)} pairs that can be used, and {wanted.steps} steps of "
             f"{wanted.batch} pairs need {needed}: lower --steps or --batch."
         )
     measured = TokenColumns.of(found[:needed])

@@ -18,6 +18,7 @@ import tyro
 
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.plan_arguments import Plan
 from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
@@ -59,6 +60,14 @@ class Train:
             "or options by name.",
         ),
     ] = ()
+    auto_resume: Annotated[
+        bool,
+        tyro.conf.arg(
+            help_behavior_hint="",
+            help="Begin the run, or go on with it where it was begun, with the same settings: for schedulers that "
+            "start the same command again after a job was pre-empted. A run that came to its end is left as it is.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -180,23 +189,6 @@ class Merge:
     """The run's folder."""
     model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]", help_behavior_hint="")] = None
     """The folder to write the model into, which must not be there; RUN/merged if none is named."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Arguments of `tiltlm plan`."""
-
-    file: Annotated[
-        Path | None,
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="[CONFIG.toml]", help_behavior_hint="", help="As for tiltlm train."),
-    ]
-    settings: Settings
-    no_calibration: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help_behavior_hint="", help="Tell memory alone: no weight is loaded, and nothing is timed."),
-    ] = False
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlm import demo
 from tiltlm.bench.speed_record import PICTURE, RECORD
 from tiltlm.bench.systems import ABLATED, COMPARED, LIVE, OURS, SYSTEMS, System
 from tiltlm.bench.wanted import Wanted
 from tiltlm.cli.arguments import parsed
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.command_line import asks_for_help, check_flags, flag_names
-from tiltlm.cli.settings_files import read_settings
-from tiltlm.config import Config, load_config, option_types
+from tiltlm.cli.settings_files import read_settings, settings_without_file
+from tiltlm.config import Config, option_types
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError, RunError
@@ -59,7 +58,7 @@ def parse_bench(words: Sequence[str]) -> BenchWords:
             raise ConfigError(f"{file[0]} has stages, and a benchmark is of one training: give settings without them.")
         base = recipe.base
     else:
-        base = Config() if "data.train" in named else load_config(demo.CONFIG)
+        base = settings_without_file(named)
     arguments = parsed(Bench, words, base)
     if arguments.batch is not None and "training.batch_pairs" in named:
         raise ConfigError("--batch and --training.batch-pairs are one: leave one of them out.")

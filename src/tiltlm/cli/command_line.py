@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from tiltlm import demo
-from tiltlm.cli.arguments import Arguments, Inspect, Plan, Train, name_of, parsed
+from tiltlm.cli.arguments import Arguments, Inspect, Train, name_of, parsed
 from tiltlm.cli.own_flags import own_section_of, with_section, without_own
-from tiltlm.cli.settings_files import DATA_NAME, read_settings
-from tiltlm.config import Config, load_config, option_types
+from tiltlm.cli.settings_files import DATA_NAME, read_settings, settings_without_file
+from tiltlm.config import Config, option_types
 from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, Stage
 from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume, require_named
@@ -31,13 +30,14 @@ class Parsed:
     """The settings of a command line; whether the run's name was the user's choice, by a flag or a file.
 
     stages: those that the file has; the settings hold for all of them.
-    resume: the run to go on with, if one is.
+    resume: the run to go on with, if one is. auto_resume: whether to go on with the run of this name if it was begun.
     """
 
     config: Config
     name_given: bool
     stages: tuple[Stage, ...] = ()
     resume: Resume | None = None
+    auto_resume: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -63,14 +63,14 @@ def parse(words: Sequence[str]) -> Parsed:
     loss = own_section_of(flags, file)
     if not asks_for_help(flags):
         types = option_types() if loss is None else option_types(loss)
-        check_flags(flags, {**types, "resume": Path, "allow": tuple[str, ...]}, "tiltlm train")
+        check_flags(flags, {**types, "resume": Path, "allow": tuple[str, ...], "auto_resume": bool}, "tiltlm train")
     run = _run_to_resume(flags) if "resume" in named else None
     if file:
         recipe, name_given = read_settings(file[0])
     elif run is not None:
         recipe, name_given = recipe_to_resume(run), True
     else:
-        recipe, name_given = Recipe(_starting_settings(flags)), False
+        recipe, name_given = Recipe(settings_without_file(flag_names(flags))), False
     recipe.require_common(named)
     if loss is not None:
         recipe = recipe.over(with_section(recipe.base, loss))
@@ -82,36 +82,14 @@ def parse(words: Sequence[str]) -> Parsed:
     if run is None:
         if arguments.allow:
             raise ConfigError("--allow has no effect without --resume: name the run to go on with, or leave it out.")
-        return Parsed(recipe.over(arguments.settings).ready().base, name_given or "run.name" in named, recipe.stages)
+        config = recipe.over(arguments.settings).ready().base
+        named_by_user = name_given or "run.name" in named
+        return Parsed(config, named_by_user, recipe.stages, auto_resume=arguments.auto_resume)
     if given := sorted({"run.name", "run.directory", "run.overwrite"} & named):
         raise ConfigError(f"--{given[0]} has no effect on a run that goes on, {run}: leave it out.")
     config = recipe.over(in_place_of(run, arguments.settings)).ready().base
-    return Parsed(config, True, recipe.stages, Resume(run, frozenset(arguments.allow)))
-
-
-def parse_plan(words: Sequence[str]) -> tuple[Recipe, bool]:
-    """The settings of `tiltlm plan`: those that `tiltlm train` would have, with the stages; whether time is told too.
-
-    Raises:
-        ConfigError, SystemExit: as for `parse_config`.
-    """
-    file = list(words[:1]) if words and not words[0].startswith("-") else []
-    flags = words[len(file) :]
-    loss = own_section_of(flags, file)
-    if not asks_for_help(flags):
-        types = option_types() if loss is None else option_types(loss)
-        check_flags(flags, {**types, "no_calibration": bool}, "tiltlm plan")
-    recipe = read_settings(file[0])[0] if file else Recipe(_starting_settings(flags))
-    recipe.require_common(flag_names(flags))
-    if loss is not None:
-        recipe = recipe.over(with_section(recipe.base, loss))
-    arguments = parsed(Plan, words, recipe.base)
-    return recipe.over(arguments.settings).ready(), not arguments.no_calibration
-
-
-def _starting_settings(flags: Sequence[str]) -> Config:
-    """Where no file is named: the demo's settings, unless data are."""
-    return Config() if "data.train" in flag_names(flags) else load_config(demo.CONFIG)
+    resume = Resume(run, frozenset(arguments.allow))
+    return Parsed(config, True, recipe.stages, resume, auto_resume=arguments.auto_resume)
 
 
 def parse_inspect(words: Sequence[str]) -> Inspect:
@@ -128,8 +106,8 @@ def parse_inspect(words: Sequence[str]) -> Inspect:
         types = option_types() if loss is None else option_types(loss)
         check_flags(words[1:], {**types, "report": Path}, "tiltlm inspect")
     arguments = parsed(Inspect, words, Config() if loss is None else with_section(Config(), loss))
-    if "data.train" in flag_names(words):
-        raise ConfigError("the data to inspect are named once, as the first word: leave --data.train out.")
+    if twice := sorted({"data.train", "data.source"} & flag_names(words)):
+        raise ConfigError(f"the data to inspect are named once, as the first word: leave --{twice[0]} out.")
     data = dataclasses.replace(arguments.settings.data, train=arguments.data)
     settings = ready(dataclasses.replace(arguments.settings, data=data))
     report = arguments.report and arguments.report.expanduser()

@@ -94,7 +94,7 @@ def _train(words: Sequence[str]) -> int:
 
     parsed = parse(words)
     config, note = parsed.config, None
-    if not parsed.name_given and not config.run.overwrite and not one_of_several():
+    if not (parsed.name_given or parsed.auto_resume or config.run.overwrite or one_of_several()):
         name = free_name(Path(config.run.directory), config.run.name)
         if name != config.run.name:
             note = (
@@ -111,7 +111,8 @@ def _train(words: Sequence[str]) -> int:
     if note is not None:
         reporter.say(note)
     recipe = parsed.recipe.over(config)
-    run = train_recipe(recipe, ("tiltlm", "train", *words), reporter, resume=parsed.resume)
+    command = ("tiltlm", "train", *words)
+    run = train_recipe(recipe, command, reporter, resume=parsed.resume, auto_resume=parsed.auto_resume)
     return 0 if run.summary.completed else 130
 
 
@@ -210,20 +211,20 @@ def _merge(words: Sequence[str]) -> int:
 
 
 def _plan(words: Sequence[str]) -> int:
-    from tiltlm.cli.command_line import parse_plan
+    from tiltlm.cli.plan_words import parse_plan
 
-    recipe, calibrated = parse_plan(words)
+    parsed = parse_plan(words)
     with importing():
         from tiltlm.cli.console import ConsoleReporter
         from tiltlm.cli.plan_command import show_plan
         from tiltlm.pipeline.preflight import prepare_model
 
     reporter = ConsoleReporter()
-    prepare_model(recipe.base, reporter)
-    for name, config in recipe.seen_from_the_start():
+    prepare_model(parsed.recipe.base, reporter)
+    for name, config in parsed.recipe.seen_from_the_start():
         if name is not None:
             reporter.say(f"Stage `{name}`")
-        show_plan(config, reporter, calibrated)
+        show_plan(config, reporter, parsed.arguments)
     return 0
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 from rich.table import Table
 
 from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.plan_arguments import Plan
 from tiltlm.config import Config
-from tiltlm.pipeline.planning import RunPlan, plan_run
+from tiltlm.pipeline.planning import RunPlan, SharedPlan, plan_run
+from tiltlm.pipeline.rank_planning import Cluster
 from tiltlm.pipeline.run_memory import HEADROOM
 from tiltlm.report.wording import duration
 from tiltlm.storage.space import in_words
 
 
-def show_plan(config: Config, reporter: ConsoleReporter, calibrated: bool) -> RunPlan:
+def show_plan(config: Config, reporter: ConsoleReporter, arguments: Plan) -> RunPlan:
     """Prints the plan of a run.
 
-    calibrated: whether the time is told too, from a little of each stage.
+    arguments: those of the command; its settings are those of all stages.
 
     Raises:
         TiltlmError: the run could not be begun as it is set.
     """
-    found = plan_run(config, reporter, calibrated)
+    cluster, sustained = None, arguments.tflops * 1e12 if arguments.tflops is not None else None
+    if arguments.ranks is not None:
+        cluster = Cluster(arguments.ranks, arguments.per_node, arguments.within * 1e9, arguments.between * 1e9)
+    found = plan_run(config, reporter, not arguments.no_calibration, cluster, sustained)
     first = found.ways[0].memory
     reporter.say(f"{first.parameters:,} parameters, of which {first.trained:,} are trained; {found.precision}")
     reporter.say(
@@ -32,6 +37,10 @@ def show_plan(config: Config, reporter: ConsoleReporter, calibrated: bool) -> Ru
     _say_whether_it_fits(found, reporter)
     if found.times:
         _show_times(found, reporter)
+    if found.shared is not None:
+        _show_shared(found.shared, config, reporter)
+    elif cluster is not None:
+        reporter.say("How fast a device is was not measured, as the run does not fit here: give --tflops.")
     return found
 
 
@@ -77,3 +86,47 @@ def _show_times(found: RunPlan, reporter: ConsoleReporter) -> None:
         table.add_row(one.name, duration(one.seconds), one.made_of)
     table.add_row("together", duration(sum(one.seconds for one in found.times)), "")
     reporter.console.print(table)
+
+
+def _show_shared(found: SharedPlan, config: Config, reporter: ConsoleReporter) -> None:
+    cluster, work = found.cluster, found.work
+    pace = (
+        f"at {found.sustained / 1e12:g} TFLOP/s a device"
+        if found.sustained is not None
+        else "at the speed measured on this machine"
+    )
+    reporter.say(
+        f"A step on {cluster.ranks:,} ranks, {min(cluster.per_node, cluster.ranks)} a machine "
+        f"({cluster.within / 1e9:g} GB/s within one, {cluster.between / 1e9:g} between them), {pace}: "
+        f"{work.columns:,.0f} tokens of {config.training.batch_pairs:,} examples, {work.passes:.3g} micro-batches a "
+        f"rank, {1 - work.busy:.0%} idle as examples are not equally long; one device alone takes {found.alone:.3g} s:"
+    )
+    table = Table(
+        *("distributed.shard", "memory of a rank", "sent within", "between", "computing", "on the wire", "a step"),
+        *("times faster", "of all there is"),
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for one in found.ways:
+        faster = [found.alone / seconds for seconds in (one.at_worst, one.at_best)]
+        table.add_row(
+            str(one.shard),
+            in_words(one.memory),
+            in_words(round(one.within)),
+            in_words(round(one.between)),
+            f"{one.computing:.3g} s",
+            f"{one.wire:.3g} s",
+            f"{one.at_best:.3g} to {one.at_worst:.3g} s",
+            f"{faster[0]:.3g} to {faster[1]:.3g}",
+            f"{faster[0] / cluster.ranks:.0%} to {faster[1] / cluster.ranks:.0%}",
+        )
+    reporter.console.print(table)
+    reporter.say(
+        "From what is sent while something is computed, all of it or nothing, come the two ends of a step. Before and "
+        "after training every rank holds the whole model in float32. docs/scale.md says what of this was measured."
+    )
+    if config.training.batch_pairs < cluster.ranks:
+        reporter.say(
+            f"  {cluster.ranks - config.training.batch_pairs:,} ranks have nothing to do: training.batch_pairs is "
+            f"{config.training.batch_pairs:,}, and a rank needs one example at least."
+        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Set
 from pathlib import Path
 
 from tiltlm import demo
+from tiltlm.config import Config, load_config
 from tiltlm.config.recipes import Recipe, load_recipe
 from tiltlm.config.tables import settings_of_run
 from tiltlm.errors import ConfigError
@@ -14,6 +16,14 @@ from tiltlm.runs.folder import MARKER
 
 DATA_NAME = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt)(\.(gz|xz|zst|bz2|zip))?$", re.IGNORECASE)
 """How files of data are called."""
+
+
+def settings_without_file(named: Set[str]) -> Config:
+    """Those to start from where no file is named: the demo's, unless data are.
+
+    named: the options that flags set.
+    """
+    return Config() if {"data.train", "data.source"} & named else load_config(demo.CONFIG)
 
 
 def read_settings(word: str) -> tuple[Recipe, bool]:

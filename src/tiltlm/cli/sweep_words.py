@@ -13,8 +13,8 @@ from tiltlm import demo
 from tiltlm.cli.arguments import Sweep, parsed
 from tiltlm.cli.command_line import asks_for_help, check_flags, flag_names, is_flag, option_of
 from tiltlm.cli.own_flags import named_objective
-from tiltlm.cli.settings_files import read_settings
-from tiltlm.config import Config, load_config, option_types
+from tiltlm.cli.settings_files import read_settings, settings_without_file
+from tiltlm.config import Config, option_types
 from tiltlm.config.sweep_plan import Metric, SweepPlan, SweepTable, load_sweep, metric_named
 from tiltlm.config.sweeping import Values, is_swept, require_no_own, values_of_text
 from tiltlm.config.validation import with_home
@@ -108,8 +108,7 @@ def _without_swept(flags: Sequence[str]) -> tuple[list[str], dict[str, Values]]:
 def _table(file: Sequence[str], named: set[str]) -> tuple[SweepTable, bool]:
     """The settings to start from, and whether they name the run."""
     if not file:
-        base = Config() if "data.train" in named else load_config(demo.CONFIG)
-        return SweepTable(base, {}, None, None), False
+        return SweepTable(settings_without_file(named), {}, None, None), False
     path = Path(file[0]).expanduser()
     if path.suffix.lower() == ".toml" and path.is_file():
         table = load_sweep(path)

@@ -1,6 +1,7 @@
 """Every setting: its type, default, help, range and effect."""
 
 from tiltlm.config.adapter_config import AdapterConfig
+from tiltlm.config.data_sources import Format, SourceConfig
 from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import (
@@ -8,7 +9,6 @@ from tiltlm.config.sections import (
     ComparisonConfig,
     Config,
     DataConfig,
-    Format,
     HubConfig,
     ModelConfig,
     Precision,
@@ -32,6 +32,7 @@ __all__ = [
     "Precision",
     "RunConfig",
     "SaveDtype",
+    "SourceConfig",
     "TrainingConfig",
     "config_from_dict",
     "load_config",

@@ -48,7 +48,7 @@ def section(name: str) -> Callable[[type[Kind]], type[Kind]]:
                 raise ConfigError(in_words(error, declared, name, given)) from error
 
         declared.__init__ = construct
-        if name:
+        if name and "." not in name:  # a table within a section has no flags that could be meant
             _SECTIONS.setdefault(name, declared)
         return cast(type[Kind], declared)
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, Strict
 
 from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.column_names import ColumnNames
+from tiltlm.config.data_sources import Format, Place, Sources
 from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, PositiveInt, section
 from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.loss_config import LossConfig
@@ -19,33 +20,6 @@ from tiltlm.config.tracker_names import TrackerNames
 
 Precision = Literal["auto", "float32", "bfloat16"]
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
-Format = Literal[
-    "auto",
-    "preference",
-    "dialogue",
-    "chat",
-    "text-chat",
-    "instruction",
-    "question",
-    "sharegpt",
-    "messages",
-    "swift",
-    "openai",
-    "output-list",
-    "shp",
-    "safe-rlhf",
-    "stack-exchange",
-    "helpsteer3",
-    "helpsteer2",
-    "arena",
-    "judged",
-    "ranked",
-    "ranked-chat",
-    "labelled",
-    "labelled-chat",
-    "demonstration",
-    "demonstration-chat",
-]
 USUAL_TOKENS = 4096
 """Most tokens in one forward pass of a CPU: more make it no faster."""
 LONGEST_NAME = 200
@@ -64,21 +38,7 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _place(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        ValueError: it names no file, folder or hub id.
-    """
-    if not name.strip():
-        raise ValueError("is empty: name something, or leave it out.")
-    if "\0" in name:
-        raise ValueError("holds a character that no name may have.")
-    return name
-
-
 RunName = Annotated[str, AfterValidator(_folder_name)]
-Place = Annotated[str, AfterValidator(_place)]
 
 
 @section("run")
@@ -136,6 +96,10 @@ class DataConfig:
 
     train: Place = "demo"
     """File or folder (JSON, CSV, parquet, Arrow, compressed or not: docs/data.md), hub dataset id, or `demo`."""
+    source: Sources = ()
+    """Several sources in place of `train`, each PATH or PATH=WEIGHT: a weight of 0.5 takes half of its pairs, drawn by
+    the seed, 2 takes each of them twice. In a file each is a table [[data.source]] with path, weight, split, subset,
+    format, columns and ranked_pairs of its own (docs/data.md)."""
     eval: Place | None = None
     """Held-out pairs, given the same way. Unset: split off from the training pairs, by prompt."""
     train_split: str = "train"
@@ -167,6 +131,11 @@ class DataConfig:
     end-of-sequence token. `truncate` leaves the prompt half of max_length at least."""
     eos: Literal["append", "as-is"] = "append"
     """`append`: every completion ends with exactly one end-of-sequence token, and it is scored. `as-is`: none added."""
+
+    @property
+    def places(self) -> str:
+        """Where the training pairs come from, in words."""
+        return ", ".join(one.path for one in self.source) or self.train
 
 
 @section("training")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from tiltlm.config.data_sources import OWN_OPTIONS, named
 from tiltlm.config.own_loss import read_loss
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
@@ -85,8 +86,26 @@ def _require_effects(config: Config) -> None:
         data.eval is None or data.eval_fraction == DataConfig.eval_fraction,
         f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
     )
+    _require_sources(data)
     if training.max_steps is not None:
         require_warmup(training.max_steps, training)
+
+
+def _require_sources(data: DataConfig) -> None:
+    """Refuses options of one source beside several, each of which has its own."""
+    if not data.source:
+        return
+    _require(
+        data.train == DataConfig.train,
+        f"data.train (`{data.train}`) has no effect beside data.source: make it one of the sources, or remove it.",
+    )
+    defaults = DataConfig()
+    for own, option in OWN_OPTIONS.items():
+        # Held-out data that are given apart are read by these options, but for the training split.
+        _require(
+            getattr(data, option) == getattr(defaults, option) or (data.eval is not None and own != "split"),
+            f"data.{option} has no effect on data.source: write `{own}` into the table [[data.source]] that it is for.",
+        )
 
 
 def require_warmup(steps: int, training: TrainingConfig) -> None:
@@ -107,17 +126,21 @@ def require_warmup(steps: int, training: TrainingConfig) -> None:
 
 def places_read(config: Config) -> dict[str, Path]:
     """The local places that a run would read, by the option that names each; places of the hub are not there."""
-    named = {
+    places = {
         "model.path": config.model.path,
         "model.reference": config.model.reference,
-        "data.train": config.data.train,
+        "data.train": config.data.train if not config.data.source else None,
+        **named(config.data.source),
         "data.eval": config.data.eval,
         "hub.folder": config.hub.folder,
     }
-    keywords = {"model.path": "embedded", "model.reference": "embedded", "data.train": "demo", "data.eval": "demo"}
+    keywords = {
+        **dict.fromkeys(("model.path", "model.reference"), "embedded"),
+        **dict.fromkeys(("data.train", "data.eval", *named(config.data.source)), "demo"),
+    }
     return {
         option: Path(place)
-        for option, place in named.items()
+        for option, place in places.items()
         if place is not None and place != keywords.get(option)  # a keyword means no folder of that name
     }
 

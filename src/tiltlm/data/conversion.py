@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,14 @@ from typing import Literal
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.files.raw_rows import Row
+from tiltlm.data.files.sources import Source as OpenedSource
 from tiltlm.data.files.sources import given_name, given_source, open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
-from tiltlm.data.notes import notes_on, notes_on_rows
+from tiltlm.data.notes import Noted, notes_on, notes_on_rows
+from tiltlm.data.stored_examples import ExamplesBuilder
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.objectives.interface import Scores, Unit
 from tiltlm.runs.data_account import DroppedRow, Source
@@ -30,10 +32,21 @@ _SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """How one of several sources is called.
+
+    option: in messages. prefix: what the names of its rows begin with.
+    """
+
+    option: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedExamples:
     """The examples of a source in its order, what of it is not used, and what else a user should know."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     dropped: list[DroppedRow]
     source: Source
     notes: list[str]
@@ -46,25 +59,24 @@ def load_examples(
     role: Role,
     unit: Unit = "pair",
     scores: Scores = "none",
+    called: Called | None = None,
 ) -> LoadedExamples:
     """Reads all examples of a source. Every row ends in at least one or as dropped.
 
     source: the name of a file, a folder or a hub dataset; or rows as dicts, such as a list or a `datasets.Dataset`.
     role: whether `train_split` or `eval_split` is read, and which option messages name.
     unit, scores: what the objective learns from and reads; rows that do not give it are refused.
+    called: how the source is called where there are several; None: by its role.
 
     Raises:
         DataError: nothing is found, its format is not known, or no row of it can be used.
         ConfigError: an option is set that has no effect on this data.
     """
     name = str(source) if isinstance(source, str | Path) else given_name(source)
-    _require_effect(source, data, role)
-    if isinstance(source, str | Path):
-        split = data.train_split if role == "train" else data.eval_split
-        opened = open_source(name, split, data.subset, hub.folder, option=f"data.{role}")
-    else:
-        opened = given_source(source)
-    sample = list(islice(opened.rows, _SAMPLE))
+    _require_effect(source, data, role, called)
+    opened = _opened(source, data, hub, role, called)
+    rows = opened.rows
+    sample = list(islice(rows, _SAMPLE))
     readable = [row for row in sample if isinstance(row, Row)]
     elsewhere = role == "eval" and are_ours(readable, data.columns)
     rename = renaming(readable, {} if elsewhere else data.columns)
@@ -73,9 +85,10 @@ def load_examples(
     except DataError:
         require_found(rename, readable, name)
         raise
-    result = _convert_all(chain(sample, opened.rows), rename, conversion(format_name, data.ranked_pairs, unit, scores))
+    result = _convert_all(chain(sample, rows), rename, conversion(format_name, data.ranked_pairs, unit, scores))
     require_found(rename, readable, name)
-    if not result.examples:
+    examples = result.examples.examples()
+    if not examples:
         raise DataError(
             f"{name}: none of its {result.rows} rows, read as `{format_name}`, can be used: {_account(result.dropped)}"
         )
@@ -90,17 +103,30 @@ def load_examples(
         format=format_name,
         format_why=why,
         rows=result.rows,
-        pairs=len(result.examples),
+        pairs=len(examples),
         files=opened.files,
         unused_columns=unused,
     )
     if elsewhere:
         opened.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
-    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *notes_on(result.examples, unit)]
-    return LoadedExamples(result.examples, result.dropped, report, notes)
+    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *notes_on(examples, unit)]
+    return LoadedExamples(examples, result.dropped, report, notes)
 
 
-def _require_effect(source: str | Path | GivenRows, data: DataConfig, role: Role) -> None:
+def _opened(
+    source: str | Path | GivenRows, data: DataConfig, hub: HubConfig, role: Role, called: Called | None
+) -> OpenedSource:
+    if not isinstance(source, str | Path):
+        return given_source(source)
+    split = data.train_split if role == "train" else data.eval_split
+    opened = open_source(str(source), split, data.subset, hub.folder, called.option if called else f"data.{role}")
+    if called is None or not called.prefix:
+        return opened
+    prefix = called.prefix
+    return replace(opened, rows=(replace(row, id=prefix + row.id) for row in opened.rows))
+
+
+def _require_effect(source: str | Path | GivenRows, data: DataConfig, role: Role, called: Called | None) -> None:
     """A split or subset says nothing about a file or rows: an error, unless the subset serves the other source."""
     what = "rows in memory"
     if isinstance(source, str | Path):
@@ -114,10 +140,12 @@ def _require_effect(source: str | Path | GivenRows, data: DataConfig, role: Role
         else ("eval_split", data.eval_split, DataConfig.eval_split)
     )
     if split != default:
-        raise ConfigError(f"data.{option} has no effect on {what}: remove it.")
+        option = f"`split` of {called.option}" if called else f"data.{option}"
+        raise ConfigError(f"{option} has no effect on {what}: remove it.")
     other = data.eval if role == "train" else data.train
     if data.subset is not None and (other is None or Path(other).expanduser().is_file()):
-        raise ConfigError(f"data.subset has no effect on {what}: remove it.")
+        option = f"`subset` of {called.option}" if called else "data.subset"
+        raise ConfigError(f"{option} has no effect on {what}: remove it.")
 
 
 def _format_of(
@@ -144,14 +172,14 @@ def _format_of(
 @dataclass(slots=True)
 class _Result:
     """What all rows gave. rows: how many there were. unused: in how many rows each unused column holds something.
-    remarks: what is odd about rows that are used, with their names.
+    remarks: what is odd about rows that are used, with how many they are and which.
     """
 
-    examples: list[Example] = field(default_factory=list)
+    examples: ExamplesBuilder = field(default_factory=ExamplesBuilder)
     dropped: list[DroppedRow] = field(default_factory=list)
     rows: int = 0
     unused: Counter[str] = field(default_factory=Counter)
-    remarks: dict[str, list[str]] = field(default_factory=dict)
+    remarks: dict[str, Noted] = field(default_factory=dict)
 
 
 def _convert_all(rows: Iterable[Row | DroppedRow], rename: Renaming, convert: Convert) -> _Result:
@@ -179,12 +207,12 @@ def _convert_row(row: Row, convert: Convert, result: _Result) -> None:
         except RowError as problem:
             result.dropped.append(DroppedRow(example.id, problem.reason, problem.detail))
         else:
-            result.examples.append(example)
+            result.examples.add(example)
             used = True
     if used:
         result.unused.update(converted.unused)
         for remark in converted.remarks:
-            result.remarks.setdefault(remark, []).append(row.id)
+            result.remarks.setdefault(remark, Noted()).add(row.id)
 
 
 def _account(dropped: Sequence[DroppedRow]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.formats.layouts import ASSISTANT_HEADER, USER_HEADER
@@ -17,10 +18,28 @@ _CONTEXTS = ("system", "system_prompt", "history", "context", "tools", "function
 _NOTHING = frozenset({"nan", "na", "none", "null", "n/a", "<na>", "nat", "undefined"})
 
 
-def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]]) -> list[str]:
+@dataclass(slots=True)
+class Noted:
+    """How many there are of which something is true, and the names of the first."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < _NAMED:
+            self.first.append(name)
+
+    def named(self) -> str:
+        """The first, and whether there are more."""
+        return ", ".join(self.first) + (", ..." if self.count > len(self.first) else "")
+
+
+def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Noted]) -> list[str]:
     """Which columns went into no example, and what is odd about rows.
 
-    unused: in how many rows each unused column holds something. remarks: what is odd, with the rows' ids.
+    unused: in how many rows each unused column holds something. remarks: what is odd, and of which rows.
     """
     notes = []
     columns = {name: count for name, count in unused.items() if not name.startswith("message key ")}
@@ -33,7 +52,7 @@ def notes_on_rows(unused: Mapping[str, int], remarks: Mapping[str, Sequence[str]
             f"Keys of messages not used: {', '.join(f'{name} ({_rows(count)})' for name, count in keys.items())}."
         )
     notes += [_context_note(name, columns[name]) for name in _CONTEXTS if name in columns]
-    notes += [f"{_rows(len(ids))} ({_first(ids)}): {remark}" for remark, ids in remarks.items()]
+    notes += [f"{_rows(rows.count)} ({rows.named()}): {remark}" for remark, rows in remarks.items()]
     return notes
 
 
@@ -54,20 +73,20 @@ def notes_on(examples: Sequence[Example], unit: Unit = "pair") -> list[str]:
     unit: what the objective learns from.
     """
     noun = NOUNS[unit]
-    notes = []
-    for what, holds in _NOTED.items():
-        ids = [example.id for example in examples if holds(example)]
-        if ids:
-            notes.append(f"{len(ids)} of {len(examples)} {noun}s {what} First: {_first(ids)}.")
-    return notes
+    found = {what: Noted() for what in _NOTED}
+    for example in examples:
+        for what, holds in _NOTED.items():
+            if holds(example):
+                found[what].add(example.id)
+    return [
+        f"{those.count} of {len(examples)} {noun}s {what} First: {those.named()}."
+        for what, those in found.items()
+        if those.count
+    ]
 
 
 def _rows(count: int) -> str:
     return f"{count} row{'s' if count > 1 else ''}"
-
-
-def _first(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
 
 
 def _has_later_turns(example: Example) -> bool:

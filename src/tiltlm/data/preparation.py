@@ -8,18 +8,22 @@ from itertools import chain
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from tiltlm import demo
 from tiltlm.config import Config
-from tiltlm.data.conversion import GivenRows, LoadedExamples, Role, load_examples
+from tiltlm.data.conversion import Called, GivenRows, LoadedExamples, Role, load_examples
 from tiltlm.data.examples import Example
 from tiltlm.data.inspection import data_report
+from tiltlm.data.mixtures import Mixture, mixture
 from tiltlm.data.selection import Advance, ReadData, select
 from tiltlm.data.splitting import without_leaks
+from tiltlm.data.stored_examples import some_of
 from tiltlm.data.token_cache import TokenCache, cache_key
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
-from tiltlm.errors import DataError
+from tiltlm.errors import ConfigError, DataError
 from tiltlm.objectives.interface import Needs
 from tiltlm.runs.data_account import DataReport, DroppedRow
 
@@ -74,22 +78,33 @@ def read_data(
         ConfigError: a setting has no effect on this data.
     """
     data, seed = config.data, config.run.seed
-    loaded = [_load(config, data.train if train is None else train, "train", needs)]
+    if train is not None and data.source:
+        raise ConfigError(
+            "data.source has no effect on rows in memory: give them alone, or name them among the sources."
+        )
+    if data.source:
+        mixed = mixture(
+            data, lambda one, called: _load(replace(config, data=one), one.train, "train", needs, called), seed
+        )
+    else:
+        mixed = Mixture.alone(_load(config, data.train if train is None else train, "train", needs))
     held_out = data.eval if eval is None else eval
     if held_out is None:
-        return ReadData(loaded[0].examples, [], loaded, [], data, seed, needs)
-    loaded.append(_load(config, held_out, "eval", needs))
-    kept, dropped = without_leaks(loaded[0].examples, loaded[1].examples)
-    return ReadData(kept, loaded[1].examples, loaded, dropped, data, seed, needs)
+        return ReadData(mixed.examples, [], mixed.loaded, [], data, seed, needs, mixed.times)
+    loaded = _load(config, held_out, "eval", needs)
+    kept, dropped = without_leaks(mixed.examples, loaded.examples)
+    mixed = mixed.take(kept) if dropped else mixed
+    return ReadData(mixed.examples, loaded.examples, [*mixed.loaded, loaded], dropped, data, seed, needs, mixed.times)
 
 
-def _load(config: Config, source: str | GivenRows, role: Role, needs: Needs) -> LoadedExamples:
-    if not isinstance(source, str) or source != DEMO:
-        return load_examples(source, config.data, config.hub, role, needs.unit, needs.scores)
-    loaded = load_examples(
-        demo.TRAIN if role == "train" else demo.EVAL, config.data, config.hub, role, needs.unit, needs.scores
-    )
-    return replace(loaded, source=replace(loaded.source, name=DEMO))
+def _load(
+    config: Config, source: str | GivenRows, role: Role, needs: Needs, called: Called | None = None
+) -> LoadedExamples:
+    given = source
+    if isinstance(source, str) and source == DEMO:
+        given = str(demo.TRAIN if role == "train" else demo.EVAL)
+    loaded = load_examples(given, config.data, config.hub, role, needs.unit, needs.scores, called)
+    return replace(loaded, source=replace(loaded.source, name=DEMO)) if given is not source else loaded
 
 
 def prepare_data(
@@ -124,9 +139,12 @@ def examine_data(
     selection = tokens.get(key) if tokens is not None else None
     problem = None
     if selection is None:
-        selection, problem = select(read, tokenizer, advance)
+        kept = tokens.unfinished(key) if tokens is not None else None
+        selection, problem = select(read, tokenizer, advance, kept)
         if tokens is not None and problem is None:
             selection = tokens.put(key, selection)
+        if kept is not None:
+            kept.clear()
     else:
         advance(len(read.train) + len(read.held_out))
     report = data_report(
@@ -135,5 +153,5 @@ def examine_data(
         lambda ids: str(tokenizer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)),
     )
     source = read.held_out or read.train
-    asked = [source[place] for place in selection.account.eval_places]
+    asked = some_of(source, np.array(selection.account.eval_places, dtype=np.int64))
     return PreparedData(selection.train, selection.eval, RenderedExamples(asked, tokenizer), report), problem

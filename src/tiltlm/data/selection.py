@@ -13,10 +13,12 @@ from tiltlm.data.examples import Example
 from tiltlm.data.quality.examination import examined
 from tiltlm.data.quality.parts import Part
 from tiltlm.data.splitting import draw_split, drawing_order, example_key
+from tiltlm.data.stored_examples import some_of
 from tiltlm.data.tokens.mismatched import with_mismatched
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.data.tokens.token_notes import notes_on_tokens
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized, TokenizedBuilder
+from tiltlm.data.tokens.token_parts import Tokenized, TokenParts
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import DataError
 from tiltlm.objectives.interface import NOUNS, Needs
 from tiltlm.runs.data_account import DroppedRow, Quality, Remark
@@ -30,15 +32,17 @@ class ReadData:
 
     train: those that may be trained on; their prompts are not in `held_out`.
     held_out: the held-out data; empty where some of `train` is to be held out.
+    times: int64, how often each of `train` is trained on in a pass; None: once each.
     """
 
-    train: list[Example]
-    held_out: list[Example]
+    train: Sequence[Example]
+    held_out: Sequence[Example]
     loaded: list[LoadedExamples]
     dropped: list[DroppedRow]
     data: DataConfig
     seed: int
     needs: Needs
+    times: np.ndarray | None = None
 
     @property
     def noun(self) -> str:
@@ -74,13 +78,17 @@ class Selection:
     account: Account
 
 
-def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tuple[Selection, str | None]:
+def select(
+    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance, kept: TokenParts | None = None
+) -> tuple[Selection, str | None]:
     """Tokenizes what was read and draws from what fits as many examples as are wanted.
+
+    kept: where tokens of large data are kept while they are made, and found again.
 
     Returns:
         The selection, and why it is not enough to train on; None if it is.
     """
-    parts, dropped, problem = _tokenized(read, tokenizer, advance)
+    parts, dropped, problem = _tokenized(read, _Tokenizing(tokenizer, advance, kept))
     train, held_out = parts
     for part, what in ((train, "training"), (held_out, "evaluation")):
         if problem is None and not len(part.examples):
@@ -106,73 +114,97 @@ def select(read: ReadData, tokenizer: ExampleTokenizer, advance: Advance) -> tup
             read.noun,
         ),
     )
-    columns = (train.examples, held_out.examples)
+    columns = (_as_often_as_wanted(train, read.times), held_out.examples)
     if read.needs.mismatched and problem is None:
         try:
             columns = (
-                with_mismatched(train.examples, read.data.max_length, "training"),
-                with_mismatched(held_out.examples, read.data.max_length, "held-out"),
+                with_mismatched(columns[0], read.data.max_length, "training"),
+                with_mismatched(columns[1], read.data.max_length, "held-out"),
             )
         except DataError as error:
             problem = str(error)
     return Selection(*columns, account), problem
 
 
+def _as_often_as_wanted(train: Tokenized, times: np.ndarray | None) -> TokenColumns:
+    if times is None or (times == 1).all():
+        return train.examples
+    return train.examples.take(np.repeat(np.arange(len(train.examples)), times[train.places]))
+
+
 def _part(split: str, read: Sequence[Example], found: Tokenized) -> Part:
-    return Part(split, [read[place] for place in found.places.tolist()], found.examples, found.checked["prompt"])
+    return Part(split, some_of(read, found.places), found.examples, found.checked["prompt"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenizing:
+    """What turns examples into tokens, and is told how far it is."""
+
+    tokenizer: ExampleTokenizer
+    advance: Advance
+    kept: TokenParts | None
+
+    def of_split(self, split: str) -> _Tokenizing:
+        """The same for examples that are numbered by themselves."""
+        return replace(self, kept=self.kept and self.kept.of_split(split))
+
+    def __call__(self, examples: Sequence[Example], numbers: np.ndarray) -> list[Tokenized]:
+        return self.tokenizer.tokenize(examples, numbers, self.advance, self.kept)
 
 
 def _tokenized(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
+    read: ReadData, tokenize: _Tokenizing
 ) -> tuple[tuple[Tokenized, Tokenized], Sequence[DroppedRow], str | None]:
     """Training and held-out examples, what else is dropped, and why there is no split if there is none."""
     data = read.data
     if read.held_out:
         train, held_out = (
-            _drawn(examples, limit, read.seed, tokenizer, advance)
-            for examples, limit in ((read.train, data.max_train_pairs), (read.held_out, data.max_eval_pairs))
+            _drawn(examples, limit, read.seed, tokenize.of_split(split))
+            for split, examples, limit in (
+                ("train", read.train, data.max_train_pairs),
+                ("eval", read.held_out, data.max_eval_pairs),
+            )
         )
         return (train, held_out), (), None
-    return _split(read, tokenizer, advance)
+    return _split(read, tokenize)
 
 
 def _split(
-    read: ReadData, tokenizer: ExampleTokenizer, advance: Advance
+    read: ReadData, tokenize: _Tokenizing
 ) -> tuple[tuple[Tokenized, Tokenized], Sequence[DroppedRow], str | None]:
     """Training and held-out examples of one source."""
-    data, builder = read.data, TokenizedBuilder()
+    data, parts = read.data, list[Tokenized]()
 
-    def fitting(numbers: list[int]) -> set[int]:
-        before = len(builder.places)
-        tokenizer.tokenize(read.train, numbers, builder, advance)
-        return set(builder.places[before:])
+    def fitting(numbers: np.ndarray) -> np.ndarray:
+        new = tokenize(read.train, numbers)
+        parts.extend(new)
+        return np.isin(numbers, np.concatenate([part.places for part in new]))
 
     try:
         limits = (data.max_train_pairs, data.max_eval_pairs)
         drawn = draw_split(read.train, data.eval_fraction, read.seed, limits, fitting)
     except DataError as error:
-        known = builder.tokenized()
+        known = Tokenized.joined(parts)
         reason = str(error) if len(known.examples) else None
         return (replace(known, dropped=()), known.take([])), known.dropped, reason
-    known = builder.tokenized()
+    known = Tokenized.joined(parts)
     order = np.argsort(known.places)
     train, held_out = (known.take(order[np.searchsorted(known.places, part, sorter=order)]) for part in drawn)
     return (train, held_out), known.dropped, None
 
 
-def _drawn(
-    examples: Sequence[Example], limit: int | None, seed: int, tokenizer: ExampleTokenizer, advance: Advance
-) -> Tokenized:
+def _drawn(examples: Sequence[Example], limit: int | None, seed: int, tokenize: _Tokenizing) -> Tokenized:
     """At most `limit` examples that fit, in their given order. No more are tokenized than it takes to find them."""
     if limit is None or len(examples) <= limit:
-        return tokenizer(examples, advance)
-    order, builder, start = drawing_order(examples, seed), TokenizedBuilder(), 0
-    while start < len(order) and len(builder.places) < limit:
-        portion = order[start : start + limit - len(builder.places)]
+        return Tokenized.joined(tokenize(examples, np.arange(len(examples))))
+    order, parts, start, found = drawing_order(examples, seed), list[Tokenized](), 0, 0
+    while start < len(order) and found < limit:
+        portion = order[start : start + limit - found]
         start += len(portion)
-        tokenizer.tokenize(examples, portion, builder, advance)
-    found = builder.tokenized()
-    return replace(found.take(np.argsort(found.places)), dropped=found.dropped)
+        parts += (new := tokenize(examples, portion))
+        found += sum(len(part.examples) for part in new)
+    drawn = Tokenized.joined(parts)
+    return replace(drawn.take(np.argsort(drawn.places)), dropped=drawn.dropped)
 
 
 def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tokenizer: ExampleTokenizer) -> list[str]:
@@ -183,7 +215,7 @@ def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tok
         further = f"1 further {read.noun} is" if unused == 1 else f"{unused} further {read.noun}s are"
         notes.append(f"{further} left out by data.max_train_pairs or data.max_eval_pairs.")
     if not read.held_out and len(held_out.examples):
-        prompts = len({example_key(read.train[place]) for place in held_out.places.tolist()})
+        prompts = len({example_key(example) for example in some_of(read.train, held_out.places)})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out {read.noun}s are those of {of} of the training data, drawn by the seed.")
     forms = [{isinstance(example.prompt, str) for example in part} for part in (read.train, read.held_out)]

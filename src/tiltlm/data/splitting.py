@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from itertools import accumulate, chain, groupby
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from tiltlm.data.examples import Example, Message, Text
+from tiltlm.data.tokens.token_columns import ranges
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 
@@ -35,9 +39,9 @@ def draw_split(
     fraction: float,
     seed: int,
     limits: tuple[int | None, int | None],
-    fitting: Callable[[list[int]], set[int]],
-) -> tuple[list[int], list[int]]:
-    """The numbers of the examples to train on and of those held out, each in their given order.
+    fitting: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the examples to train on and of those held out, int64, each in their given order.
 
     Only examples that fit are drawn, and all of one prompt are on one side. The held-out prompts are the first that fit
     in an order by (seed, prompt), so neither the order of the rows nor further examples of known prompts change them;
@@ -48,36 +52,83 @@ def draw_split(
     Args:
         fraction: share of the prompts held out, in (0, 1); at least one prompt is, and at least one is not.
         limits: most training and most held-out examples; None: all.
-        fitting: those of some examples' numbers that fit. Each is asked for once at most.
+        fitting: of some examples' numbers, which of them fit (bool). Each is asked for once at most.
 
     Raises:
         DataError: fewer than two prompts have an example that fits.
     """
-    keys = [example_key(example) for example in examples]
-    prompts = [list(group) for _, group in groupby(drawing_order(examples, seed), key=keys.__getitem__)]
-    first: list[list[int]] = []
-    last: list[list[int]] = []
-    start, end, step = 0, len(prompts), PROMPTS_AT_ONCE
-    while start < end and not _enough(first, last, fraction, limits):
+    drawn = _DrawnPrompts.of(examples, seed)
+    start, end, step = 0, len(drawn), PROMPTS_AT_ONCE
+    while start < end and not _enough(*drawn.counts(start, end), fraction, limits):
         middle = min(start + step, end)
-        beginning, ending = prompts[start:middle], prompts[max(middle, end - step) : end][::-1]
-        start, end, step = middle, end - len(ending), 2 * step
-        fit = fitting([number for numbers in (*beginning, *ending) for number in numbers])
-        for part, found in ((beginning, first), (ending, last)):
-            kept = ([number for number in numbers if number in fit] for numbers in part)
-            found.extend(numbers for numbers in kept if numbers)
-    order = [*first, *reversed(last)]
-    if len(order) < 2:
+        ending = max(middle, end - step)
+        asked = drawn.members(np.concatenate([np.arange(start, middle), np.arange(ending, end)[::-1]]))
+        drawn.fits[asked] = fitting(asked)
+        start, end, step = middle, ending, 2 * step
+    kept = drawn.with_fitting()
+    if len(kept) < 2:
         raise DataError(
-            f"nothing can be held out: the {sum(map(len, order))} training examples that can be used have {len(order)} "
-            "different prompts, and two are needed. Give more data, or held-out data in data.eval."
+            f"nothing can be held out: the {np.count_nonzero(drawn.fits)} training examples that can be used have "
+            f"{len(kept)} different prompts, and two are needed. Give more data, or held-out data in data.eval."
         )
-    border = _border(len(order), fraction)
+    border = _border(len(kept), fraction)
     train, held_out = (
-        sorted(list(chain.from_iterable(part))[:limit])
-        for part, limit in zip((reversed(order[border:]), order[:border]), limits, strict=True)
+        np.sort(drawn.fitting_members(prompts)[:limit])
+        for prompts, limit in zip((kept[border:][::-1], kept[:border]), limits, strict=True)
     )
     return train, held_out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DrawnPrompts:
+    """Prompts in the order in which they are drawn. Of E examples and P prompts:
+
+    order: int64, shape (E,), examples' numbers, prompt by prompt. starts: int64, shape (P + 1,): prompt p has those
+    from starts[p] to starts[p + 1]. fits: bool, shape (E,), which examples are known to fit.
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    fits: np.ndarray
+
+    @staticmethod
+    def of(examples: Sequence[Example], seed: int) -> _DrawnPrompts:
+        ranks = _ranks(examples, seed)
+        order = _by_rank(ranks)
+        prompts = ranks[order, :2]
+        new = np.flatnonzero((prompts[1:] != prompts[:-1]).any(axis=1)) + 1
+        starts = np.concatenate([[0], new, [len(order)]]) if len(order) else np.zeros(1, dtype=np.int64)
+        return _DrawnPrompts(order, starts.astype(np.int64), np.zeros(len(order), dtype=bool))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def members(self, prompts: np.ndarray) -> np.ndarray:
+        """The examples of some prompts, in the given order."""
+        members: np.ndarray = self.order[ranges(self.starts[prompts], np.diff(self.starts)[prompts])]
+        return members
+
+    def fitting_members(self, prompts: np.ndarray) -> np.ndarray:
+        """Those of them that fit."""
+        members = self.members(prompts)
+        fitting: np.ndarray = members[self.fits[members]]
+        return fitting
+
+    def counts(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many examples fit of each prompt before `start`, and of each from `end` on, the last first; those of
+        which none does aside."""
+        fit = self._fit()
+        first, last = fit[:start], fit[end:][::-1]
+        return first[first > 0], last[last > 0]
+
+    def with_fitting(self) -> np.ndarray:
+        """The prompts of which an example fits."""
+        return np.flatnonzero(self._fit())
+
+    def _fit(self) -> np.ndarray:
+        reached = np.concatenate([[0], np.cumsum(self.fits[self.order])])
+        fit: np.ndarray = np.diff(reached[self.starts])
+        return fit
 
 
 def _border(prompts: int, fraction: float) -> int:
@@ -85,10 +136,11 @@ def _border(prompts: int, fraction: float) -> int:
     return min(max(1, round(fraction * prompts)), prompts - 1)
 
 
-def _enough(
-    first: list[list[int]], last: list[list[int]], fraction: float, limits: tuple[int | None, int | None]
-) -> bool:
-    """Whether both limits are reached wherever the border is: both its sides only grow with the number of prompts."""
+def _enough(first: np.ndarray, last: np.ndarray, fraction: float, limits: tuple[int | None, int | None]) -> bool:
+    """Whether both limits are reached wherever the border is: both its sides only grow with the number of prompts.
+
+    first, last: how many examples each prompt has, from both ends of the order.
+    """
     prompts = len(first) + len(last)
     if prompts < 2:
         return False
@@ -97,53 +149,81 @@ def _enough(
     return needed[0] <= prompts - border and needed[1] <= border
 
 
-def _prompts_for(limit: int | None, prompts: list[list[int]]) -> float:
+def _prompts_for(limit: int | None, counts: np.ndarray) -> float:
     """How many of the prompts, from the first on, have so many examples; infinite if they have not."""
-    if limit is None:
+    if limit is None or counts.sum() < limit:
         return math.inf
-    reached = accumulate(map(len, prompts))
-    return next((count for count, examples in enumerate(reached, start=1) if examples >= limit), math.inf)
+    return int(np.searchsorted(np.cumsum(counts), limit)) + 1
 
 
-def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tuple[list[Example], list[DroppedRow]]:
-    """The training examples whose prompt is not held out, and the others as dropped.
+def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tuple[np.ndarray, list[DroppedRow]]:
+    """The numbers (int64) of the training examples whose prompt is not held out, and the others as dropped.
 
     Raises:
         DataError: all training prompts are held out.
     """
-    held_out_ids = {example_key(example): example.id for example in reversed(held_out)}
-    kept: list[Example] = []
+    held_out_ids: dict[str, str] = {}
+    for example in held_out:
+        held_out_ids.setdefault(example_key(example), example.id)
+    kept = array("q")
     dropped: list[DroppedRow] = []
-    for example in train:
+    for number, example in enumerate(train):
         held_out_id = held_out_ids.get(example_key(example))
         if held_out_id is None:
-            kept.append(example)
+            kept.append(number)
         else:
             dropped.append(
                 DroppedRow(example.id, "prompt is held out", f"it is the prompt of {held_out_id} in data.eval")
             )
     if train and not kept:
         raise DataError("the prompts of all training data are in the held-out data (data.eval), too: none is left.")
-    return kept, dropped
+    return np.array(kept, dtype=np.int64), dropped
 
 
-def drawing_order(examples: Sequence[Example], seed: int) -> list[int]:
-    """The examples' numbers in the order in which a limit draws them: prompt by prompt.
+def drawing_order(examples: Sequence[Example], seed: int) -> np.ndarray:
+    """The examples' numbers in the order in which a limit draws them, int64: prompt by prompt.
 
     It depends on the seed and the examples' contents, so a larger limit adds some and takes none away.
     """
-    return sorted(range(len(examples)), key=lambda number: _rank(examples[number], seed))
+    return _by_rank(_ranks(examples, seed))
 
 
 def subsample(examples: Sequence[Example], limit: int | None, seed: int) -> list[int]:
     """The numbers of at most `limit` of the examples, in their given order; None: all."""
     if limit is None or len(examples) <= limit:
         return list(range(len(examples)))
-    return sorted(drawing_order(examples, seed)[:limit])
+    return sorted(drawing_order(examples, seed)[:limit].tolist())
 
 
-def _rank(example: Example, seed: int) -> tuple[str, str]:
-    return _digest([seed, example_key(example)]), _digest([_plain(text) for text in example.completions])
+def _ranks(examples: Sequence[Example], seed: int) -> np.ndarray:
+    """By which examples are ordered: the digest of (seed, prompt), then that of the completions, as `digests`."""
+    return digests(
+        key
+        for example in examples
+        for key in (_digest([seed, example_key(example)]), _digest([_plain(text) for text in example.completions]))
+    ).reshape(-1, 4)
+
+
+def _by_rank(ranks: np.ndarray) -> np.ndarray:
+    return np.lexsort(ranks.T[::-1])
+
+
+def digests(keys: Iterable[str]) -> np.ndarray:
+    """Digests in hexadecimal as numbers, which compare as they do: uint64, shape (keys, 2)."""
+    joined = bytearray()
+    for key in keys:
+        joined += bytes.fromhex(key)
+    return np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def grouped(keys: np.ndarray) -> np.ndarray:
+    """A number for each digest (as `digests`), the same for those that are the same, in the order of the digests."""
+    if not len(keys):
+        return np.empty(0, dtype=np.int64)
+    order = np.lexsort(keys.T[::-1])
+    ordered, groups = keys[order], np.empty(len(keys), dtype=np.int64)
+    groups[order] = np.concatenate([[0], np.cumsum((ordered[1:] != ordered[:-1]).any(axis=1))])
+    return groups
 
 
 def _plain(text: Text) -> object:

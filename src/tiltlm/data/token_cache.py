@@ -21,6 +21,7 @@ import transformers
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.selection import Account, ReadData, Selection
+from tiltlm.data.tokens.token_parts import TokenParts
 from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
@@ -53,6 +54,8 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     digest.update(
         _bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched, read.needs.scores])
     )
+    if read.times is not None:
+        digest.update(read.times.astype("<i8").tobytes())
     for examples in (read.train, read.held_out):
         digest.update(_bytes(len(examples)))
         for example in examples:
@@ -111,6 +114,10 @@ class TokenCache:
             return Selection(train, held_out, _built(Account, account["account"]))
         except (OSError, DamagedError, ValueError, KeyError, TypeError):
             return None
+
+    def unfinished(self, key: str) -> TokenParts:
+        """Where the parts of a selection are kept until it is whole."""
+        return TokenParts(self._folder / f"{UNFINISHED_PREFIX}{key[:8]}", key)
 
     def put(self, key: str, selection: Selection) -> Selection:
         """Writes a selection, and gives it back mapped from its files; where they cannot be written as it is, noted."""

@@ -65,18 +65,22 @@ def share_out(
 
 
 def in_turn(root: nn.Module, passes: Sequence[Item]) -> Iterator[Item]:
-    """The passes of a step one after another. Where every rank holds all weights, and so has room for all gradients,
-    these are added up over the ranks with the last pass alone; else with each."""
-    once = isinstance(root, FSDPModule) and _are_replicas(root)
+    """The passes of a step one after another. Gradients are shared out with each; over replicas they are added up with
+    the last one alone, as is all of them where every rank holds all weights, and so has room for all gradients."""
+    shard = _shared_by(root)
     for number, one in enumerate(passes, start=1):
-        if once and isinstance(root, FSDPModule):
-            root.set_requires_gradient_sync(number == len(passes))
+        last = number == len(passes)
+        if isinstance(root, FSDPModule) and shard == 1:
+            root.set_requires_gradient_sync(last)
+        elif isinstance(root, FSDPModule) and shard is not None:
+            root.set_requires_all_reduce(last)
         yield one
 
 
-def _are_replicas(root: nn.Module) -> bool:
+def _shared_by(root: nn.Module) -> int | None:
+    """Over how many ranks weights are shared out where there are replicas; None where there are none."""
     meshes = [own.device_mesh for own in root.parameters() if isinstance(own, DTensor)]
-    return bool(meshes) and meshes[0].ndim == 2 and meshes[0].size(1) == 1
+    return meshes[0].size(1) if meshes and meshes[0].ndim == 2 else None
 
 
 def settle(root: nn.Module) -> None:

@@ -80,8 +80,8 @@ class Pace:
 
 def stage_times(
     setup: Setup, data: PreparedData, plans: Sequence[Plan], reading: float, reporter: Reporter
-) -> tuple[StageTime, ...]:
-    """Seconds of each stage. The model is loaded, and its weights are changed in memory.
+) -> tuple[tuple[StageTime, ...], Pace]:
+    """Seconds of each stage, and of each kind of work. The model is loaded, and its weights are changed in memory.
 
     plans: of some steps, whose columns tell those of all. reading: seconds that the data took, and choosing how many
         tokens a forward pass has.
@@ -119,7 +119,7 @@ def stage_times(
     ]
     if pace.token:
         stages.append(StageTime("comparison", *_comparison(setup, data, pace)))
-    return tuple(stages)
+    return tuple(stages), pace
 
 
 def _comparison(setup: Setup, data: PreparedData, pace: Pace) -> tuple[float, str]:

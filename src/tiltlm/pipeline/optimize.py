@@ -20,10 +20,11 @@ from tiltlm.objectives.interface import ReferenceUpdate
 from tiltlm.pipeline.keeping import keep_model
 from tiltlm.pipeline.models import in_one_piece
 from tiltlm.pipeline.own_objective import keep_objective, tried
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.referencing import ReferencedData, reference_at_work
 from tiltlm.pipeline.remedies import in_a_sentence
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings
+from tiltlm.pipeline.resumption import effective_settings
 from tiltlm.pipeline.setup import Setup
 from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work

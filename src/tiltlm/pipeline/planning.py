@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
@@ -15,8 +16,9 @@ from tiltlm.model.available_memory import available_memory
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import StepMemory, Way, step_memory
 from tiltlm.model.weight_files import require_safe_weights
-from tiltlm.pipeline.calibration import StageTime, stage_times
+from tiltlm.pipeline.calibration import Pace, StageTime, stage_times
 from tiltlm.pipeline.prepare import prepare
+from tiltlm.pipeline.rank_planning import Cluster, RankPlan, Speed, Work, rank_plans, speed_of, work_of_a_step
 from tiltlm.pipeline.remedies import Remedy, remedies
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_memory import (
@@ -55,6 +57,20 @@ class PlannedWay:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedPlan:
+    """What a step takes of each of several ranks, by how a model is shared out; `alone` of one that has all of it.
+
+    sustained: operations a second that were given for a device; None where its speed was measured here.
+    """
+
+    cluster: Cluster
+    work: Work
+    ways: tuple[RankPlan, ...]
+    alone: float
+    sustained: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a run would come to.
 
@@ -63,6 +79,7 @@ class RunPlan:
     budget: most tokens in a forward pass. device: which; available: bytes of memory that may still be taken on it, None
         where that is not known. precision: why this arithmetic.
     remedies: what would take less, where the settings do not fit. times: of the stages; empty where none was looked at.
+    shared: what several ranks would take, where that was asked for.
     """
 
     ways: tuple[PlannedWay, ...]
@@ -78,16 +95,25 @@ class RunPlan:
     precision: str
     remedies: tuple[Remedy, ...]
     times: tuple[StageTime, ...]
+    shared: SharedPlan | None = None
 
     def fits(self, one: PlannedWay) -> bool | None:
         """Whether a run fits in the memory that is available; None where that is not known."""
         return None if self.available is None else one.run.fits(self.available)
 
 
-def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> RunPlan:
+def plan_run(
+    config: Config,
+    reporter: Reporter,
+    calibrated: bool = False,
+    cluster: Cluster | None = None,
+    sustained: float | None = None,
+) -> RunPlan:
     """Reads the data and the model's configuration, lays steps out, and runs one of each way without content.
 
     calibrated: whether to run a little of each stage too, on the model as it is, to tell how long all of it takes.
+    cluster: several ranks to share the work out to. sustained: operations a second of one device in training; None:
+        what is measured here, if anything is.
 
     Raises:
         TiltlmError: as a run would, for data, settings or a model that cannot be used.
@@ -106,17 +132,17 @@ def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> Ru
     steps = total_steps(config.training, len(data.train))
     plans = _laid_out(config, data.train, steps, layout)
     largest = max((batch for one in plans for batch in one.micro_batches), key=_size)
-    ways = _ways(setup)
-    found = []
-    with reporter.progress("ways to train", len(ways), "ways") as advance:
-        for name, way in ways.items():
-            memory = run_memory(setup, step_memory(model, way, largest, setup.device))
-            found.append(PlannedWay(name, name == CHOSEN, way, memory))
-            advance(1)
+    found = _memory_of_ways(setup, model, largest, reporter)
     available = available_memory(setup.device)
     short = available is not None and not found[0].run.fits(available)
+    looked = calibrated and not short and (cluster is None or sustained is None)
+    times, pace = stage_times(setup, data, plans, reading, reporter) if looked else ((), None)
+    shared = None
+    if cluster is not None:
+        work = work_of_a_step(config, model, data.train, layout, cluster.ranks)
+        shared = _shared(cluster, work, found[0].memory, sustained, pace)
     return RunPlan(
-        ways=tuple(found),
+        ways=found,
         steps=steps,
         tokens=round(np.mean([one.laid_out for one in plans]) * steps),
         examples=len(data.train),
@@ -128,8 +154,36 @@ def plan_run(config: Config, reporter: Reporter, calibrated: bool = False) -> Ru
         available=available,
         precision=setup.precision_why,
         remedies=remedies(setup, data.train) if short else (),
-        times=stage_times(setup, data, plans, reading, reporter) if calibrated and not short else (),
+        times=times,
+        shared=shared,
     )
+
+
+def _memory_of_ways(
+    setup: Setup, model: PreTrainedConfig, largest: MicroBatch, reporter: Reporter
+) -> tuple[PlannedWay, ...]:
+    """What each way to train takes whose largest micro-batch is this one."""
+    ways, found = _ways(setup), []
+    with reporter.progress("ways to train", len(ways), "ways") as advance:
+        for name, way in ways.items():
+            memory = run_memory(setup, step_memory(model, way, largest, setup.device))
+            found.append(PlannedWay(name, name == CHOSEN, way, memory))
+            advance(1)
+    return tuple(found)
+
+
+def _shared(
+    cluster: Cluster, work: Work, step: StepMemory, sustained: float | None, pace: Pace | None
+) -> SharedPlan | None:
+    """What the ranks would take; None where it is not known how fast one is."""
+    if sustained is not None:
+        speed = speed_of(sustained, step)
+    elif pace is not None:
+        speed = Speed(pace.trained, pace.update)
+    else:
+        return None
+    alone = speed.column * work.columns + speed.update
+    return SharedPlan(cluster, work, rank_plans(work, step, cluster, speed), alone, sustained)
 
 
 CHOSEN = "as set"

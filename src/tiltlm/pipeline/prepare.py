@@ -50,6 +50,7 @@ def prepare(setup: Setup, reporter: Reporter, given: Given = NOTHING) -> Prepare
         reporter.say(
             f"  {source.name} ({source.role}): {source.rows} rows read as `{source.format}` "
             f"({source.format_why}), {source.pairs} {read.noun}s"
+            + (f", weight {source.weight:g}" if source.weight is not None else "")
         )
     dropped = data.report.dropped
     if dropped.count:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tiltlm.config import Config
-from tiltlm.config.resuming import Resume
+from tiltlm.config.resuming import Resume, made_of_stages
 from tiltlm.distributed.joining import job
 from tiltlm.distributed.ranks import Ranks
 from tiltlm.errors import DataError, ModelError
 from tiltlm.runs.folder import RunFolder
 
+DATA_REPORT = "data_report.json"
+"""The last file that is written before the work."""
 JOB = ".job"
 """The file of a run's folder that says which job made it."""
 
@@ -31,6 +33,11 @@ def begun_by_this_job(run: Path) -> Resume | None:
     own, kept = job(), run / JOB
     same = own is not None and kept.is_file() and kept.read_text(encoding="utf-8") == own
     return Resume(run) if same else None
+
+
+def begun_before(run: Path) -> Resume | None:
+    """The run to go on with where its work began, whoever began it; None where it did not."""
+    return Resume(run) if (run / DATA_REPORT).is_file() or made_of_stages(run) else None
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from tiltlm.config.resuming import Resume, kept_recipe, made_of_stages
 from tiltlm.config.validation import places_read, ready
 from tiltlm.distributed.joining import joined
 from tiltlm.distributed.ranks import Ranks
-from tiltlm.errors import RunError, TiltlmError
+from tiltlm.errors import ConfigError, RunError, TiltlmError
 from tiltlm.pipeline.own_objective import say_tried
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, Given, prepare
-from tiltlm.pipeline.ranks_at_work import begun_by_this_job, sign
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT, begun_before, begun_by_this_job, sign
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT, effective_settings, not_as_it_began
+from tiltlm.pipeline.resumption import effective_settings, not_as_it_began
 from tiltlm.pipeline.run import Run, train
 from tiltlm.pipeline.setup import set_up
 from tiltlm.runs.earlier_stages import RECIPE
@@ -35,6 +35,7 @@ def train_recipe(
     observers: tuple[Observer, ...] = (),
     given: Given = NOTHING,
     resume: Resume | None = None,
+    auto_resume: bool = False,
 ) -> Run:
     """Trains a recipe's stages, or, where it has none, once in its settings.
 
@@ -43,6 +44,7 @@ def train_recipe(
 
     Args:
         command, observers, given, resume: see `pipeline.run.train`; rows in memory are those of every stage.
+        auto_resume: goes on with the run of this name and place where it was begun.
 
     Returns:
         The stage that was trained last.
@@ -51,11 +53,16 @@ def train_recipe(
         TiltlmError: with what is wrong and how to mend it. What can be known of later stages is known before the first.
     """
     recipe = recipe.ready()
-    if resume is not None:
-        _require_same_stages(recipe, resume)
+    if auto_resume and (resume is not None or recipe.base.run.overwrite):
+        raise ConfigError(
+            "auto-resume goes on with the run of this name, where it was begun: --resume names another, and "
+            "run.overwrite replaces it. Leave one of them out."
+        )
     with joined(recipe.base.distributed, recipe.base.model.device) as ranks:
         run = Path(recipe.base.run.directory) / recipe.base.run.name
-        resume = resume or ranks.from_first(lambda: begun_by_this_job(run))
+        resume = resume or ranks.from_first(lambda: begun_before(run) if auto_resume else begun_by_this_job(run))
+        if resume is not None:
+            _require_same_stages(recipe, resume)
         if not recipe.stages:
             return train(recipe.base, command, reporter, observers, given, resume)
         return _train_stages(

@@ -18,6 +18,7 @@ from tiltlm.config import Config, config_from_dict, settings_table
 from tiltlm.config.resuming import Resume, left_by_stage_before
 from tiltlm.errors import RunError
 from tiltlm.model.dither import add_dither, remove_dither
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import STAGES, RunFolder, is_run
@@ -38,8 +39,6 @@ ALLOWED_BY = {
     identity.OBJECTIVE: "objective",
 }
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
-DATA_REPORT = "data_report.json"
-"""The last file that is written before the work."""
 _WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.", "distributed.")
 """Settings that do not change what a run comes to."""
 OF_THE_MODEL = ("evaluation.json", "comparison.json", "comparison.md")

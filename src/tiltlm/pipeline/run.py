@@ -23,10 +23,10 @@ from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
 from tiltlm.pipeline.preflight import before_work, prepare_model, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
-from tiltlm.pipeline.ranks_at_work import passing_folder, require_same_data, sign
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT, passing_folder, require_same_data, sign
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT, ReopenedRun, reopened
+from tiltlm.pipeline.resumption import ReopenedRun, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
 from tiltlm.pipeline.short_of_memory import memory_explained

@@ -20,8 +20,8 @@ from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.pipeline.member_reporter import MemberReporter
 from tiltlm.pipeline.preflight import BESIDES_THE_MODEL, before_work, prepare_model
 from tiltlm.pipeline.prepare import NOTHING, Given
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.resumption import DATA_REPORT
 from tiltlm.pipeline.run import train
 from tiltlm.pipeline.trials import TrialSearch, Watch, require_optuna
 from tiltlm.report.sweep_page import write_sweep_report

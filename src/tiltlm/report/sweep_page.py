@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -69,8 +71,14 @@ def render_sweep(record: SweepRecord, members: list[MemberFigures], paged: set[i
         found=found,
         cells=_cells(found),
         command=shlex.join(record.command),
+        places=_places(record.settings["data"]),
     )
     return with_policy(page)
+
+
+def _places(data: Mapping[str, Any]) -> str:
+    """Where the training pairs come from."""
+    return ", ".join(source["path"] for source in data.get("source", ())) or str(data["train"])
 
 
 def _cells(found: Differences) -> dict[tuple[str, int, int], object]:

@@ -14,7 +14,8 @@ class Source:
     role: `train` or `eval`. files: the local files.
     unused_columns: columns, and keys within columns, that went into no pair, and in how many rows they hold something.
     rows: how many were read; each is one of rows_used (a pair of it is trained on or held out), rows_dropped (listed
-        with a reason) and rows_left_out (by a limit on the number of pairs).
+        with a reason) and rows_left_out (by a limit on the number of pairs, or the source's weight).
+    weight: how often each pair of it is trained on in a pass, where there are several sources.
     """
 
     role: str
@@ -28,6 +29,7 @@ class Source:
     rows_used: int | None = None
     rows_dropped: int | None = None
     rows_left_out: int | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

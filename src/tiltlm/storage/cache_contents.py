@@ -42,6 +42,7 @@ _MODEL_FILE = re.compile(
     rf"{_TEMPLATES}(/[\w.-]+\.jinja)?"
 )
 _TOKENS_NAME = re.compile(r"[0-9a-f]{32}")
+_TOKENS_PART = re.compile(r"[0-9a-f]{32}\.([0-9a-f]{8}|arrow|json)")
 _TOKENS_FILES = frozenset({TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE})
 _TITLES = {
     REFERENCE: "reference log-probabilities",
@@ -171,8 +172,13 @@ def _tokens(path: Path) -> Kept | None:
     if not path.is_dir():
         return None
     files = sorted(path.iterdir())
-    foreign = tuple(file.name for file in files if file.name not in _TOKENS_FILES or not _is_file(file))
-    if _UNFINISHED_NAME.fullmatch(path.name):
+    unfinished = _UNFINISHED_NAME.fullmatch(path.name) is not None
+    foreign = tuple(
+        file.name
+        for file in files
+        if not _is_file(file) or not (file.name in _TOKENS_FILES or (unfinished and _TOKENS_PART.fullmatch(file.name)))
+    )
+    if unfinished:
         return Kept(path, (), f"{path.name}, tokens that are being written or were cut short", _bytes(files), foreign)
     if not _TOKENS_NAME.fullmatch(path.name):
         return None

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tiltlm.data.examples import Example
 from tiltlm.data.quality.damage import damage
 from tiltlm.data.quality.findings import counted, finding, of_all, verb
 from tiltlm.data.quality.histograms import token_histograms
 from tiltlm.data.quality.lengths import length_bias
 from tiltlm.data.quality.near_prompts import ALIKE, near_prompts
-from tiltlm.data.quality.parts import Part, one_text
+from tiltlm.data.quality.parts import Part, Prompts
 from tiltlm.data.quality.repeats import repeated_and_contradictory
 from tiltlm.data.quality.special_marks import special_marks
 from tiltlm.data.quality.truncation import truncation
 from tiltlm.data.quality.writing_systems import writing_systems
-from tiltlm.data.splitting import example_key
+from tiltlm.data.splitting import digests, example_key, grouped
+from tiltlm.data.stored_examples import JoinedExamples, some_of
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.objectives.interface import Unit
 from tiltlm.runs.data_account import DataFinding, DroppedRow, FoundRow, Quality
@@ -27,7 +30,7 @@ _WITHIN = 2
 
 def examined(train: Part, held_out: Part, tokenizer: ExampleTokenizer, unit: Unit, noun: str) -> Quality:
     """What the examples of both splits look like. Time and memory grow with their number and length, no faster."""
-    examples = [*train.examples, *held_out.examples]
+    examples = JoinedExamples((train.examples, held_out.examples))
     parts = (train, held_out)
 
     def name(number: int) -> str:
@@ -62,7 +65,7 @@ def _near(train: Part, held_out: Part) -> list[DataFinding]:
     if not held_out.examples or not train.examples:
         return []
     asked, trained = (_first_of_each_prompt(part.examples) for part in (held_out, train))
-    found = near_prompts([one_text(one.prompt) for one in asked], [one_text(one.prompt) for one in trained])
+    found = near_prompts(Prompts(asked), Prompts(trained))
     many = len(found)
     return [
         finding(
@@ -81,11 +84,9 @@ def _near(train: Part, held_out: Part) -> list[DataFinding]:
     ]
 
 
-def _first_of_each_prompt(examples: Sequence[Example]) -> list[Example]:
-    first: dict[str, Example] = {}
-    for example in examples:
-        first.setdefault(example_key(example), example)
-    return list(first.values())
+def _first_of_each_prompt(examples: Sequence[Example]) -> Sequence[Example]:
+    groups = grouped(digests(example_key(example) for example in examples))
+    return some_of(examples, np.sort(np.unique(groups, return_index=True)[1]))
 
 
 def with_leaks(quality: Quality, dropped: Sequence[DroppedRow], held_out: int, noun: str) -> Quality:

@@ -63,7 +63,7 @@ def _longer(differences: np.ndarray, prompts: np.ndarray) -> Estimate | None:
 def _share(values: np.ndarray, clusters: np.ndarray) -> Estimate | None:
     if not len(values):
         return None
-    mean, worth = float(np.mean(values)), effective_number(clusters.tolist())
+    mean, worth = float(np.mean(values)), effective_number(clusters)
     return Estimate(mean, wilson_interval(mean * worth, worth))
 
 
@@ -107,13 +107,16 @@ def _estimate(estimate: Estimate) -> str:
 def _most_unequal(differences: Sequence[np.ndarray], parts: tuple[Part, Part]) -> list[FoundRow]:
     """The pairs whose completions differ most in length."""
     both = np.abs(np.concatenate(differences))
-    names = [*parts[0].columns.names, *parts[1].columns.names]
+    names, further = (part.columns.names for part in parts)
     scored = [
         part.columns.scored_tokens[part.columns.labels == label] for label in (CHOSEN, REJECTED) for part in parts
     ]
     chosen, rejected = np.concatenate(scored[:2]), np.concatenate(scored[2:])
     most = [number for number in np.argsort(-both, kind="stable")[:_LISTED].tolist() if both[number]]
     return [
-        FoundRow((names[number],), f"chosen {counted(int(chosen[number]), 'token')}, rejected {rejected[number]:,}")
+        FoundRow(
+            (names[number] if number < len(names) else further[number - len(names)],),
+            f"chosen {counted(int(chosen[number]), 'token')}, rejected {rejected[number]:,}",
+        )
         for number in most
     ]

@@ -46,7 +46,7 @@ def near_prompts(held_out: Sequence[str], train: Sequence[str]) -> list[Near]:
     """
     if not held_out or not train:
         return []
-    shingler = Shingler([*held_out, *train])
+    shingler = Shingler(held_out, train)
     sketches = [_sketches(shingler, held_out[first:last]) for first, last in _portions(held_out)]
     kept, filled = (np.concatenate(parts) for parts in zip(*sketches, strict=True))
     keys = _band_keys(kept)

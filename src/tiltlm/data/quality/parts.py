@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -24,6 +25,27 @@ class Part:
     examples: Sequence[Example]
     columns: TokenColumns
     prompts: np.ndarray
+
+
+class Prompts(Sequence[str]):
+    """The prompts of examples as text, made when they are asked for."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        found = self._examples[number]
+        return one_text(found.prompt) if isinstance(found, Example) else [one_text(one.prompt) for one in found]
+
+    def __iter__(self) -> Iterator[str]:
+        return (one_text(example.prompt) for example in self._examples)
 
 
 def own_texts(text: Text) -> list[str]:

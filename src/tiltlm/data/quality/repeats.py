@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.quality.findings import Names, finding, of_all, verb
-from tiltlm.data.splitting import example_key
+from tiltlm.data.splitting import digests, example_key, grouped
 from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
@@ -23,15 +26,19 @@ def repeated_and_contradictory(examples: Sequence[Example], unit: Unit, name: Na
     the character. Pairs contradict each other where one chooses what the other rejects, and the reverse. For an
     objective that judges answers one by one, two examples do that label the same answer differently. Lists are taken as
     pairs of a best answer and another one; demonstrations state nothing that could be contradicted.
+
+    All is compared by digests of 128 bits, in arrays: a few dozen bytes an example and statement.
     """
-    keys = [_keys(example) for example in examples]
-    repeated = _repeated(keys, unit, name, noun)
-    return [repeated] if unit == "demonstration" else [repeated, _contradictory(keys, unit, name, noun)]
+    repeated = _repeated(examples, unit, name, noun)
+    return [repeated] if unit == "demonstration" else [repeated, _contradictory(examples, unit, name, noun)]
 
 
-def _keys(example: Example) -> tuple[bytes, tuple[_Said, ...]]:
-    said = ((_digest(text), label) for text, label in zip(example.completions, example.labels, strict=True))
-    return bytes.fromhex(example_key(example)), tuple(said)
+def _prompt(example: Example) -> bytes:
+    return bytes.fromhex(example_key(example))
+
+
+def _said(example: Example) -> Iterator[_Said]:
+    return ((_digest(text), label) for text, label in zip(example.completions, example.labels, strict=True))
 
 
 def _digest(text: Text) -> bytes:
@@ -40,44 +47,81 @@ def _digest(text: Text) -> bytes:
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16, person=kind).digest()
 
 
-def _repeated(keys: Sequence[tuple[bytes, tuple[_Said, ...]]], unit: Unit, name: Names, noun: str) -> DataFinding:
-    first: dict[object, int] = {}
-    repeats: list[tuple[int, int]] = []
-    for number, (prompt, said) in enumerate(keys):
-        earlier = first.setdefault((prompt, frozenset(said)), number)
-        if earlier != number:
-            repeats.append((earlier, number))
+def _together(*parts: bytes) -> str:
+    """One digest, in hexadecimal, of several of one length and what else is said."""
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def _labelled(said: _Said) -> bytes:
+    return said[0] + said[1].to_bytes(1, "little", signed=True)
+
+
+def _first_of(groups: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Of each group the smallest of its members' numbers."""
+    first = np.full(groups.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, groups, numbers)
+    return first
+
+
+def _repeated(examples: Sequence[Example], unit: Unit, name: Names, noun: str) -> DataFinding:
+    said = (_together(_prompt(example), *sorted({_labelled(one) for one in _said(example)})) for example in examples)
+    groups = grouped(digests(said))
+    numbers = np.arange(len(examples))
+    first = _first_of(groups, numbers)[groups]
+    repeats = np.flatnonzero(first != numbers).tolist()
     answer = _ANSWERS[unit]
     return finding(
         f"duplicate {noun}s",
         len(repeats),
-        len(keys),
-        f"{of_all(len(repeats), len(keys), noun)} {verb(len(repeats), 'repeats', 'repeat')} an earlier one: same "
+        len(examples),
+        f"{of_all(len(repeats), len(examples), noun)} {verb(len(repeats), 'repeats', 'repeat')} an earlier one: same "
         f"prompt, {answer}.",
-        (FoundRow((name(number), name(earlier)), "repeats the second") for earlier, number in repeats),
+        (FoundRow((name(number), name(int(first[number]))), "repeats the second") for number in repeats),
         advice="Each counts as often as it is there. Remove the repeats unless that is meant.",
     )
 
 
-def _contradictory(keys: Sequence[tuple[bytes, tuple[_Said, ...]]], unit: Unit, name: Names, noun: str) -> DataFinding:
-    statements = [list(_statements(prompt, said, unit)) for prompt, said in keys]
-    first: dict[object, int] = {}
-    for number, said in enumerate(statements):
-        for statement, _ in said:
-            first.setdefault(statement, number)
-    against = [next((first[turned] for _, turned in said if turned in first), None) for said in statements]
-    found = [(number, other) for number, other in enumerate(against) if other is not None]
+def _contradictory(examples: Sequence[Example], unit: Unit, name: Names, noun: str) -> DataFinding:
+    against = _against(examples, unit)
+    found = np.flatnonzero(against >= 0).tolist()
     what = _AGAINST[unit]
     # Both sides count; two that are each other's are listed once, by the later one.
-    listed = ((number, other) for number, other in found if number >= other or against[other] != number)
+    listed = (
+        (number, int(against[number]))
+        for number in found
+        if number >= against[number] or against[against[number]] != number
+    )
     return finding(
         f"contradictory {noun}s",
         len(found),
-        len(keys),
-        f"{of_all(len(found), len(keys), noun)} {verb(len(found), 'contradicts', 'contradict')} {what}.",
+        len(examples),
+        f"{of_all(len(found), len(examples), noun)} {verb(len(found), 'contradicts', 'contradict')} {what}.",
         (FoundRow((name(number), name(other)), "contradicts the second") for number, other in listed),
         advice="What such ones teach cancels out, and no model can get both right. Keep the side that you trust.",
     )
+
+
+def _against(examples: Sequence[Example], unit: Unit) -> np.ndarray:
+    """Of each example the first one that states the opposite of the first of its statements that anyone opposes; -1
+    where there is none."""
+    owners = array("q")
+
+    def keys() -> Iterator[str]:
+        for number, example in enumerate(examples):
+            for statement in _statements(_prompt(example), list(_said(example)), unit):
+                owners.append(number)
+                yield from statement
+
+    both = grouped(digests(keys()))
+    own, opposite = both[0::2], both[1::2]
+    owner = np.frombuffer(owners, dtype=np.int64)
+    stated = np.full(both.max(initial=-1) + 1, -1, dtype=np.int64)
+    stated[own[::-1]] = owner[::-1]  # the first one that states it is written last
+    opposed = stated[opposite]
+    against = np.full(len(examples), -1, dtype=np.int64)
+    some = np.flatnonzero(opposed >= 0)[::-1]
+    against[owner[some]] = opposed[some]
+    return against
 
 
 _ANSWERS: Mapping[Unit, str] = {
@@ -93,13 +137,14 @@ _AGAINST: Mapping[Unit, str] = {
 }
 
 
-def _statements(prompt: bytes, said: Sequence[_Said], unit: Unit) -> Iterator[tuple[object, object]]:
-    """What an example states, each with its opposite."""
+def _statements(prompt: bytes, said: Sequence[_Said], unit: Unit) -> Iterator[tuple[str, str]]:
+    """Digests of what an example states, each with that of its opposite."""
     if unit in ("pair", "list"):
         chosen, rejected = ([text for text, label in said if label == wanted] for wanted in (CHOSEN, REJECTED))
         for better in chosen:
             for worse in rejected:
-                yield (prompt, better, worse), (prompt, worse, better)
+                yield _together(prompt, better, worse), _together(prompt, worse, better)
     else:
         for text, label in said:
-            yield (prompt, text, label), (prompt, text, REJECTED if label == CHOSEN else CHOSEN)
+            other = REJECTED if label == CHOSEN else CHOSEN
+            yield _together(prompt, _labelled((text, label))), _together(prompt, _labelled((text, other)))

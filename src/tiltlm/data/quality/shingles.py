@@ -28,15 +28,18 @@ class Shingler:
     is one piece.
 
     Args:
-        texts: those of which some are sampled evenly.
+        texts: those of which some are sampled evenly, in several parts.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, *texts: Sequence[str]) -> None:
         self._common = np.empty(0, dtype=np.uint64)
-        if not texts:
+        bounds = bounds_of([len(part) for part in texts])
+        if not bounds[-1]:
             return
-        sample = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLED, len(texts))).astype(np.int64))
-        hashes, bounds = self([texts[number] for number in sample.tolist()])
+        sample = np.unique(np.linspace(0, bounds[-1] - 1, min(SAMPLED, bounds[-1])).astype(np.int64))
+        parts = np.searchsorted(bounds, sample, side="right") - 1
+        places = zip(parts.tolist(), (sample - bounds[parts]).tolist(), strict=True)
+        hashes, bounds = self([texts[part][place] for part, place in places])
         own = np.repeat(np.arange(len(sample)), np.diff(bounds))
         order = np.lexsort((hashes, own))
         hashes, own = hashes[order], own[order]

@@ -29,6 +29,15 @@ class Names(Sequence[str]):
         buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(b"".join(encoded))]
         return Names(pyarrow.Array.from_buffers(pyarrow.large_binary(), len(encoded), buffers))
 
+    @staticmethod
+    def joined(parts: Sequence[Sequence[str]]) -> Names:
+        """The names of several parts, one after another."""
+        import pyarrow
+
+        arrays = [(part if isinstance(part, Names) else Names.of(part)).array for part in parts]
+        chunks = [chunk for array in arrays for chunk in getattr(array, "chunks", [array])]
+        return Names(pyarrow.concat_arrays(chunks))
+
     def take(self, numbers: np.ndarray) -> Names:
         """The names with these numbers, in the given order."""
         return Names(self.array.take(as_arrow(numbers)))

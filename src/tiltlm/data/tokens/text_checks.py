@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -40,6 +41,15 @@ class TextChecks:
     def asks(self) -> list[str]:
         """By number, what the template writes to ask for an answer, and not once it is answered; nothing is 0."""
         return list(self._asks)
+
+    def renumber(self, checked: np.ndarray, remarks: list[tuple[str, ...]], asks: list[str]) -> None:
+        """Gives what another one has seen, in CHECKED, the numbers that it has here.
+
+        remarks, asks: those of the other one.
+        """
+        for field, said, own in (("remarks", remarks, self._remarks), ("asks", asks, self._asks)):
+            numbers: dict[Any, int] = own
+            checked[field] = np.array([numbers.setdefault(words, len(numbers)) for words in said])[checked[field]]
 
     def check(self, example: RenderedExample) -> tuple[int, int, int, int]:
         """What is seen of an example, as the fields of CHECKED."""

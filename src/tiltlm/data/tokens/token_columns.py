@@ -10,6 +10,7 @@ import numpy as np
 
 from tiltlm.data.tokens.names import Names
 from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED
+from tiltlm.storage.scratch import scratch_array
 
 _TOKENS_AT_ONCE = 1 << 22
 
@@ -113,8 +114,10 @@ class TokenColumns:
     @staticmethod
     def joined(parts: Sequence[TokenColumns]) -> TokenColumns:
         """The examples of several columns, one after another; copies their tokens."""
+        ids = scratch_array(sum(len(part.ids) for part in parts), np.int32)
+        np.concatenate([part.ids for part in parts], out=ids)
         return TokenColumns(
-            ids=np.concatenate([part.ids for part in parts]),
+            ids=ids,
             bounds=bounds_of(np.concatenate([np.diff(part.bounds) for part in parts])),
             first_scored=np.concatenate([part.first_scored for part in parts]),
             tokens_cut=np.concatenate([part.tokens_cut for part in parts]),
@@ -122,7 +125,7 @@ class TokenColumns:
             scores=np.concatenate([part.scores for part in parts]),
             members=bounds_of(np.concatenate([np.diff(part.members) for part in parts])),
             prompt_tokens_cut=np.concatenate([part.prompt_tokens_cut for part in parts]),
-            names=[name for part in parts for name in part.names],
+            names=Names.joined([part.names for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -214,7 +217,7 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def gathered(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Parts of an array, one after another."""
     bounds = bounds_of(lengths)
-    gathered = np.empty(bounds[-1], dtype=ids.dtype)
+    gathered = scratch_array(int(bounds[-1]), ids.dtype)
     # The places of all tokens at once would take twice the memory of the tokens themselves.
     for first, last in portions(bounds):
         gathered[bounds[first] : bounds[last]] = ids[ranges(starts[first:last], lengths[first:last])]

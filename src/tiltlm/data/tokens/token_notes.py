@@ -10,7 +10,9 @@ import numpy as np
 from tiltlm.data.examples import Message
 from tiltlm.data.tokens.templates import PROBE, TemplateRefusalError
 from tiltlm.data.tokens.text_checks import BOS_WITHIN, CHAT, EOS_WITHIN, TOUCHES, UNMARKED, TextChecks
-from tiltlm.data.tokens.tokenization import ExampleTokenizer, Tokenized
+from tiltlm.data.tokens.token_columns import portions
+from tiltlm.data.tokens.token_parts import Tokenized
+from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.runs.data_account import Remark
 
 _NAMED = 3
@@ -92,8 +94,12 @@ def _unknown(parts: Sequence[Tokenized], tokenizer: ExampleTokenizer) -> list[Re
         return []
 
     def holds(part: Tokenized) -> np.ndarray:
-        columns = part.examples
-        return np.add.reduceat(columns.ids == unk, columns.bounds[columns.members[:-1]], dtype=np.int64) > 0
+        columns, has = part.examples, np.zeros(len(part.examples), dtype=bool)
+        starts = columns.bounds[columns.members]
+        for first, last in portions(starts):
+            unknown = np.flatnonzero(columns.ids[starts[first] : starts[last]] == unk) + starts[first]
+            has[np.searchsorted(starts, unknown, side="right") - 1] = True
+        return has
 
     names = _named(parts, holds)
     what = f"The tokenizer has no token for some characters, and {tokenizer.tokenizer.unk_token} stands in their place"

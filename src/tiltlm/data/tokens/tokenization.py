@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -19,8 +18,9 @@ from tiltlm.data.tokens.fitting import Fitter
 from tiltlm.data.tokens.rendering import RenderedExample, Renderer
 from tiltlm.data.tokens.templates import ChatTemplate, TemplateRefusalError
 from tiltlm.data.tokens.text_checks import CHECKED, TextChecks
-from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample
+from tiltlm.data.tokens.token_columns import TokenizedExample
 from tiltlm.data.tokens.token_ids import Encoder, full_texts
+from tiltlm.data.tokens.token_parts import Tokenized, TokenParts
 from tiltlm.errors import ConfigError
 from tiltlm.runs.data_account import DroppedRow
 
@@ -28,45 +28,33 @@ _PACKED = struct.Struct("<BiiQ")  # as CHECKED
 
 EXAMPLES_AT_ONCE = 512
 """Examples tokenized between two progress reports."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokenized:
-    """What became of examples: those ready for training, and those dropped, with reasons.
-
-    checked: of each usable example, CHECKED of text_checks.py. places: int64, its number among those given.
-    """
-
-    examples: TokenColumns
-    checked: np.ndarray
-    places: np.ndarray
-    dropped: Sequence[DroppedRow] = ()
-
-    def take(self, numbers: Sequence[int] | np.ndarray) -> Tokenized:
-        """Those of the usable examples that have these numbers among them; nothing is dropped."""
-        taken = np.asarray(numbers, dtype=np.int64)
-        return Tokenized(self.examples.take(taken), self.checked[taken], self.places[taken])
+EXAMPLES_IN_PART = 1 << 14
+"""Examples of a part of large data: some ten megabytes of tokens."""
 
 
 class TokenizedBuilder:
-    """What becomes of examples while they are tokenized: it grows, a few bytes besides the tokens for each."""
+    """What becomes of the examples of a part while they are tokenized."""
 
     def __init__(self) -> None:
-        self.places = array("q")
-        self.dropped: list[DroppedRow] = []
+        self._places = array("q")
+        self._dropped: list[DroppedRow] = []
         self._columns = ColumnsBuilder()
         self._checked = bytearray()
 
+    def drop(self, row: DroppedRow) -> None:
+        """Takes in that an example cannot be used."""
+        self._dropped.append(row)
+
     def add(self, place: int, example: TokenizedExample, checked: tuple[int, int, int, int]) -> None:
         """Takes in an example that can be used."""
-        self.places.append(place)
+        self._places.append(place)
         self._columns.add(example)
         self._checked += _PACKED.pack(*checked)
 
     def tokenized(self) -> Tokenized:
         """All that was taken in. Nothing can be added from then on."""
         checked = np.frombuffer(self._checked, dtype=CHECKED)
-        return Tokenized(self._columns.columns(), checked, as_numpy(self.places), self.dropped)
+        return Tokenized(self._columns.columns(), checked, as_numpy(self._places), self._dropped)
 
 
 class ExampleTokenizer:
@@ -97,27 +85,44 @@ class ExampleTokenizer:
         Raises:
             ConfigError: the tokenizer has several chat templates, and none is chosen.
         """
-        builder = TokenizedBuilder()
-        self.tokenize(examples, range(len(examples)), builder, advance)
-        return builder.tokenized()
+        return Tokenized.joined(self.tokenize(examples, np.arange(len(examples)), advance))
 
     def tokenize(
         self,
         examples: Sequence[Example],
-        numbers: Sequence[int],
-        into: TokenizedBuilder,
+        numbers: np.ndarray,
         advance: Callable[[int], None],
-    ) -> None:
-        """Tokenizes the examples with these numbers, and adds what becomes of them."""
+        kept: TokenParts | None = None,
+    ) -> list[Tokenized]:
+        """What becomes of the examples with these numbers, in parts: one at least.
+
+        kept: where parts are kept and found again; None: nowhere. One part alone is not: it is made in seconds.
+        """
+        parts = []
+        for start in range(0, max(1, len(numbers)), EXAMPLES_IN_PART):
+            own = numbers[start : start + EXAMPLES_IN_PART]
+            keep = kept if len(numbers) > EXAMPLES_IN_PART else None
+            part = keep.get(own, self.text_checks) if keep is not None else None
+            if part is not None:
+                advance(len(own))
+            else:
+                part = self._part(examples, own, advance)
+                part = keep.put(own, part, self.text_checks) if keep is not None else part
+            parts.append(part)
+        return parts
+
+    def _part(self, examples: Sequence[Example], numbers: np.ndarray, advance: Callable[[int], None]) -> Tokenized:
+        into = TokenizedBuilder()
         for start in range(0, len(numbers), EXAMPLES_AT_ONCE):
-            portion = numbers[start : start + EXAMPLES_AT_ONCE]
+            portion = numbers[start : start + EXAMPLES_AT_ONCE].tolist()
             outcomes = self.outcomes([examples[number] for number in portion])
             for number, outcome in zip(portion, outcomes, strict=True):
                 if isinstance(outcome, DroppedRow):
-                    into.dropped.append(outcome)
+                    into.drop(outcome)
                 else:
                     into.add(number, outcome[0], self.text_checks.check(outcome[1]))
             advance(len(portion))
+        return into.tokenized()
 
     def outcomes(self, examples: Sequence[Example]) -> Iterator[tuple[TokenizedExample, RenderedExample] | DroppedRow]:
         """What becomes of each example; all are tokenized in one call, which is much faster than one by one."""
