@@ -15,6 +15,7 @@ COPY src ./src
 COPY configs ./configs
 
 # Converted once, when the image is built, not at every start.
-RUN PYTHONPATH=src python -c "from tiltlm.model.embedded import embedded_model; embedded_model()"
+ENV PYTHONPATH=/app/src
+RUN python -c "from tiltlm.model.embedded import embedded_model; embedded_model()"
 
 ENTRYPOINT ["python", "-m", "src.main"]
