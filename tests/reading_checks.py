@@ -20,7 +20,7 @@ from tiny_tokenizers import CHAT_TEMPLATE, byte_level, pair_tokenizer, word_leve
 from tiltlm.config import Config, DataConfig, LossConfig, RunConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.preparation import PreparedData, examine_data, read_data
-from tiltlm.data.row_balance import row_of
+from tiltlm.data.row_names import row_of
 from tiltlm.data.selection import ReadData
 from tiltlm.errors import TiltlmError
 from tiltlm.objectives import OBJECTIVES

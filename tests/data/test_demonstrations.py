@@ -13,7 +13,7 @@ from tiltlm.config import Config, DataConfig, HubConfig, LossConfig
 from tiltlm.data.conversion import LoadedExamples, load_examples
 from tiltlm.data.examples import Message
 from tiltlm.data.preparation import prepare_data, read_data
-from tiltlm.data.row_balance import row_of
+from tiltlm.data.row_names import row_of
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.objectives import OBJECTIVES

@@ -33,7 +33,7 @@ from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.notation import decoded, is_broken_messages, is_list_notation
 from tiltlm.data.formats.pairing import MOST_PAIRS
 from tiltlm.data.preparation import examine_data, read_data
-from tiltlm.data.row_balance import row_of
+from tiltlm.data.row_names import row_of
 from tiltlm.errors import DataError
 from tiltlm.runs.data_account import DroppedRow
 

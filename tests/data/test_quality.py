@@ -18,7 +18,7 @@ from tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, byte_level
 from tiltlm.config import Config, DataConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.preparation import examine_data, read_data
-from tiltlm.data.quality.damage import MOJIBAKE, damage
+from tiltlm.data.quality.damage import MOJIBAKE, Damage
 from tiltlm.data.quality.findings import LISTED_ROWS, MANY, finding, share_of
 from tiltlm.data.quality.histograms import MOST_BINS, bin_edges
 from tiltlm.data.quality.lengths import TELLING, length_bias
@@ -331,9 +331,16 @@ def test_each_sign_of_damage_is_counted_and_shown(sign: str) -> None:
         assert "(was it I don’t know" in details[0]
 
 
+def damage_in(examples: list[Example]) -> tuple[dict[str, int], list[DataFinding]]:
+    look = Damage()
+    for example in examples:
+        look.see(example)
+    return look.found("pair")
+
+
 def test_few_damaged_texts_are_found_and_not_looked_at() -> None:
     examples = [Example.pair(f"p:{n}", f"Q{n}", "a\ufffd" if n == 5 else "a", "b") for n in range(101)]
-    _, (one,) = damage(examples, lambda number: examples[number].id, "pair")
+    _, (one,) = damage_in(examples)
     assert one.count == 1 and not one.look and MANY > 1 / 101
 
 
@@ -345,7 +352,7 @@ letters = st.text(st.sampled_from("aeé’ß “”—ñ°C日本Жд🙂\n"), m
 def test_no_misread_text_is_passed_over_for_speed(text: str, encoding: str) -> None:
     misread = text.encode().decode(encoding, "replace")
     examples = [Example.pair("p:1", misread, "a", "b")]
-    signs, _ = damage(examples, lambda number: examples[number].id, "pair")
+    signs, _ = damage_in(examples)
     assert (MOJIBAKE in signs) == (is_bad(misread) and ftfy.fix_encoding(misread) != misread)
 
 

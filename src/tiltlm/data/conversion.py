@@ -9,6 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.examples import Example
 from tiltlm.data.files.raw_rows import Row
@@ -18,7 +20,8 @@ from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_fo
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
-from tiltlm.data.notes import Noted, notes_on, notes_on_rows
+from tiltlm.data.notes import Noted, NotesOnExamples, notes_on_rows
+from tiltlm.data.row_names import row_digest
 from tiltlm.data.stored_examples import ExamplesBuilder
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.objectives.interface import Scores, Unit
@@ -44,12 +47,18 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class LoadedExamples:
-    """The examples of a source in its order, what of it is not used, and what else a user should know."""
+    """The examples of a source in its order, what of it is not used, and what else a user should know.
+
+    chats: whether there are chats among them (True), and texts as they stand (False). rows: digests of the names of the
+    rows that they are of (`row_digest`), uint64.
+    """
 
     examples: Sequence[Example]
     dropped: list[DroppedRow]
     source: Source
     notes: list[str]
+    chats: frozenset[bool]
+    rows: np.ndarray = field(compare=False)
 
 
 def load_examples(
@@ -109,8 +118,9 @@ def load_examples(
     )
     if elsewhere:
         opened.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
-    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *notes_on(examples, unit)]
-    return LoadedExamples(examples, result.dropped, report, notes)
+    notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *result.seen.notes(unit)]
+    forms = frozenset(result.forms)
+    return LoadedExamples(examples, result.dropped, report, notes, forms, np.frombuffer(result.used, dtype=np.uint64))
 
 
 def _opened(
@@ -172,7 +182,7 @@ def _format_of(
 @dataclass(slots=True)
 class _Result:
     """What all rows gave. rows: how many there were. unused: in how many rows each unused column holds something.
-    remarks: what is odd about rows that are used, with how many they are and which.
+    remarks: what is odd about rows that are used, with how many they are and which. used: digests of their names.
     """
 
     examples: ExamplesBuilder = field(default_factory=ExamplesBuilder)
@@ -180,6 +190,9 @@ class _Result:
     rows: int = 0
     unused: Counter[str] = field(default_factory=Counter)
     remarks: dict[str, Noted] = field(default_factory=dict)
+    seen: NotesOnExamples = field(default_factory=NotesOnExamples)
+    forms: set[bool] = field(default_factory=set)
+    used: bytearray = field(default_factory=bytearray)
 
 
 def _convert_all(rows: Iterable[Row | DroppedRow], rename: Renaming, convert: Convert) -> _Result:
@@ -208,8 +221,11 @@ def _convert_row(row: Row, convert: Convert, result: _Result) -> None:
             result.dropped.append(DroppedRow(example.id, problem.reason, problem.detail))
         else:
             result.examples.add(example)
+            result.seen.see(example)
+            result.forms.add(not isinstance(example.prompt, str))
             used = True
     if used:
+        result.used += row_digest(row.id)
         result.unused.update(converted.unused)
         for remark in converted.remarks:
             result.remarks.setdefault(remark, Noted()).add(row.id)

@@ -25,7 +25,6 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     """
     account = selection.account
     rows = [drop for part in read.loaded for drop in part.dropped] + read.dropped + list(account.dropped)
-    texts = (example.prompt for part in read.loaded for example in part.examples)
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
     shown = range(min(EXAMPLES, len(selection.train)))
     return DataReport(
@@ -39,7 +38,7 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
         ),
         notes=(*(note for part in read.loaded for note in part.notes), *account.notes),
         examples=tuple(_shown(selection.train[number], decode) for number in shown),
-        chat=any(not isinstance(text, str) for text in texts),
+        chat=any(True in part.chats for part in read.loaded),
         remarks=account.remarks,
         # Not in the account, which is found again by what is kept alone.
         quality=with_leaks(account.quality, read.dropped, len(read.held_out), read.noun),

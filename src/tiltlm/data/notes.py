@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tiltlm.data.examples import Example, Text
@@ -67,22 +67,30 @@ def _context_note(name: str, count: int) -> str:
     return f"`{name}` is not used in {_rows(count)}, and the answers may depend on it. {ways.get(name, other)}"
 
 
-def notes_on(examples: Sequence[Example], unit: Unit = "pair") -> list[str]:
-    """What is unusual about examples.
+class NotesOnExamples:
+    """What is unusual about examples, seen one after another."""
 
-    unit: what the objective learns from.
-    """
-    noun = NOUNS[unit]
-    found = {what: Noted() for what in _NOTED}
-    for example in examples:
+    def __init__(self) -> None:
+        self._found = {what: Noted() for what in _NOTED}
+        self._examples = 0
+
+    def see(self, example: Example) -> None:
+        """Takes in an example."""
+        self._examples += 1
         for what, holds in _NOTED.items():
             if holds(example):
-                found[what].add(example.id)
-    return [
-        f"{those.count} of {len(examples)} {noun}s {what} First: {those.named()}."
-        for what, those in found.items()
-        if those.count
-    ]
+                self._found[what].add(example.id)
+
+    def notes(self, unit: Unit = "pair") -> list[str]:
+        """What is unusual, with counts.
+
+        unit: what the objective learns from.
+        """
+        return [
+            f"{those.count} of {self._examples} {NOUNS[unit]}s {what} First: {those.named()}."
+            for what, those in self._found.items()
+            if those.count
+        ]
 
 
 def _rows(count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import overload
 
@@ -132,7 +131,7 @@ def examine_data(
     Raises:
         ConfigError: there are chats, and the model's template cannot be used.
     """
-    if any(not isinstance(example.prompt, str) for example in chain(read.train, read.held_out)):
+    if any(True in part.chats for part in read.loaded):
         tokenizer.template.require_works()
     tokens = TokenCache(cache) if cache is not None else None
     key = cache_key(read, tokenizer) if tokens is not None else ""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 
+from tiltlm.data.row_names import row_digest
 from tiltlm.data.selection import ReadData, Selection
 from tiltlm.runs.data_account import Source
-
-# What tells the examples of one row from each other.
-_SUFFIX = re.compile(r"#(\d+>\d+|answer\d+)$")
-
-
-def row_of(example_id: str) -> str:
-    """The name of the row that an example, or what was dropped, comes from."""
-    return _SUFFIX.sub("", example_id)
 
 
 def balanced(read: ReadData, selection: Selection) -> tuple[Source, ...]:
@@ -32,7 +23,7 @@ def balanced(read: ReadData, selection: Selection) -> tuple[Source, ...]:
     later = _rows(drop.id for drop in (*read.dropped, *selection.account.dropped))
     counted = []
     for part in read.loaded:
-        own = _rows(example.id for example in part.examples)
+        own = np.unique(part.rows)
         rows_used = np.intersect1d(own, by_role[part.source.role], assume_unique=True)
         unused = np.setdiff1d(own, rows_used, assume_unique=True)
         dropped = np.union1d(_rows(drop.id for drop in part.dropped), np.intersect1d(unused, later))
@@ -49,12 +40,8 @@ def balanced(read: ReadData, selection: Selection) -> tuple[Source, ...]:
 
 
 def _rows(ids: Iterable[str]) -> np.ndarray:
-    """The rows of some examples, each once, as digests of their names: uint64, sorted.
-
-    The names themselves would take twenty times the memory. That two of a million rows have one digest, and are counted
-    as one, has a probability of 3 in 10^8.
-    """
+    """The rows of some examples, each once, by the digests of their names, sorted."""
     joined = bytearray()
     for id in ids:
-        joined += blake2b(row_of(id).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        joined += row_digest(id)
     return np.unique(np.frombuffer(joined, dtype=np.uint64))

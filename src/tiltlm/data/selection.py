@@ -218,9 +218,12 @@ def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tok
         prompts = len({example_key(example) for example in some_of(read.train, held_out.places)})
         of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
         notes.append(f"The held-out {read.noun}s are those of {of} of the training data, drawn by the seed.")
-    forms = [{isinstance(example.prompt, str) for example in part} for part in (read.train, read.held_out)]
+    forms = [
+        frozenset[bool]().union(*(part.chats for part in read.loaded if part.source.role == role))
+        for role in ("train", "eval")
+    ]
     if not forms[0] & forms[1] and read.held_out:
-        trained, asked = ("text as it stands" if True in form else "chats" for form in forms)
+        trained, asked = ("text as it stands" if False in form else "chats" for form in forms)
         notes.append(
             f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
             "is trained, and training prompts that are held out, too, are not left out."

@@ -90,7 +90,7 @@ class StoredExamples(Sequence[Example]):
             start = int(self._bounds[first])
             last = int(np.searchsorted(self._bounds, start + _AT_ONCE, side="right")) - 1
             last = min(max(last, first + 1), len(self))
-            read = self._file.read(start, int(self._bounds[last]) - start)
+            read = self._file.read(start, int(self._bounds[last]) - start).decode("ascii")
             bounds = (self._bounds[first : last + 1] - start).tolist()
             for begin, end in pairwise(bounds):
                 yield _example(json.loads(read[begin:end]))

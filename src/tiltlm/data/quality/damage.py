@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tiltlm.data.examples import Example
-from tiltlm.data.quality.findings import LISTED_ROWS, MANY, Names, excerpt, finding, of_all, verb
+from tiltlm.data.quality.findings import LISTED_ROWS, MANY, excerpt, finding, of_all, verb
 from tiltlm.data.quality.parts import named_texts
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
@@ -28,40 +28,49 @@ _MISREAD = re.compile("[^\x00-\x7f]{2}|[\x80-\x9f]|[\xc2\xc3] ")
 _HARMLESS = frozenset({"HTML entities"})
 
 
-def damage(examples: Sequence[Example], name: Names, noun: str) -> tuple[dict[str, int], list[DataFinding]]:
-    """In how many examples each sign is, and the finding."""
-    mojibake = _mojibake_finder()
-    counts = dict.fromkeys((MOJIBAKE, *_CHARACTERS), 0)
-    rows: list[FoundRow] = []
-    damaged = with_sign = 0
-    for number, example in enumerate(examples):
+class Damage:
+    """Looks for such signs, one example after another."""
+
+    def __init__(self) -> None:
+        self._mojibake = _mojibake_finder()
+        self._counts = dict.fromkeys((MOJIBAKE, *_CHARACTERS), 0)
+        self._rows: list[FoundRow] = []
+        self._examples = self._damaged = self._with_sign = 0
+
+    def see(self, example: Example) -> None:
+        """Takes in an example."""
+        self._examples += 1
         signs: dict[str, str] = {}
         for part, text in named_texts(example):
             if text.isascii() and not _ANY.search(text):
                 continue
-            for sign, where in _signs(text, mojibake).items():
+            for sign, where in _signs(text, self._mojibake).items():
                 signs.setdefault(sign, f"{part}: {where}")
         for sign, where in signs.items():
-            counts[sign] += 1
-            if len(rows) < LISTED_ROWS:
-                rows.append(FoundRow((name(number),), f"{sign} in {where}"))
-        with_sign += bool(signs)
-        damaged += bool(signs.keys() - _HARMLESS)
-    found = {sign: count for sign, count in counts.items() if count}
-    listed = ", ".join(f"{sign} in {count:,}" for sign, count in found.items())
-    return found, [
-        finding(
-            "encoding damage",
-            with_sign,
-            len(examples),
-            f"{of_all(with_sign, len(examples), noun)} {verb(with_sign, 'shows', 'show')} signs of it"
-            + (f": {listed}." if found else "."),
-            rows,
-            advice="It is learnt as it stands. Read the file in its right encoding, or repair the texts "
-            "(ftfy.fix_text, html.unescape).",
-            look=damaged > 0 and damaged >= MANY * len(examples),
-        )
-    ]
+            self._counts[sign] += 1
+            if len(self._rows) < LISTED_ROWS:
+                self._rows.append(FoundRow((example.id,), f"{sign} in {where}"))
+        self._with_sign += bool(signs)
+        self._damaged += bool(signs.keys() - _HARMLESS)
+
+    def found(self, noun: str) -> tuple[dict[str, int], list[DataFinding]]:
+        """In how many examples each sign is, and the finding."""
+        many, of = self._with_sign, self._examples
+        found = {sign: count for sign, count in self._counts.items() if count}
+        listed = ", ".join(f"{sign} in {count:,}" for sign, count in found.items())
+        return found, [
+            finding(
+                "encoding damage",
+                many,
+                of,
+                f"{of_all(many, of, noun)} {verb(many, 'shows', 'show')} signs of it"
+                + (f": {listed}." if found else "."),
+                self._rows,
+                advice="It is learnt as it stands. Read the file in its right encoding, or repair the texts "
+                "(ftfy.fix_text, html.unescape).",
+                look=self._damaged > 0 and self._damaged >= MANY * of,
+            )
+        ]
 
 
 def _signs(text: str, mojibake: Callable[[str], str | None]) -> dict[str, str]:

@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 
 from tiltlm.data.examples import Example
-from tiltlm.data.quality.damage import damage
+from tiltlm.data.quality.damage import Damage
 from tiltlm.data.quality.findings import counted, finding, of_all, verb
 from tiltlm.data.quality.histograms import token_histograms
 from tiltlm.data.quality.lengths import length_bias
 from tiltlm.data.quality.near_prompts import ALIKE, near_prompts
 from tiltlm.data.quality.parts import Part, Prompts
-from tiltlm.data.quality.repeats import repeated_and_contradictory
-from tiltlm.data.quality.special_marks import special_marks
+from tiltlm.data.quality.repeats import Said, repeated_and_contradictory
+from tiltlm.data.quality.special_marks import SpecialMarks
 from tiltlm.data.quality.truncation import truncation
-from tiltlm.data.quality.writing_systems import writing_systems
-from tiltlm.data.splitting import digests, example_key, grouped
+from tiltlm.data.quality.writing_systems import WritingSystems
+from tiltlm.data.splitting import grouped
 from tiltlm.data.stored_examples import JoinedExamples, some_of
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.objectives.interface import Unit
@@ -38,13 +38,18 @@ def examined(train: Part, held_out: Part, tokenizer: ExampleTokenizer, unit: Uni
 
     lengths, of_lengths = length_bias(train, held_out)
     cut, of_cuts = truncation(parts, name, tokenizer.config) if examples else ((), [])
-    special, of_special = special_marks(examples, tokenizer.tokenizer, name, noun)
-    signs, of_damage = damage(examples, name, noun)
-    scripts, of_scripts = writing_systems(examples, name, noun)
+    marks, damage, scripts_of, said = SpecialMarks(tokenizer.tokenizer), Damage(), WritingSystems(), Said()
+    # Once through all of them, as they may have to be read from a file.
+    for example in examples:
+        for look in (marks, damage, scripts_of, said):
+            look.see(example)
+    special, of_special = marks.found(noun)
+    signs, of_damage = damage.found(noun)
+    scripts, of_scripts = scripts_of.found(name, noun)
     return Quality(
         findings=(
-            *repeated_and_contradictory(examples, unit, name, noun),
-            *_near(train, held_out),
+            *repeated_and_contradictory(said, unit, name, noun),
+            *_near(train, held_out, said.prompts()),
             *of_lengths,
             *of_cuts,
             *of_special,
@@ -60,11 +65,15 @@ def examined(train: Part, held_out: Part, tokenizer: ExampleTokenizer, unit: Uni
     )
 
 
-def _near(train: Part, held_out: Part) -> list[DataFinding]:
-    """Held-out prompts that nearly are a training prompt; nothing where nothing is held out."""
+def _near(train: Part, held_out: Part, prompts: np.ndarray) -> list[DataFinding]:
+    """Held-out prompts that nearly are a training prompt; nothing where nothing is held out.
+
+    prompts: digests of the prompts of both.
+    """
     if not held_out.examples or not train.examples:
         return []
-    asked, trained = (_first_of_each_prompt(part.examples) for part in (held_out, train))
+    trained = _first_of_each_prompt(train.examples, prompts[: len(train.examples)])
+    asked = _first_of_each_prompt(held_out.examples, prompts[len(train.examples) :])
     found = near_prompts(Prompts(asked), Prompts(trained))
     many = len(found)
     return [
@@ -84,9 +93,8 @@ def _near(train: Part, held_out: Part) -> list[DataFinding]:
     ]
 
 
-def _first_of_each_prompt(examples: Sequence[Example]) -> Sequence[Example]:
-    groups = grouped(digests(example_key(example) for example in examples))
-    return some_of(examples, np.sort(np.unique(groups, return_index=True)[1]))
+def _first_of_each_prompt(examples: Sequence[Example], prompts: np.ndarray) -> Sequence[Example]:
+    return some_of(examples, np.sort(np.unique(grouped(prompts), return_index=True)[1]))
 
 
 def with_leaks(quality: Quality, dropped: Sequence[DroppedRow], held_out: int, noun: str) -> Quality:

@@ -6,7 +6,7 @@ P. Indyk, R. Motwani, Similarity search in high dimensions via hashing (1999). T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +47,14 @@ def near_prompts(held_out: Sequence[str], train: Sequence[str]) -> list[Near]:
     if not held_out or not train:
         return []
     shingler = Shingler(held_out, train)
-    sketches = [_sketches(shingler, held_out[first:last]) for first, last in _portions(held_out)]
+    sketches = [_sketches(shingler, texts) for _, texts in _portions(held_out)]
     kept, filled = (np.concatenate(parts) for parts in zip(*sketches, strict=True))
     keys = _band_keys(kept)
     asked = np.flatnonzero(filled)
     candidates = np.empty((0, 2), dtype=np.int64)
     estimates = np.empty(0)
-    for first, last in _portions(train):
-        others, usable = _sketches(shingler, train[first:last])
+    for first, texts in _portions(train):
+        others, usable = _sketches(shingler, texts)
         rows = np.flatnonzero(usable)
         met = _meetings(keys[asked], _band_keys(others[rows]))
         pairs = np.stack([asked[met[:, 0]], rows[met[:, 1]]], axis=1)
@@ -65,16 +65,17 @@ def near_prompts(held_out: Sequence[str], train: Sequence[str]) -> list[Near]:
     return list(_verified(candidates, shingler.pieces, held_out, train))
 
 
-def _portions(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Runs [first, last) of texts of so many characters together, a long text being a run alone."""
-    first = characters = 0
+def _portions(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Runs of texts of so many characters together, each with the number of its first; a long text is a run alone."""
+    first, portion, characters = 0, list[str](), 0
     for number, text in enumerate(texts):
-        if characters + len(text) > _CHARACTERS_AT_ONCE and number > first:
-            yield first, number
-            first, characters = number, 0
+        if characters + len(text) > _CHARACTERS_AT_ONCE and portion:
+            yield first, portion
+            first, portion, characters = number, [], 0
+        portion.append(text)
         characters += len(text)
-    if len(texts) > first:
-        yield first, len(texts)
+    if portion:
+        yield first, portion
 
 
 def _sketches(shingler: Shingler, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

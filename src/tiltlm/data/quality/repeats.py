@@ -6,85 +6,110 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.quality.findings import Names, finding, of_all, verb
-from tiltlm.data.splitting import digests, example_key, grouped
+from tiltlm.data.splitting import example_key, grouped
 from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
-_Said = tuple[bytes, int]
-"""A digest of a completion, and its label."""
 
-
-def repeated_and_contradictory(examples: Sequence[Example], unit: Unit, name: Names, noun: str) -> list[DataFinding]:
-    """Two findings: what repeats an earlier example, and what contradicts another one.
+class Said:
+    """What examples say, one after another, as digests of 128 bits: a few dozen bytes of each completion.
 
     A prompt is the same but for white space around it and its messages, as in splitting; completions are the same to
-    the character. Pairs contradict each other where one chooses what the other rejects, and the reverse. For an
-    objective that judges answers one by one, two examples do that label the same answer differently. Lists are taken as
-    pairs of a best answer and another one; demonstrations state nothing that could be contradicted.
-
-    All is compared by digests of 128 bits, in arrays: a few dozen bytes an example and statement.
+    the character.
     """
-    repeated = _repeated(examples, unit, name, noun)
-    return [repeated] if unit == "demonstration" else [repeated, _contradictory(examples, unit, name, noun)]
+
+    def __init__(self) -> None:
+        self._prompts, self._completions = bytearray(), bytearray()
+        self._labels = array("b")
+        self._members = array("q", [0])
+
+    def see(self, example: Example) -> None:
+        """Takes in an example."""
+        self._prompts += bytes.fromhex(example_key(example))
+        for text in example.completions:
+            self._completions += _digest(text)
+        self._labels.extend(example.labels)
+        self._members.append(len(self._labels))
+
+    def __len__(self) -> int:
+        return len(self._members) - 1
+
+    def prompts(self) -> np.ndarray:
+        """The prompts' digests, as `splitting.digests`."""
+        return _as_numbers(self._prompts)
+
+    def __iter__(self) -> Iterator[tuple[bytes, list[_Said]]]:
+        """Of each example the digest of its prompt, and those of its completions with their labels."""
+        for number, (first, last) in enumerate(pairwise(self._members)):
+            texts = (bytes(self._completions[_SIZE * n : _SIZE * (n + 1)]) for n in range(first, last))
+            prompt = bytes(self._prompts[_SIZE * number : _SIZE * (number + 1)])
+            yield prompt, list(zip(texts, self._labels[first:last], strict=True))
 
 
-def _prompt(example: Example) -> bytes:
-    return bytes.fromhex(example_key(example))
+_Said = tuple[bytes, int]
+"""A digest of a completion, and its label."""
+_SIZE = 16
 
 
-def _said(example: Example) -> Iterator[_Said]:
-    return ((_digest(text), label) for text, label in zip(example.completions, example.labels, strict=True))
+def repeated_and_contradictory(said: Said, unit: Unit, name: Names, noun: str) -> list[DataFinding]:
+    """Two findings: what repeats an earlier example, and what contradicts another one.
+
+    Pairs contradict each other where one chooses what the other rejects, and the reverse. For an objective that judges
+    answers one by one, two examples do that label the same answer differently. Lists are taken as pairs of a best
+    answer and another one; demonstrations state nothing that could be contradicted.
+    """
+    repeated = _repeated(said, unit, name, noun)
+    return [repeated] if unit == "demonstration" else [repeated, _contradictory(said, unit, name, noun)]
 
 
 def _digest(text: Text) -> bytes:
     plain = text if isinstance(text, str) else json.dumps([[m.role, m.content, m.further] for m in text])
     kind = b"text" if isinstance(text, str) else b"chat"
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16, person=kind).digest()
+    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=_SIZE, person=kind).digest()
 
 
-def _together(*parts: bytes) -> str:
-    """One digest, in hexadecimal, of several of one length and what else is said."""
-    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+def _together(*parts: bytes) -> bytes:
+    """One digest of several of one length and what else is said."""
+    return hashlib.blake2b(b"".join(parts), digest_size=_SIZE).digest()
 
 
 def _labelled(said: _Said) -> bytes:
     return said[0] + said[1].to_bytes(1, "little", signed=True)
 
 
-def _first_of(groups: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Of each group the smallest of its members' numbers."""
-    first = np.full(groups.max(initial=-1) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, groups, numbers)
-    return first
+def _as_numbers(joined: bytes | bytearray) -> np.ndarray:
+    return np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def _repeated(examples: Sequence[Example], unit: Unit, name: Names, noun: str) -> DataFinding:
-    said = (_together(_prompt(example), *sorted({_labelled(one) for one in _said(example)})) for example in examples)
-    groups = grouped(digests(said))
-    numbers = np.arange(len(examples))
-    first = _first_of(groups, numbers)[groups]
+def _repeated(said: Said, unit: Unit, name: Names, noun: str) -> DataFinding:
+    joined = bytearray()
+    for prompt, completions in said:
+        joined += _together(prompt, *sorted({_labelled(one) for one in completions}))
+    groups, numbers = grouped(_as_numbers(joined)), np.arange(len(said))
+    first = np.full(groups.max(initial=-1) + 1, -1, dtype=np.int64)
+    first[groups[::-1]] = numbers[::-1]  # the first one is written last
+    first = first[groups]
     repeats = np.flatnonzero(first != numbers).tolist()
-    answer = _ANSWERS[unit]
     return finding(
         f"duplicate {noun}s",
         len(repeats),
-        len(examples),
-        f"{of_all(len(repeats), len(examples), noun)} {verb(len(repeats), 'repeats', 'repeat')} an earlier one: same "
-        f"prompt, {answer}.",
+        len(said),
+        f"{of_all(len(repeats), len(said), noun)} {verb(len(repeats), 'repeats', 'repeat')} an earlier one: same "
+        f"prompt, {_ANSWERS[unit]}.",
         (FoundRow((name(number), name(int(first[number]))), "repeats the second") for number in repeats),
         advice="Each counts as often as it is there. Remove the repeats unless that is meant.",
     )
 
 
-def _contradictory(examples: Sequence[Example], unit: Unit, name: Names, noun: str) -> DataFinding:
-    against = _against(examples, unit)
+def _contradictory(said: Said, unit: Unit, name: Names, noun: str) -> DataFinding:
+    against = _against(said, unit)
     found = np.flatnonzero(against >= 0).tolist()
-    what = _AGAINST[unit]
     # Both sides count; two that are each other's are listed once, by the later one.
     listed = (
         (number, int(against[number]))
@@ -94,31 +119,28 @@ def _contradictory(examples: Sequence[Example], unit: Unit, name: Names, noun: s
     return finding(
         f"contradictory {noun}s",
         len(found),
-        len(examples),
-        f"{of_all(len(found), len(examples), noun)} {verb(len(found), 'contradicts', 'contradict')} {what}.",
+        len(said),
+        f"{of_all(len(found), len(said), noun)} {verb(len(found), 'contradicts', 'contradict')} {_AGAINST[unit]}.",
         (FoundRow((name(number), name(other)), "contradicts the second") for number, other in listed),
         advice="What such ones teach cancels out, and no model can get both right. Keep the side that you trust.",
     )
 
 
-def _against(examples: Sequence[Example], unit: Unit) -> np.ndarray:
+def _against(said: Said, unit: Unit) -> np.ndarray:
     """Of each example the first one that states the opposite of the first of its statements that anyone opposes; -1
     where there is none."""
-    owners = array("q")
-
-    def keys() -> Iterator[str]:
-        for number, example in enumerate(examples):
-            for statement in _statements(_prompt(example), list(_said(example)), unit):
-                owners.append(number)
-                yield from statement
-
-    both = grouped(digests(keys()))
-    own, opposite = both[0::2], both[1::2]
-    owner = np.frombuffer(owners, dtype=np.int64)
+    owners, joined = array("q"), bytearray()
+    for number, (prompt, completions) in enumerate(said):
+        for statement, opposite in _statements(prompt, completions, unit):
+            owners.append(number)
+            joined += statement + opposite
+    both = grouped(_as_numbers(joined))
+    own, opposed_by = both[0::2], both[1::2]
+    owner = np.array(owners, dtype=np.int64)
     stated = np.full(both.max(initial=-1) + 1, -1, dtype=np.int64)
     stated[own[::-1]] = owner[::-1]  # the first one that states it is written last
-    opposed = stated[opposite]
-    against = np.full(len(examples), -1, dtype=np.int64)
+    opposed = stated[opposed_by]
+    against = np.full(len(said), -1, dtype=np.int64)
     some = np.flatnonzero(opposed >= 0)[::-1]
     against[owner[some]] = opposed[some]
     return against
@@ -137,7 +159,7 @@ _AGAINST: Mapping[Unit, str] = {
 }
 
 
-def _statements(prompt: bytes, said: Sequence[_Said], unit: Unit) -> Iterator[tuple[str, str]]:
+def _statements(prompt: bytes, said: Sequence[_Said], unit: Unit) -> Iterator[tuple[bytes, bytes]]:
     """Digests of what an example states, each with that of its opposite."""
     if unit in ("pair", "list"):
         chosen, rejected = ([text for text, label in said if label == wanted] for wanted in (CHOSEN, REJECTED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -74,38 +75,63 @@ class ScriptFinder:
             self._of_code[code] = number if _LETTER.match(character) else 0
 
 
-def writing_systems(
-    examples: Sequence[Example], name: Names, noun: str
-) -> tuple[tuple[ScriptCount, ...], list[DataFinding]]:
-    """How many texts are in which script, and pairs whose completions are in different ones."""
-    finder = ScriptFinder()
-    prompts = finder(one_text(example.prompt) for example in examples)
-    completions = finder(one_text(text) for example in examples for text in example.completions)
-    both = Counter(prompts.tolist()), Counter(completions.tolist())
-    order = sorted({*both[0], *both[1]}, key=lambda number: (-both[0][number] - both[1][number], NAMES[number]))
-    scripts = tuple(ScriptCount(NAMES[number], both[0][number], both[1][number]) for number in order)
-    pairs = np.flatnonzero([example.is_pair for example in examples])
-    if not len(pairs):
-        return scripts, []
-    first = bounds_of([len(example.completions) for example in examples])[pairs]
-    chosen, rejected = completions[first], completions[first + 1]
-    # Where one side has no letter at all, as in sums, there is nothing to compare.
-    differs = np.flatnonzero((chosen != rejected) & (chosen != 0) & (rejected != 0)).tolist()
-    rows = (
-        FoundRow((name(int(pairs[place])),), f"chosen {NAMES[chosen[place]]}, rejected {NAMES[rejected[place]]}")
-        for place in differs
-    )
-    return scripts, [
-        finding(
-            "completions in different scripts",
-            len(differs),
-            len(pairs),
-            f"{of_all(len(differs), len(pairs), noun)} {verb(len(differs), 'has', 'have')} the chosen completion in "
-            "another script than the rejected one.",
-            rows,
-            advice="The script is learnt with the rest. Leave such pairs out unless it is what should be preferred.",
+class WritingSystems:
+    """Looks for the script of every text, one example after another: its prompt's, then its completions'."""
+
+    def __init__(self) -> None:
+        self._finder = ScriptFinder()
+        self._held: list[str] = []
+        self._characters = 0
+        self._scripts: list[np.ndarray] = []
+        self._completions = array("q")
+        self._pairs = bytearray()
+
+    def see(self, example: Example) -> None:
+        """Takes in an example."""
+        for text in (example.prompt, *example.completions):
+            self._held.append(one_text(text))
+            self._characters += len(self._held[-1])
+        self._completions.append(len(example.completions))
+        self._pairs.append(example.is_pair)
+        if self._characters > _CHARACTERS_AT_ONCE:
+            self._look()
+
+    def found(self, name: Names, noun: str) -> tuple[tuple[ScriptCount, ...], list[DataFinding]]:
+        """How many texts are in which script, and pairs whose completions are in different ones."""
+        self._look()
+        scripts = np.concatenate([np.empty(0, dtype=np.uint8), *self._scripts])
+        of_prompts = bounds_of(1 + np.array(self._completions, dtype=np.int64))[:-1]
+        in_prompts = np.zeros(len(scripts), dtype=bool)
+        in_prompts[of_prompts] = True
+        both = Counter(scripts[in_prompts].tolist()), Counter(scripts[~in_prompts].tolist())
+        order = sorted({*both[0], *both[1]}, key=lambda number: (-both[0][number] - both[1][number], NAMES[number]))
+        counts = tuple(ScriptCount(NAMES[number], both[0][number], both[1][number]) for number in order)
+        pairs = np.flatnonzero(np.frombuffer(self._pairs, dtype=bool))
+        if not len(pairs):
+            return counts, []
+        chosen, rejected = scripts[of_prompts[pairs] + 1], scripts[of_prompts[pairs] + 2]
+        # Where one side has no letter at all, as in sums, there is nothing to compare.
+        differs = np.flatnonzero((chosen != rejected) & (chosen != 0) & (rejected != 0)).tolist()
+        rows = (
+            FoundRow((name(int(pairs[place])),), f"chosen {NAMES[chosen[place]]}, rejected {NAMES[rejected[place]]}")
+            for place in differs
         )
-    ]
+        return counts, [
+            finding(
+                "completions in different scripts",
+                len(differs),
+                len(pairs),
+                f"{of_all(len(differs), len(pairs), noun)} {verb(len(differs), 'has', 'have')} the chosen completion "
+                "in another script than the rejected one.",
+                rows,
+                advice="The script is learnt with the rest. Leave such pairs out unless it is what should be "
+                "preferred.",
+            )
+        ]
+
+    def _look(self) -> None:
+        self._scripts.append(self._finder(self._held))
+        self._held, self._characters = [], 0
 
 
 def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
