@@ -71,11 +71,11 @@ def _say_whether_it_fits(found: RunPlan, reporter: ConsoleReporter) -> None:
         return
     reporter.say(
         f"As set, the run takes about {in_words(own.run.most)}, which does not fit with {HEADROOM - 1:.0%} to spare in "
-        f"the {in_words(found.available)} available. What takes less:"
+        f"the {in_words(found.available)} available here." + (" What takes less:" if found.shared is None else "")
     )
     for one in found.remedies:
         reporter.say(f"  {'fits: ' if one.memory.fits(found.available) else ''}{one.in_words}")
-    if not found.remedies:
+    if not found.remedies and found.shared is None:
         reporter.say("  no setting: take a smaller model, or free memory")
 
 

@@ -36,6 +36,8 @@ def block_attention(
     """
     if window is not None and window >= blocks.longest:
         window = None
+    if window is not None:
+        blocks = blocks.within(window)
     out: Tensor = _BlockAttention.apply(query_RHLD, key_RKLD, value_RKLD, blocks, scale, window)  # type: ignore[no-untyped-call]
     return out
 

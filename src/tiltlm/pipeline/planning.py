@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +133,9 @@ def plan_run(
     steps = total_steps(config.training, len(data.train))
     plans = _laid_out(config, data.train, steps, layout)
     largest = max((batch for one in plans for batch in one.micro_batches), key=_size)
-    found = _memory_of_ways(setup, model, largest, reporter)
+    # What others would take on this device is no answer to how many devices there are to be.
+    ways = _ways(setup) if cluster is None else {CHOSEN: chosen_way(setup)}
+    found = _memory_of_ways(setup, ways, model, largest, reporter)
     available = available_memory(setup.device)
     short = available is not None and not found[0].run.fits(available)
     looked = calibrated and not short and (cluster is None or sustained is None)
@@ -153,17 +156,17 @@ def plan_run(
         budget=setup.config.training.token_budget,
         available=available,
         precision=setup.precision_why,
-        remedies=remedies(setup, data.train) if short else (),
+        remedies=remedies(setup, data.train) if short and cluster is None else (),
         times=times,
         shared=shared,
     )
 
 
 def _memory_of_ways(
-    setup: Setup, model: PreTrainedConfig, largest: MicroBatch, reporter: Reporter
+    setup: Setup, ways: Mapping[str, Way], model: PreTrainedConfig, largest: MicroBatch, reporter: Reporter
 ) -> tuple[PlannedWay, ...]:
     """What each way to train takes whose largest micro-batch is this one."""
-    ways, found = _ways(setup), []
+    found = []
     with reporter.progress("ways to train", len(ways), "ways") as advance:
         for name, way in ways.items():
             memory = run_memory(setup, step_memory(model, way, largest, setup.device))

@@ -38,6 +38,14 @@ class Block:
     keys: Tensor | None
     mask: Tensor
 
+    def within(self, window: int) -> Block:
+        """The same without the beginning of the path, which none of its columns sees as far back as `window`."""
+        beyond = self.before - (window - 1)
+        if beyond <= 0:
+            return self
+        keys = None if self.keys is None else self.keys[beyond:]
+        return Block(self.start, self.end, self.before - beyond, keys, self.mask[:, beyond:])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
@@ -49,6 +57,10 @@ class Blocks:
     blocks: tuple[Block, ...]
     positions: Tensor
     longest: int
+
+    def within(self, window: int) -> Blocks:
+        """The same for layers in which a column sees so many positions back, itself included."""
+        return Blocks(tuple(block.within(window) for block in self.blocks), self.positions, self.longest)
 
 
 def blocks_of(subtree_end_RL: np.ndarray, positions_RL: np.ndarray, filled_R: np.ndarray) -> Blocks:
