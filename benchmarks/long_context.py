@@ -2,9 +2,10 @@
 
     python benchmarks/long_context.py --lengths 4096 8192 16384 32768 --output benchmarks/results/long-context/NAME.json
 
-The model has the widths of SmolLM2-135M, few layers and random weights, with full attention (Llama) or a sliding window
-(Mistral). The pair is a prompt of so many tokens, less those of two answers of 256. Each length is a process of its own;
-the first of its steps is not counted. Memory is the process's largest resident memory, less what it had before its steps.
+The model has the widths of SmolLM2-135M, few layers and random weights, with full attention (Llama) or a sliding
+window (Mistral). The pair is a prompt of so many tokens, less those of two answers of 256. Each length is a process of
+its own, and the first of its steps is not counted. Memory is the process's largest resident memory, less what it had
+before its steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -56,8 +57,8 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A step on a pair of so many tokens. gib: what the steps took at most; dense_gib: what a mask of so many columns by
-    as many, of one byte each, would take alone."""
+    """A step on a pair of so many tokens. gib: what the steps took at most; dense_gib: what a mask of so many columns
+    by as many, of one byte each, would take alone."""
 
     kind: Kind
     tokens: int
@@ -79,7 +80,7 @@ class Record:
 
 def write_model(folder: Path, arguments: Arguments, kind: Kind, length: int) -> None:
     """A model of SmolLM2's widths with random weights."""
-    widths = {
+    widths: dict[str, Any] = {
         "vocab_size": 49_152,
         "hidden_size": 576,
         "intermediate_size": 1536,

@@ -54,7 +54,7 @@ def command_in(script: str) -> list[str]:
     """The words that torchrun is given in a shell script, with its variables set to something."""
     values = {"CONFIG": "settings.toml", "NAME": "big"}
     text = script.replace("\\\n", " ")
-    (line,) = re.findall(r"^(?:srun \S+|exec) torchrun (.*?)&?$", text, re.MULTILINE)
+    (line,) = re.findall(r"^(?:srun \S+ \S+|exec) torchrun (.*?)&?$", text, re.MULTILINE)
     return [re.sub(r"\$\{?(\w+).*", lambda m: values.get(m[1], "2"), word) for word in shlex.split(line)]
 
 
@@ -110,6 +110,13 @@ def test_the_train_job_is_of_its_schema() -> None:
     given = read("trainjob.yaml")
     job = TrainerV1alpha1TrainJob.from_dict(given)
     assert job is not None and job.to_dict() == given  # a name that is not of the schema would be lost
+    (patch,) = given["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    # The longest that the ranks may take to stop, and the disk that every path of the command lies on.
+    assert pod["terminationGracePeriodSeconds"] == 300
+    assert [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]] == ["/shared"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["shared"]
 
 
 @pytest.mark.skipif("SKYPILOT_PYTHON" not in os.environ, reason="needs SkyPilot, in an environment of its own")
@@ -137,7 +144,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_pattern(tmp_path_factory.mktemp("cluster"))
     tools = folder / "tools"
     tools.mkdir()
-    (tools / "srun").write_text('#!/bin/bash\nshift\nexec "$@"\n')
+    (tools / "srun").write_text('#!/bin/bash\nshift 2\nexec "$@"\n')
     (tools / "scontrol").write_text(
         '#!/bin/bash\nif [ "$1" = show ]; then echo localhost; else echo "$@" >> requeued; fi\n'
     )
@@ -149,6 +156,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def submitted(cluster: Path, config: Path) -> subprocess.Popen[str]:
     job = {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node"}
+    job["SLURM_CPUS_PER_TASK"] = "2"
     given = {"CONFIG": str(config), "NAME": "big", "OMP_NUM_THREADS": "1", "PORT": "29611"}
     path = f"{cluster / 'tools'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(

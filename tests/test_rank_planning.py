@@ -68,8 +68,9 @@ def test_sharing_out_to_more_ranks_never_takes_more_of_each(work: Work) -> None:
 
 
 def test_the_arithmetic_of_an_adapter_is_two_thirds_of_that_of_all_weights() -> None:
-    whole, adapter = (speed_of(1e12, step_of(10**9, trained)).column for trained in (10**9, 0))
+    whole, adapter = (speed_of(1e12, step_of(10**9, trained), again=False).column for trained in (10**9, 0))
     assert whole == pytest.approx(6e-3) and adapter == pytest.approx(4e-3)
+    assert speed_of(1e12, step_of(10**9), again=True).column == pytest.approx(8e-3)
 
 
 # The command
@@ -109,6 +110,8 @@ def test_without_a_figure_the_speed_is_measured_here(here: Path, capsys: pytest.
     ("words", "says"),
     [
         (["--tflops", "400"], "--tflops has no effect without --ranks"),
+        (["--ranks", "4", "--tflops", "nan"], "--tflops must be above 0"),
+        (["--ranks", "4", "--tflops", "1", "--distributed.shard", "3"], "no multiple of it"),
         (["--ranks", "0"], "--ranks must be above 0"),
         (["--ranks", "4", "--within", "-1"], "--within must be above 0"),
         (["--ranks", "4", "--no-calibration"], "give --tflops"),

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import byte_level
 
+from tiltlm.cli import main
+from tiltlm.cli.command_line import parse_config
 from tiltlm.config import Config, DataConfig, config_from_dict, load_config, settings_table
 from tiltlm.config.data_sources import SourceConfig
+from tiltlm.config.recipes import recipe_from_dict
 from tiltlm.config.validation import places_read, validate
 from tiltlm.data.preparation import PreparedData, prepare_data, read_data
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
@@ -60,14 +63,15 @@ def test_each_example_is_there_as_often_as_its_weight_says(
     data = prepared(mixed(*sources, eval=evaluation))
     found = times(data)
     for name, count, weight in (("a", 20, first), ("b", 11, second)):
-        own = [found[f"{name}.jsonl:{line}"] for line in range(1, count + 1)]
+        number = "ab".index(name) + 1
+        own = [found[f"source {number}, {name}.jsonl:{line}"] for line in range(1, count + 1)]
         assert set(own) <= {int(weight), int(weight) + 1}
         assert sum(own) == int(weight) * count + round((weight % 1) * count)
     report = {source.name: source for source in data.report.sources}
     for source in sources:
         own_report = report[source.path]
         assert own_report.weight == source.weight and own_report.rows == own_report.pairs
-        assert own_report.rows_used == sum(name.startswith(Path(source.path).name) for name in found)
+        assert own_report.rows_used == sum(f", {Path(source.path).name}:" in name for name in found)
         assert (own_report.rows_used or 0) + (own_report.rows_left_out or 0) == own_report.rows
 
 
@@ -100,6 +104,30 @@ def test_held_out_prompts_are_drawn_from_all_sources_and_are_no_one_s_training(t
     assert set(times(data).values()) == {2} and set(Counter(data.eval.names).values()) == {1}
     # Two files of one name are told apart.
     assert {name.partition(", ")[0] for name in data.train.names} == {"source 1", "source 2"}
+
+
+@pytest.mark.parametrize("limit", [None, 150])
+@pytest.mark.parametrize("given", [False, True])
+def test_shares_survive_the_split_and_the_limits(tmp_path: Path, limit: int | None, given: bool) -> None:
+    """What a weight leaves out has nothing to do with what is held out, nor with what limits draw."""
+    sources = [
+        SourceConfig(write(tmp_path / "a.jsonl", pairs("a", 1000)), 1.0),
+        SourceConfig(write(tmp_path / "b.jsonl", pairs("b", 1000)), 0.3),
+        SourceConfig(write(tmp_path / "c.jsonl", pairs("c", 600)), 1.5),
+    ]
+    evaluation = write(tmp_path / "e.jsonl", pairs("e", 3)) if given else None
+    data = prepared(mixed(*sources, eval=evaluation, max_train_pairs=limit, max_eval_pairs=None))
+    trained, once = times(data), set(data.train.names)
+    of = [{name for name in once if name.startswith(f"source {number}, ")} for number in (1, 2, 3)]
+    taken = len(once) / 1900
+    for own, expected in zip(of, (1000, 300, 600), strict=True):
+        # Drawn without putting back: three standard deviations of a binomial are more than enough.
+        assert abs(len(own) - taken * expected) <= 3 * (taken * (1 - taken) * expected) ** 0.5 + 1
+    again = sum(trained[name] == 2 for name in of[2])
+    assert abs(again - len(of[2]) / 2) <= 3 * (len(of[2]) / 4) ** 0.5 + 1
+    if not given:
+        held_out = Counter(name.partition(", ")[0] for name in data.eval.names)
+        assert {"source 1", "source 2", "source 3"} == set(held_out)
 
 
 def test_each_source_has_its_own_format_and_columns(tmp_path: Path) -> None:
@@ -162,6 +190,7 @@ def test_sources_are_read_from_a_file_and_come_back_from_a_run_s_record(tmp_path
         ({"source": [{"weight": 2}]}, "1. table .* names no `path`"),
         ({"source": [{"path": "a", "wieght": 2}]}, "Did you mean `weight`"),
         ({"source": [{"path": "a", "weight": 0}]}, "data.source.weight must be above 0"),
+        ({"source": [{"path": "a", "weight": 1e19}]}, "at most 1000"),
         ({"source": [{"path": "a", "format": "chatt"}]}, "Did you mean `chat`"),
         ({"source": [{"path": "a"}], "train": "b"}, "data.train .* no effect beside data.source"),
         ({"source": [{"path": "a"}], "format": "chat"}, "write `format` into the table"),
@@ -184,3 +213,58 @@ def test_what_is_wrong_with_a_source_is_said(tmp_path: Path) -> None:
         prepared(mixed(SourceConfig(path, split="x")))
     with pytest.raises(ConfigError, match="no effect on rows in memory"):
         read_data(mixed(SourceConfig(path)), train=pairs("a", 3))
+
+
+# The command line
+
+
+def test_words_are_paths_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lang=en").mkdir()
+    write(tmp_path / "lang=en" / "x.jsonl", pairs("x", 1))
+    (tmp_path / "year=2024").mkdir()
+    config = parse_config(["--data.source", "hh.jsonl", "ours.csv=3", "lang=en/x.jsonl", "year=2024", "year=2024=0.5"])
+    assert [(one.path, one.weight) for one in config.data.source] == [
+        ("hh.jsonl", 1.0),
+        ("ours.csv", 3.0),
+        ("lang=en/x.jsonl", 1.0),
+        ("year=2024", 1.0),
+        ("year=2024", 0.5),
+    ]
+    for words, says in (([], "needs at least one"), (["a=b"], "`b` no weight")):
+        with pytest.raises(ConfigError, match=says):
+            parse_config(["--data.source", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sweep", "sweep.toml"], "cannot be swept"),
+        (["bench", "--data.source", "a.jsonl", "b.jsonl"], "not for tiltlm bench"),
+        (["inspect", "a.jsonl", "--data.source", "b.jsonl"], "leave --data.source out"),
+    ],
+)
+def test_where_several_sources_make_no_sense_they_are_refused(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.toml").write_text('[sweep.options]\n"data.source" = [[{ path = "a" }], [{ path = "b" }]]\n')
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_stage_may_have_sources_where_the_others_have_one_place() -> None:
+    common = {"train": "demo.jsonl", "format": "preference", "max_length": 99}
+    recipe = recipe_from_dict(
+        {
+            "data": common,
+            "stage": [{"loss": {"name": "sft"}, "data": {"source": [{"path": "a"}, {"path": "b"}]}}, {"name": "two"}],
+        }
+    )
+    first, second = (validate(recipe.settings(number)).data for number in range(2))
+    assert [one.path for one in first.source] == ["a", "b"] and first.train == "demo" and first.max_length == 99
+    assert second.train == "demo.jsonl" and second.format == "preference" and not second.source
+    turned = recipe_from_dict(
+        {"data": {"source": [{"path": "a"}]}, "stage": [{"name": "one"}, {"name": "two", "data": {"train": "c"}}]}
+    )
+    assert validate(turned.settings(0)).data.source and not validate(turned.settings(1)).data.source

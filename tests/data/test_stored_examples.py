@@ -15,6 +15,8 @@ from tiltlm.data import stored_examples
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.examples import Example, Message, Text
 from tiltlm.data.stored_examples import ExamplesBuilder, JoinedExamples, SomeExamples, StoredExamples, some_of
+from tiltlm.errors import DataError
+from tiltlm.storage.scratch import ScratchFile
 
 # Half a surrogate too, as JSON may hold one.
 texts = st.text(st.characters(codec=None), max_size=8)
@@ -81,6 +83,7 @@ def test_where_no_file_can_be_made_they_stay_in_memory(tmp_path: Path, monkeypat
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("TILTLM_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(stored_examples, "IN_MEMORY", 3)
+    monkeypatch.delenv("TILTLM_SCRATCH", raising=False)
     some = [Example.pair(f"p:{n}", "Question", "yes", "no") for n in range(5)]
     builder = ExamplesBuilder()
     for example in some:
@@ -98,3 +101,23 @@ def test_no_file_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(kept.examples, StoredExamples) and list(kept.examples) == whole.examples
     assert (kept.source, kept.notes, kept.dropped) == (whole.source, whole.notes, whole.dropped)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: ScratchFile, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("TILTLM_SCRATCH", str(tmp_path))
+    monkeypatch.setattr(stored_examples, "IN_MEMORY", 3)
+    monkeypatch.setattr(ScratchFile, "write", full)
+    with pytest.raises(DataError, match="TILTLM_SCRATCH") as error:
+        ExamplesBuilder().add(Example.pair("p:1", "Question", "yes", "no"))
+    assert str(tmp_path) in str(error.value) and "No space left on device" in str(error.value)
+
+
+def test_what_chats_say_besides_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_examples, "IN_MEMORY", 2000)
+    calls = (Message("assistant", "", (("tool_calls", "x" * 3000),)),)
+    builder = ExamplesBuilder()
+    builder.add(Example.pair("p:1", "Question", calls, "no"))
+    assert isinstance(builder.examples(), StoredExamples)

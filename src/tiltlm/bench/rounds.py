@@ -183,6 +183,10 @@ def _require_comparable(config: Config, wanted: Wanted) -> None:
                 f"{option} is not for tiltlm bench, which compares the training of all weights by the sigmoid loss and "
                 "AdamW: leave it out."
             )
+    if config.data.source:
+        raise ConfigError(
+            "data.source is not for tiltlm bench, which measures the first pairs of one: name data.train."
+        )
     if wanted.steps < 2:
         raise ConfigError(f"--steps is at least 2, as the first step is not counted, not {wanted.steps}.")
 

@@ -34,7 +34,7 @@ def show_plan(config: Config, reporter: ConsoleReporter, arguments: Plan) -> Run
         f"{found.rows} rows of {found.row} tokens, {found.scored:,} of them scored"
     )
     _show_ways(found, reporter)
-    _say_whether_it_fits(found, reporter)
+    _say_whether_it_fits(found, reporter, alone=cluster is None)
     if found.times:
         _show_times(found, reporter)
     if found.shared is not None:
@@ -65,17 +65,17 @@ def _show_ways(found: RunPlan, reporter: ConsoleReporter) -> None:
     )
 
 
-def _say_whether_it_fits(found: RunPlan, reporter: ConsoleReporter) -> None:
+def _say_whether_it_fits(found: RunPlan, reporter: ConsoleReporter, alone: bool) -> None:
     own = found.ways[0]
     if found.available is None or found.fits(own):
         return
     reporter.say(
         f"As set, the run takes about {in_words(own.run.most)}, which does not fit with {HEADROOM - 1:.0%} to spare in "
-        f"the {in_words(found.available)} available here." + (" What takes less:" if found.shared is None else "")
+        f"the {in_words(found.available)} available here." + (" What takes less:" if alone else "")
     )
     for one in found.remedies:
         reporter.say(f"  {'fits: ' if one.memory.fits(found.available) else ''}{one.in_words}")
-    if not found.remedies and found.shared is None:
+    if not found.remedies and alone:
         reporter.say("  no setting: take a smaller model, or free memory")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def parse_plan(words: Sequence[str]) -> PlanWords:
         )
     for name in ("ranks", "per_node", "tflops", "within", "between"):
         value = getattr(arguments, name)
-        if value is not None and value <= 0:
+        if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"--{name.replace('_', '-')} must be above 0, not {value}.")
     if arguments.ranks is not None and arguments.no_calibration and arguments.tflops is None:
         raise ConfigError("--ranks needs to know how fast a device is: give --tflops, or leave --no-calibration out.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import AfterValidator, BeforeValidator, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from tiltlm.config.column_names import ColumnNames
-from tiltlm.config.declaring import Positive, section
+from tiltlm.config.declaring import section
 from tiltlm.errors import ConfigError
 
 Format = Literal[
@@ -65,7 +66,7 @@ class SourceConfig:
 
     path: Place
     """File or folder, hub dataset id, or `demo`."""
-    weight: Positive = 1.0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often each of its pairs is trained on in a pass. Below 1: so many of them, drawn by the seed."""
     split: str = "train"
     """Which split of a hub dataset or data folder."""
@@ -102,18 +103,27 @@ def _as_source(number: int, given: object) -> object:
 
 
 def _of_words(words: list[str]) -> tuple[SourceConfig, ...]:
-    """The sources of words such as `hh.jsonl` and `more.jsonl=0.5`.
+    """The sources of words such as `hh.jsonl` and `more.jsonl=0.5`; a word that is a path as it stands is one.
 
     Raises:
-        ValueError: a weight is no number.
+        ConfigError: there are none, or a weight is no number or out of range.
     """
+    if not words:
+        raise ConfigError("--data.source needs at least one PATH or PATH=WEIGHT.")
     sources = []
     for word in words:
         path, equals, weight = word.rpartition("=")
+        if not equals or Path(word).expanduser().exists():
+            sources.append(SourceConfig(word))
+            continue
         try:
-            sources.append(SourceConfig(path, float(weight)) if equals else SourceConfig(word))
+            number = float(weight)
         except ValueError:
-            raise ValueError("write PATH or PATH=WEIGHT, for example hh.jsonl more.jsonl=0.5") from None
+            raise ConfigError(
+                f"--data.source: `{word}` is no path, and `{weight}` no weight: write PATH or PATH=WEIGHT, for example "
+                "hh.jsonl more.jsonl=0.5."
+            ) from None
+        sources.append(SourceConfig(path, number))
     return tuple(sources)
 
 

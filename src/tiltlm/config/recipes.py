@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tiltlm.config.adapter_config import AdapterConfig
+from tiltlm.config.data_sources import OWN_OPTIONS
 from tiltlm.config.own_loss import read_loss
 from tiltlm.config.sections import Config, RunName
 from tiltlm.config.suggestions import nearest
@@ -47,7 +48,8 @@ class Stage:
         """
         table: dict[str, dict[str, Any]] = settings_table(base)
         for section, options in self.options.items():
-            table[section] = dict(options) if section == "loss" else {**table.get(section, {}), **options}
+            common = _for_other_data(table[section], options) if section == "data" else table.get(section, {})
+            table[section] = dict(options) if section == "loss" else {**common, **options}
         try:
             return config_from_dict(table)
         except ConfigError as error:
@@ -160,6 +162,14 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """As nested tables, which `recorded_recipe` reads."""
         return {**settings_table(self.base), STAGE: [{"name": one.name, **one.options} for one in self.stages]}
+
+
+def _for_other_data(common: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The common options of [data] for a stage with data of its own: those that say where the common data are, and how
+    they are laid out, are of the others."""
+    if "source" in own:
+        return {name: value for name, value in common.items() if name not in ("train", *OWN_OPTIONS.values())}
+    return {name: value for name, value in common.items() if name != "source" or "train" not in own}
 
 
 def _as_trained_by(before: AdapterConfig, own: AdapterConfig) -> AdapterConfig:

@@ -148,6 +148,8 @@ def require_sweepable(option: str) -> None:
         )
     if option in OF_THE_SWEEP:
         raise ConfigError(f"{option} belongs to the whole sweep: give it one value.")
+    if option == "data.source":
+        raise ConfigError("data.source cannot be swept: sweep data.train over files, or train on each mixture apart.")
     if option.startswith(WITHOUT_EFFECT):
         raise ConfigError(f"{option} does not change what a run comes to: give it one value.")
 

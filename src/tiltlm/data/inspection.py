@@ -26,7 +26,8 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     account = selection.account
     rows = [drop for part in read.loaded for drop in part.dropped] + read.dropped + list(account.dropped)
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
-    shown = range(min(EXAMPLES, len(selection.train)))
+    # Repeats that a weight makes stand together.
+    shown = {selection.train.names[number]: number for number in reversed(range(min(4096, len(selection.train))))}
     return DataReport(
         sources=balanced(read, selection),
         train=_split(selection.train, account.train_prompts),
@@ -37,7 +38,7 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
             list=tuple(rows),
         ),
         notes=(*(note for part in read.loaded for note in part.notes), *account.notes),
-        examples=tuple(_shown(selection.train[number], decode) for number in shown),
+        examples=tuple(_shown(selection.train[number], decode) for number in sorted(shown.values())[:EXAMPLES]),
         chat=any(True in part.chats for part in read.loaded),
         remarks=account.remarks,
         # Not in the account, which is found again by what is kept alone.

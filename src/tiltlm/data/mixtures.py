@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -47,15 +45,18 @@ class Mixture:
 def mixture(data: DataConfig, load: Load, seed: int) -> Mixture:
     """The examples of all of data.source, one source after another.
 
-    A weight of 2.5 is each example twice, and half of them once more. Which half is drawn by the seed as a limit draws,
-    prompt by prompt, so a larger weight adds some and takes none away.
+    A weight of 2.5 is each example twice, and half of them once more. Which half is drawn by the seed, prompt by
+    prompt, so a larger weight adds some and takes none away; and apart from what is held out and from what limits draw,
+    which so take the same share of every source.
 
     Raises:
         DataError: a source cannot be read, or nothing is left of it.
     """
     parts, times, loaded = list[Sequence[Example]](), list[np.ndarray](), list[LoadedExamples]()
     for number, source in enumerate(data.source, start=1):
-        found = load(_alone(data, source), Called(f"data.source {number}", _prefix(number, data.source)))
+        # Rows of a file are named by its last part, those of a folder by the files within it: two could be alike.
+        prefix = f"source {number}, " if len(data.source) > 1 else ""
+        found = load(_alone(data, source), Called(f"data.source {number}", prefix))
         how_often = _times(found.examples, source.weight, seed)
         used = np.flatnonzero(how_often)
         if not len(used):
@@ -67,7 +68,8 @@ def mixture(data: DataConfig, load: Load, seed: int) -> Mixture:
         of_all = f"{left_out} of {len(found.examples)} examples of {source.path}"
         note = f"{of_all} are left out by its weight, {source.weight:g}."
         report = dataclasses.replace(found.source, weight=source.weight)
-        loaded.append(dataclasses.replace(found, source=report, notes=[*found.notes, *([note] if left_out else [])]))
+        notes = [f"{source.path}: {one}" for one in found.notes] + ([note] if left_out else [])
+        loaded.append(dataclasses.replace(found, source=report, notes=notes))
         parts.append(some_of(found.examples, used) if left_out else found.examples)
         times.append(how_often[used])
     return Mixture(JoinedExamples(parts), loaded, np.concatenate(times))
@@ -79,17 +81,9 @@ def _alone(data: DataConfig, source: SourceConfig) -> DataConfig:
     return dataclasses.replace(data, train=source.path, eval=None, source=(), **own)
 
 
-def _prefix(number: int, sources: Sequence[SourceConfig]) -> str:
-    """What names of rows begin with where those of two sources could be alike: rows of a file are named by its last
-    part, those of a folder by the files within it."""
-    names = Counter(Path(source.path).name for source in sources)
-    path = sources[number - 1].path
-    plain = names[Path(path).name] == 1 and not Path(path).expanduser().is_dir()
-    return "" if plain else f"source {number}, "
-
-
 def _times(examples: Sequence[Example], weight: float, seed: int) -> np.ndarray:
     whole, part = divmod(weight, 1)
     times = np.full(len(examples), int(whole), dtype=np.int64)
-    times[drawing_order(examples, seed)[: round(part * len(examples))]] += 1
+    if part:
+        times[drawing_order(examples, seed, "by weight")[: round(part * len(examples))]] += 1
     return times

@@ -180,12 +180,14 @@ def without_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> tupl
     return np.array(kept, dtype=np.int64), dropped
 
 
-def drawing_order(examples: Sequence[Example], seed: int) -> np.ndarray:
+def drawing_order(examples: Sequence[Example], seed: int, draw: str | None = None) -> np.ndarray:
     """The examples' numbers in the order in which a limit draws them, int64: prompt by prompt.
 
     It depends on the seed and the examples' contents, so a larger limit adds some and takes none away.
+
+    draw: what is drawn, where that is to have nothing to do with what the split and the limits draw.
     """
-    return _by_rank(_ranks(examples, seed))
+    return _by_rank(_ranks(examples, seed if draw is None else f"{draw} {seed}"))
 
 
 def subsample(examples: Sequence[Example], limit: int | None, seed: int) -> list[int]:
@@ -195,7 +197,7 @@ def subsample(examples: Sequence[Example], limit: int | None, seed: int) -> list
     return sorted(drawing_order(examples, seed)[:limit].tolist())
 
 
-def _ranks(examples: Sequence[Example], seed: int) -> np.ndarray:
+def _ranks(examples: Sequence[Example], seed: int | str) -> np.ndarray:
     """By which examples are ordered: the digest of (seed, prompt), then that of the completions, as `digests`."""
     return digests(
         key

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
 
 from tiltlm.data.examples import Example, Message, Text
-from tiltlm.storage.scratch import ScratchFile
+from tiltlm.errors import DataError
+from tiltlm.storage.scratch import ScratchFile, scratch_folder
 
 IN_MEMORY = 1 << 25
 """Characters of all examples up to which they are held in memory."""
+_BESIDES = 400
+"""What the objects of an example take in memory, counted as characters, about."""
 _AT_ONCE = 1 << 20
 
 
@@ -31,13 +35,15 @@ class ExamplesBuilder:
         """Takes in an example.
 
         Raises:
-            OSError: the disk is full.
+            DataError: there are too many for memory, and the disk has no room for them.
         """
         if self._file is not None:
             self._write(example)
             return
         self._held.append(example)
-        self._characters += sum(map(_characters, (example.prompt, *example.completions)))
+        self._characters += _BESIDES + sum(
+            map(_characters, (example.prompt, *example.completions, example.tools or ""))
+        )
         if self._characters > IN_MEMORY:
             # Asked for again only when as many have come once more, where no file can be made.
             self._characters = 0
@@ -48,16 +54,33 @@ class ExamplesBuilder:
                 self._held = []
 
     def examples(self) -> Sequence[Example]:
-        """All that were taken in. Nothing can be added from then on."""
+        """All that were taken in. Nothing can be added from then on.
+
+        Raises:
+            DataError: as `add`.
+        """
         if self._file is None:
             return self._held
-        self._file.flush()
+        with _room():
+            self._file.flush()
         return StoredExamples(self._file, np.frombuffer(self._bounds, dtype=np.int64))
 
     def _write(self, example: Example) -> None:
         assert self._file is not None
-        written = self._file.write(json.dumps(_plain(example)).encode("ascii"))
+        with _room():
+            written = self._file.write(json.dumps(_plain(example)).encode("ascii"))
         self._bounds.append(self._bounds[-1] + written)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the data are more than is held in memory, and {scratch_folder()} has no room for them "
+            f"({error.strerror or error}): name a folder on another disk with TILTLM_SCRATCH."
+        ) from error
 
 
 class StoredExamples(Sequence[Example]):
@@ -156,7 +179,9 @@ def _within(number: int, length: int) -> int:
 
 
 def _characters(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(len(message.content) for message in text)
+    if isinstance(text, str):
+        return len(text)
+    return sum(len(m.content) + sum(len(value) for _, value in m.further) for m in text)
 
 
 def _plain(example: Example) -> list[object]:

@@ -13,6 +13,8 @@ from transformers import PreTrainedConfig
 
 from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import Ranks
+from tiltlm.distributed.sharding import require_possible
 from tiltlm.model.available_memory import available_memory
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import StepMemory, Way, step_memory
@@ -121,6 +123,8 @@ def plan_run(
     """
     started = time.perf_counter()
     setup = set_up(config)
+    if cluster is not None:
+        require_possible(config.distributed, Ranks(0, cluster.ranks), config.adapter.quantise != "none")
     if calibrated:
         require_safe_weights(setup.source)
         require_sound_models(setup)
@@ -143,7 +147,7 @@ def plan_run(
     shared = None
     if cluster is not None:
         work = work_of_a_step(config, model, data.train, layout, cluster.ranks)
-        shared = _shared(cluster, work, found[0].memory, sustained, pace)
+        shared = _shared(cluster, work, found[0], sustained, pace)
     return RunPlan(
         ways=found,
         steps=steps,
@@ -176,11 +180,12 @@ def _memory_of_ways(
 
 
 def _shared(
-    cluster: Cluster, work: Work, step: StepMemory, sustained: float | None, pace: Pace | None
+    cluster: Cluster, work: Work, chosen: PlannedWay, sustained: float | None, pace: Pace | None
 ) -> SharedPlan | None:
     """What the ranks would take; None where it is not known how fast one is."""
+    step = chosen.memory
     if sustained is not None:
-        speed = speed_of(sustained, step)
+        speed = speed_of(sustained, step, chosen.way.activation_checkpointing)
     elif pace is not None:
         speed = Speed(pace.trained, pace.update)
     else:

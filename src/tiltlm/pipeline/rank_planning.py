@@ -158,10 +158,12 @@ def _plan(work: Work, step: StepMemory, cluster: Cluster, speed: Speed, shard: i
     )
 
 
-def speed_of(operations: float, step: StepMemory) -> Speed:
+def speed_of(operations: float, step: StepMemory, again: bool) -> Speed:
     """The speed of a device that sustains so many operations a second in training.
 
     Of a weight and column a forward pass takes two, a backward pass two for the activations' gradients, and two for the
     weight's where it is trained. What attention takes besides is left out, and so is the optimizer.
+
+    again: whether activations are recomputed, by another forward pass.
     """
-    return Speed((4 * step.parameters + 2 * step.trained) / operations, 0.0)
+    return Speed(((6 if again else 4) * step.parameters + 2 * step.trained) / operations, 0.0)

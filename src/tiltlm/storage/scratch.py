@@ -1,11 +1,15 @@
-"""What is too large for memory, in files without a name, which are gone when the process is."""
+"""What is too large for memory, in files without a name, which are gone when the process is.
+
+They lie in the folder TILTLM_SCRATCH, else in the cache folder, as a system's folder of temporary files is often held
+in memory. Where several machines share the cache, each process would write its own there: name a disk of the machine.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
 import tempfile
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -14,41 +18,67 @@ from tiltlm.storage.cache import cache_folder
 
 IN_MEMORY = 1 << 26
 """Bytes of an array that is held in memory."""
+_WRITTEN_AT_ONCE = 1 << 20
+
+
+def scratch_folder() -> Path:
+    """Where files without a name lie.
+
+    Raises:
+        ConfigError: there is no such folder for this user.
+    """
+    chosen = os.environ.get("TILTLM_SCRATCH")
+    return Path(chosen).expanduser() if chosen else cache_folder()
 
 
 class ScratchFile:
-    """A file without a name in the cache folder, which is gone with this object.
+    """A file without a name, which is gone with this object."""
 
-    In the cache folder, as a system's folder of temporary files is often held in memory.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._held = bytearray()
 
     @staticmethod
     def made() -> ScratchFile | None:
         """A new one; None where none can be made."""
         try:
-            folder = cache_folder()
+            folder = scratch_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            return ScratchFile(tempfile.TemporaryFile(dir=folder))
+            descriptor, name = tempfile.mkstemp(prefix=".tiltlm-", dir=folder)
+            Path(name).unlink()
+            return ScratchFile(descriptor)
         except (OSError, ConfigError):
             return None
 
     def __del__(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
 
     def write(self, content: bytes) -> int:
-        """Writes at the end; how many bytes."""
-        return int(self._file.write(content))
+        """Writes at the end; how many bytes.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._held += content
+        if len(self._held) > _WRITTEN_AT_ONCE:
+            self.flush()
+        return len(content)
 
     def flush(self) -> None:
-        """Hands all that was written to the system, so that it can be read."""
-        self._file.flush()
+        """Hands all that was written to the system, so that it can be read.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with memoryview(self._held) as held:
+            done = 0
+            while done < len(held):
+                done += os.write(self._descriptor, held[done:])
+        self._held.clear()
 
     def read(self, start: int, length: int) -> bytes:
         """So many bytes from a place on."""
-        return os.pread(self._file.fileno(), length, start)
+        return os.pread(self._descriptor, length, start)
 
     def mapped(self, size: int) -> mmap.mmap:
         """So many bytes of it as memory.
@@ -57,8 +87,8 @@ class ScratchFile:
             OSError: the disk has no room for them.
         """
         # A file with holes would end the process when the disk is full.
-        os.posix_fallocate(self._file.fileno(), 0, size)
-        return mmap.mmap(self._file.fileno(), size)
+        os.posix_fallocate(self._descriptor, 0, size)
+        return mmap.mmap(self._descriptor, size)
 
 
 def scratch_array(length: int, dtype: np.typing.DTypeLike) -> np.ndarray:

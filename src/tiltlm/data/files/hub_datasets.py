@@ -76,14 +76,22 @@ def saved_rows(folder: Path, split: str, option: str) -> Rows:
     if not isinstance(dataset, DatasetDict):
         by_default = split in (DataConfig.train_split, DataConfig.eval_split)
         if not by_default and split not in (folder.name, str(dataset.split)):
-            raise DataError(f"{folder} is one dataset without splits, so there is no `{split}`: remove {option}_split.")
+            own = "its `split`" if option.startswith("data.source") else f"{option}_split"
+            raise DataError(f"{folder} is one dataset without splits, so there is no `{split}`: remove {own}.")
         return _dataset_rows(dataset, folder.name)
     if split not in dataset:
         raise DataError(
             f"{folder} has no split `{split}`; there are: {', '.join(dataset)}. Choose one, e.g. "
-            f"`--{option}-split {likely_split([*dataset])}`."
+            f"{split_option(option, likely_split([*dataset]))}."
         )
     return _dataset_rows(dataset[split], f"{folder.name}[{split}]")
+
+
+def split_option(option: str, name: str = "NAME") -> str:
+    """How another split is chosen, in words: by a flag, or in the table of one of several sources."""
+    if option.startswith("data.source"):
+        return f'`split = "{name}"` in the table [[data.source]]'
+    return f"`--{option}-split {name}`"
 
 
 def likely_split(names: Sequence[str]) -> str:

@@ -64,8 +64,8 @@ def open_source(spec: str, split: str, subset: str | None, hub_folder: str | Non
     except DataError as error:
         raise DataError(
             f"{option}: `{spec}` is no file or folder here, so it was looked for as a dataset of the hub: {error}\n"
-            f"To use a local copy: `--{option} FILE` or `--{option} FOLDER`, or `--hub.folder DIR` with the dataset "
-            f"in DIR/{spec}. Another split: `--{option}-split NAME`.{_did_you_mean(path)}"
+            f"To use a local copy: {_named(option)}, or `--hub.folder DIR` with the dataset in DIR/{spec}. "
+            f"Another split: {hub_datasets.split_option(option)}.{_did_you_mean(path)}"
         ) from error
 
 
@@ -148,9 +148,8 @@ def split_files(folder: Path, split: str, option: str) -> list[Path]:
     unnamed = [file for file in files if by_default and not words[file] & _SPLIT_WORDS]
     if not own and not unnamed:
         names = ", ".join(str(file.relative_to(folder)) for file in files[:8])
-        raise DataError(
-            f"{folder} has no files of the split `{split}`; it has: {names}. Another split: `--{option}-split NAME`."
-        )
+        another = hub_datasets.split_option(option)
+        raise DataError(f"{folder} has no files of the split `{split}`; it has: {names}. Another split: {another}.")
     return _of_one_split(own, folder, split, option) if own else unnamed
 
 
@@ -164,7 +163,7 @@ def _of_one_split(files: list[Path], folder: Path, split: str, option: str) -> l
     if len(splits) > 1:
         raise DataError(
             f"{folder} has several splits that are called `{split}`: {', '.join(splits)}. Choose one, "
-            f"e.g. `--{option}-split {hub_datasets.likely_split([*splits])}`."
+            f"e.g. {hub_datasets.split_option(option, hub_datasets.likely_split([*splits]))}."
         )
     return files
 
@@ -184,6 +183,13 @@ def _holds_data(path: Path, folder: Path) -> bool:
 
 def _words(path: Path) -> frozenset[str]:
     return frozenset(re.split(r"[^a-z0-9]+", path.as_posix().lower()))
+
+
+def _named(option: str) -> str:
+    """How a file or folder is named in place of something else."""
+    if option.startswith("data.source"):
+        return "name a file or folder as its `path`"
+    return f"`--{option} FILE` or `--{option} FOLDER`"
 
 
 def _did_you_mean(path: Path) -> str:
