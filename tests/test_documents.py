@@ -147,6 +147,7 @@ def test_rooms_on_the_architecture_page_exist() -> None:
         "scripts",
         "theory",
         "benchmarks",
+        "recipes",
     }
     assert on_disk | within <= named | {"__init__.py", "__main__.py"}
 
