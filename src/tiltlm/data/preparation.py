@@ -79,7 +79,7 @@ def read_data(
     data, seed = config.data, config.run.seed
     if train is not None and data.source:
         raise ConfigError(
-            "data.source has no effect on rows in memory: give them alone, or name them among the sources."
+            "data.source has no effect on rows in memory, which stand in place of all sources: remove it."
         )
     if data.source:
         mixed = mixture(
