@@ -23,7 +23,7 @@ from tiltlm.data.selection import Account
 from tiltlm.data.token_cache import cache_key
 from tiltlm.data.tokens.names import Names
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
-from tiltlm.data.tokens.token_store import DamagedError, map_columns, write_columns
+from tiltlm.data.tokens.token_store import DamagedError, map_columns, unwrapped, wrapped, write_columns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.objectives.interface import CHOSEN, REJECTED, Needs
 
@@ -242,11 +242,11 @@ def test_an_account_without_the_figures_is_made_anew(tmp_path: Path) -> None:
     """As an earlier version wrote it, should an address ever be the same."""
     made, _ = prepared(tmp_path, ROWS)
     (folder,) = tmp_path.iterdir()
-    account = json.loads(token_cache._unwrapped((folder / "account.json").read_bytes()))
+    account = json.loads(unwrapped((folder / "account.json").read_bytes()))
     for missing in ("quality", "findings"):
         changed = json.loads(json.dumps(account))
         del (changed["account"] if missing == "quality" else changed["account"]["quality"])[missing]
-        (folder / "account.json").write_bytes(token_cache._wrapped(json.dumps(changed).encode("ascii")))
+        (folder / "account.json").write_bytes(wrapped(json.dumps(changed).encode("ascii")))
         again, _ = prepared(tmp_path, ROWS)
         assert again.report == made.report and made.report.quality is not None
 

@@ -26,8 +26,9 @@ def data_report(read: ReadData, selection: Selection, decode: Callable[[Sequence
     account = selection.account
     rows = [drop for part in read.loaded for drop in part.dropped] + read.dropped + list(account.dropped)
     held_out = _split(selection.eval, account.eval_prompts) if len(selection.eval) or read.held_out else None
-    # Repeats that a weight makes stand together.
-    shown = {selection.train.names[number]: number for number in reversed(range(min(4096, len(selection.train))))}
+    # Repeats that a weight makes, at most 1,000 of an example, stand together.
+    looked_at = min(1000 * EXAMPLES, len(selection.train))
+    shown = {selection.train.names[number]: number for number in reversed(range(looked_at))}
     return DataReport(
         sources=balanced(read, selection),
         train=_split(selection.train, account.train_prompts),

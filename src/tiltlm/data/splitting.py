@@ -215,6 +215,11 @@ def digests(keys: Iterable[str]) -> np.ndarray:
     joined = bytearray()
     for key in keys:
         joined += bytes.fromhex(key)
+    return as_numbers(joined)
+
+
+def as_numbers(joined: bytes | bytearray) -> np.ndarray:
+    """Digests of 16 bytes, one after another, as `digests` gives them."""
     return np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 

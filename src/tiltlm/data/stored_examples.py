@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,27 @@ def _room() -> Iterator[None]:
         ) from error
 
 
-class StoredExamples(Sequence[Example]):
+class _Made(Sequence[Example]):
+    """Examples that are made when they are asked for."""
+
+    @abstractmethod
+    def _at(self, place: int) -> Example:
+        """The example of a place from 0 on."""
+
+    @overload
+    def __getitem__(self, number: int) -> Example: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Example]: ...
+    def __getitem__(self, number: int | slice) -> Example | Sequence[Example]:
+        if isinstance(number, slice):
+            return SomeExamples(self, np.arange(len(self))[number])
+        place = number + len(self) if number < 0 else number
+        if not 0 <= place < len(self):
+            raise IndexError(number)
+        return self._at(place)
+
+
+class StoredExamples(_Made):
     """Examples in a file of this process's own, which nobody else can reach.
 
     bounds: int64; example n lies in the bytes bounds[n] to bounds[n + 1].
@@ -96,14 +117,7 @@ class StoredExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> Example: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Example]: ...
-    def __getitem__(self, number: int | slice) -> Example | Sequence[Example]:
-        if isinstance(number, slice):
-            return SomeExamples(self, np.arange(len(self))[number])
-        place = _within(number, len(self))
+    def _at(self, place: int) -> Example:
         start, end = self._bounds[place : place + 2].tolist()
         return _example(json.loads(self._file.read(start, end - start)))
 
@@ -120,7 +134,7 @@ class StoredExamples(Sequence[Example]):
             first = last
 
 
-class SomeExamples(Sequence[Example]):
+class SomeExamples(_Made):
     """Some of a sequence's examples, by their numbers."""
 
     def __init__(self, examples: Sequence[Example], numbers: np.ndarray) -> None:
@@ -130,17 +144,11 @@ class SomeExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, number: int) -> Example: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Example]: ...
-    def __getitem__(self, number: int | slice) -> Example | Sequence[Example]:
-        if isinstance(number, slice):
-            return SomeExamples(self._examples, self._numbers[number])
-        return self._examples[int(self._numbers[_within(number, len(self))])]
+    def _at(self, place: int) -> Example:
+        return self._examples[int(self._numbers[place])]
 
 
-class JoinedExamples(Sequence[Example]):
+class JoinedExamples(_Made):
     """The examples of several sequences, one after another."""
 
     def __init__(self, parts: Sequence[Sequence[Example]]) -> None:
@@ -150,14 +158,7 @@ class JoinedExamples(Sequence[Example]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, number: int) -> Example: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Example]: ...
-    def __getitem__(self, number: int | slice) -> Example | Sequence[Example]:
-        if isinstance(number, slice):
-            return SomeExamples(self, np.arange(len(self))[number])
-        place = _within(number, len(self))
+    def _at(self, place: int) -> Example:
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self._parts[part][int(place - self._starts[part])]
 
@@ -169,13 +170,6 @@ class JoinedExamples(Sequence[Example]):
 def some_of(examples: Sequence[Example], numbers: np.ndarray) -> Sequence[Example]:
     """Those with these numbers: a list of what is held in memory anyway."""
     return [examples[n] for n in numbers.tolist()] if isinstance(examples, list) else SomeExamples(examples, numbers)
-
-
-def _within(number: int, length: int) -> int:
-    place = number + length if number < 0 else number
-    if not 0 <= place < length:
-        raise IndexError(number)
-    return place
 
 
 def _characters(text: Text) -> int:

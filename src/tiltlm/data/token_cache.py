@@ -7,7 +7,6 @@ import hashlib
 import json
 import secrets
 import shutil
-import zlib
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from datetime import date
@@ -22,7 +21,7 @@ import transformers
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.selection import Account, ReadData, Selection
 from tiltlm.data.tokens.token_parts import TokenParts
-from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
+from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, unwrapped, wrapped, write_columns
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
@@ -106,7 +105,7 @@ class TokenCache:
         """The selection of a key, mapped from its files; None if there is none, or if it is damaged."""
         folder = self._folder / key
         try:
-            account = json.loads(_unwrapped((folder / ACCOUNT_FILE).read_bytes()))
+            account = json.loads(unwrapped((folder / ACCOUNT_FILE).read_bytes()))
             files = [folder / name for name in (TRAIN_FILE, EVAL_FILE)]
             if [checksum(file) for file in files] != account["checksums"]:
                 return None
@@ -133,7 +132,7 @@ class TokenCache:
                 "checksums": [checksum(file) for file in files],
                 "account": dataclasses.asdict(selection.account),
             }
-            (unfinished / ACCOUNT_FILE).write_bytes(_wrapped(json.dumps(account).encode("ascii")))
+            (unfinished / ACCOUNT_FILE).write_bytes(wrapped(json.dumps(account).encode("ascii")))
             # What is there is damaged, or has just been written by another run.
             shutil.rmtree(self._folder / key, ignore_errors=True)
             unfinished.replace(self._folder / key)
@@ -161,20 +160,3 @@ def _built(kind: Any, value: Any) -> Any:
     if value is not None and type(None) in inner:
         return _built(inner[0], value)
     return value
-
-
-def _wrapped(content: bytes) -> bytes:
-    """Bytes after a line with their CRC-32."""
-    return b"%08x\n%s" % (zlib.crc32(content), content)
-
-
-def _unwrapped(content: bytes) -> bytes:
-    """The bytes that `_wrapped` was given.
-
-    Raises:
-        DamagedError: they have changed.
-    """
-    crc, _, rest = content.partition(b"\n")
-    if crc != b"%08x" % zlib.crc32(rest):
-        raise DamagedError("the account has changed")
-    return rest

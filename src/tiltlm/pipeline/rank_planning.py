@@ -13,6 +13,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.loading import layers_of
 from tiltlm.model.memory import BESIDES, StepMemory
 from tiltlm.plan.dealing import plan_of_rank
+from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
 from tiltlm.plan.steps import Order
 
@@ -95,7 +96,7 @@ def work_of_a_step(config: Config, model: PreTrainedConfig, columns: TokenColumn
         plan_of_rank(columns, order.step(step), budget, layout, None, 0, ranks)
         for step in range(min(LOOKED_AT, order.steps_per_epoch))
     ]
-    whole = [plan_of_rank(columns, order.step(step), budget, layout, None, 0, 1) for step in range(len(plans))]
+    whole = [plan(columns, order.step(step), budget, layout) for step in range(len(plans))]
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(model, dtype=torch.float32)
     layers = [sum(own.numel() for own in layer.parameters()) for layer in layers_of(made)]
@@ -119,8 +120,8 @@ def sent(work: Work, trained: int, ranks: int, shard: int) -> tuple[float, float
     """Bytes that a rank sends in a step to those that it shares the weights with, and to its replicas.
 
     With each micro-batch weights are gathered for the forward pass and, but for those outside of layers, again for the
-    backward pass; gradients are added up and shared out, then added up over replicas: where every rank holds all, with
-    the last micro-batch alone. Each by a ring, which sends (n - 1)/n of what is gathered or shared out over n ranks.
+    backward pass, and gradients are added up and shared out; over replicas they are added up with the last one alone.
+    Each by a ring, which sends (n - 1)/n of what is gathered or shared out over n ranks.
     """
     groups = ranks // shard
     apart = (shard - 1) / shard * (work.weights + work.layers + trained) * work.passes

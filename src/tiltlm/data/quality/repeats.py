@@ -12,7 +12,7 @@ import numpy as np
 
 from tiltlm.data.examples import Example, Text
 from tiltlm.data.quality.findings import Names, finding, of_all, verb
-from tiltlm.data.splitting import example_key, grouped
+from tiltlm.data.splitting import as_numbers, example_key, grouped
 from tiltlm.objectives.interface import CHOSEN, REJECTED, Unit
 from tiltlm.runs.data_account import DataFinding, FoundRow
 
@@ -42,7 +42,7 @@ class Said:
 
     def prompts(self) -> np.ndarray:
         """The prompts' digests, as `splitting.digests`."""
-        return _as_numbers(self._prompts)
+        return as_numbers(self._prompts)
 
     def __iter__(self) -> Iterator[tuple[bytes, list[_Said]]]:
         """Of each example the digest of its prompt, and those of its completions with their labels."""
@@ -83,15 +83,11 @@ def _labelled(said: _Said) -> bytes:
     return said[0] + said[1].to_bytes(1, "little", signed=True)
 
 
-def _as_numbers(joined: bytes | bytearray) -> np.ndarray:
-    return np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-
-
 def _repeated(said: Said, unit: Unit, name: Names, noun: str) -> DataFinding:
     joined = bytearray()
     for prompt, completions in said:
         joined += _together(prompt, *sorted({_labelled(one) for one in completions}))
-    groups, numbers = grouped(_as_numbers(joined)), np.arange(len(said))
+    groups, numbers = grouped(as_numbers(joined)), np.arange(len(said))
     first = np.full(groups.max(initial=-1) + 1, -1, dtype=np.int64)
     first[groups[::-1]] = numbers[::-1]  # the first one is written last
     first = first[groups]
@@ -134,7 +130,7 @@ def _against(said: Said, unit: Unit) -> np.ndarray:
         for statement, opposite in _statements(prompt, completions, unit):
             owners.append(number)
             joined += statement + opposite
-    both = grouped(_as_numbers(joined))
+    both = grouped(as_numbers(joined))
     own, opposed_by = both[0::2], both[1::2]
     owner = np.array(owners, dtype=np.int64)
     stated = np.full(both.max(initial=-1) + 1, -1, dtype=np.int64)

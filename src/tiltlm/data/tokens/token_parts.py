@@ -6,7 +6,6 @@ import hashlib
 import json
 import secrets
 import shutil
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from tiltlm.data.tokens.text_checks import CHECKED, TextChecks
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, write_columns
+from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, unwrapped, wrapped, write_columns
 from tiltlm.runs.data_account import DroppedRow
 
 
@@ -68,10 +67,9 @@ class TokenParts:
         """What became of the examples with these numbers, mapped; None where it is not kept, or damaged."""
         name = self._name(numbers)
         try:
-            crc, _, text = (self._folder / f"{name}.json").read_bytes().partition(b"\n")
-            kept = json.loads(text)
+            kept = json.loads(unwrapped((self._folder / f"{name}.json").read_bytes()))
             tokens = self._folder / f"{name}.arrow"
-            if crc != b"%08x" % zlib.crc32(text) or checksum(tokens) != kept["checksum"]:
+            if checksum(tokens) != kept["checksum"]:
                 return None
             columns = map_columns(tokens)
         except (OSError, ValueError, DamagedError):
@@ -98,8 +96,7 @@ class TokenParts:
             write_columns(part.examples, written)
             kept["checksum"] = checksum(written)
             written.replace(tokens)
-            text = json.dumps(kept).encode("ascii")
-            written.write_bytes(b"%08x\n%s" % (zlib.crc32(text), text))
+            written.write_bytes(wrapped(json.dumps(kept).encode("ascii")))
             written.replace(record)
         except OSError:
             with suppress(OSError):

@@ -94,6 +94,23 @@ def checksum(path: Path) -> int:
     return crc
 
 
+def wrapped(content: bytes) -> bytes:
+    """Bytes after a line with their CRC-32."""
+    return b"%08x\n%s" % (zlib.crc32(content), content)
+
+
+def unwrapped(content: bytes) -> bytes:
+    """The bytes that `wrapped` was given.
+
+    Raises:
+        DamagedError: they have changed.
+    """
+    crc, _, rest = content.partition(b"\n")
+    if crc != b"%08x" % zlib.crc32(rest):
+        raise DamagedError("the record has changed")
+    return rest
+
+
 def _as_row(array: Any) -> Any:
     """An array as the one row of a column of lists."""
     import pyarrow
