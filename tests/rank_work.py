@@ -13,17 +13,21 @@ import torch
 from tiny_models import SHAREABLE, UNSHAREABLE, build
 from tiny_runs import Kept, at_work, bound, examples_for, measured, moved
 
-from tiltlm.checkpoints.state_files import read_state, write_state
+from tiltlm.checkpoints.checkpoint_folder import Circumstances, checkpoints_in, write_checkpoint
+from tiltlm.checkpoints.shared_checkpoint import begin_together
+from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import AdapterConfig, DistributedConfig, TrainingConfig
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.distributed.ranks import ALONE, Ranks, whole
-from tiltlm.distributed.sharding import share_out
+from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import leave_open, share_out
+from tiltlm.distributed.shares import whole
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.adapters import new_adapter
 from tiltlm.model.loading import layers_of
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
 from tiltlm.plan.dealing import plan_of_rank
+from tiltlm.runs.checkpoint_record import StoredFile
 from tiltlm.training.bound_objective import BoundObjective
 from tiltlm.training.loop import Trainer
 from tiltlm.training.losses import backward
@@ -42,7 +46,7 @@ def gradients(ranks: Ranks, name: str, objective: str, examples: int, shard: int
     """The gradient of some examples' mean loss in float64, by name of the weights, whole."""
     scorer, columns, own, reference = _subject(name, objective, examples)
     parts = [_part(columns, scorer, reference, rank, max(ranks.count, 1)) for rank in range(ranks.count)]
-    share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=shard), ranks, scorer.device)
+    _share_out(ranks, scorer, own, shard)
     backward(scorer, parts[ranks.rank], own, torch.float32, lambda losses: None, ranks)
     return {name: whole(weights.grad).numpy() for name, weights in scorer.trained().items() if weights.grad is not None}
 
@@ -71,6 +75,14 @@ def _subject(
 
 def _part(columns: TokenColumns, scorer: Scorer, reference: np.ndarray | None, rank: int, ranks: int) -> Plan:
     return plan_of_rank(columns, np.arange(len(columns)), BUDGET, scorer.layout, reference, rank, ranks)
+
+
+def _share_out(ranks: Ranks, scorer: Scorer, objective: BoundObjective, shard: int) -> None:
+    for one in (scorer, objective.reference):
+        if one is not None:
+            share_out(one, layers_of(one.model), DistributedConfig(shard=shard), ranks, one.device)
+    if objective.reference is not None:
+        leave_open(objective.reference)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ def trainer(ranks: Ranks, wanted: Training, spoilt: int | None = None) -> Traine
     if spoilt is not None and reference is not None:
         reference[columns.scored_starts[columns.members[spoilt]]] = np.nan
     if ranks.several:
-        share_out(scorer, layers_of(scorer.model), DistributedConfig(shard=wanted.shard), ranks, scorer.device)
+        _share_out(ranks, scorer, own, wanted.shard)
     config = TrainingConfig(
         max_steps=wanted.steps,
         batch_pairs=wanted.batch,
@@ -125,10 +137,10 @@ def trainer(ranks: Ranks, wanted: Training, spoilt: int | None = None) -> Traine
 
 
 def trained(ranks: Ranks, wanted: Training, state: Path | None = None, until: int | None = None) -> Trained:
-    """Trains, from a state in a folder if one is there, to the end or until so many steps; then the state is there."""
+    """Trains, from a checkpoint in a folder if one is there, to the end or until so many steps; then one is there."""
     made, kept, stop = trainer(ranks, wanted), Kept(), StopRequest()
-    if state is not None and state.is_dir():
-        made.restore(read_state(state))
+    if went_on := state is not None and state.is_dir():
+        made.restore(read_state(checkpoints_in(state)[-1], made.to_be_filled(), ranks))
 
     def after_step(one: Trainer) -> None:
         asks = (
@@ -137,11 +149,12 @@ def trained(ranks: Ranks, wanted: Training, state: Path | None = None, until: in
         stop.requested = asks and until is not None and one.progress.step + ranks.several >= until
 
     made.train(stop, kept, after_step=after_step)
-    if state is not None and not state.is_dir():
-        found = made.state()
-        if ranks.first:
-            state.mkdir()
-            write_state(found, state)
+    if state is not None and not went_on:
+        circumstances = Circumstances(StoredFile(bytes=0, xxh3_128=""), None, {}, {})
+        if (group := ranks.beside()) is None:
+            write_checkpoint(state, made.state(), circumstances)
+        else:
+            begin_together(state, made.state(), circumstances, ranks, group)()
     rows = [{"kind": type(row).__name__, **dataclasses.asdict(row)} for row in kept.rows]
     return Trained(rows, {name: whole(own.detach()).numpy() for name, own in made.scorer.trained().items()})
 

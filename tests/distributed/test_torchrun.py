@@ -33,7 +33,8 @@ def test_a_job_leaves_what_one_process_leaves(
     assert main(["train", *TRAIN, "--run.directory", str(tmp_path / "runs")]) == 0
     assert not differs(outcome_of(unbroken), outcome_of(tmp_path))
     found, wanted = (
-        {str(path.relative_to(run)) for path in run.rglob("*")} for run in (unbroken / RUN, tmp_path / RUN)
+        {str(path.relative_to(run)) for path in run.rglob("*") if not path.match("checkpoints/*/*")}
+        for run in (unbroken / RUN, tmp_path / RUN)
     )
     assert found == wanted | {JOB}
 

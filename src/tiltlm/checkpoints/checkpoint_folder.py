@@ -6,7 +6,8 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,29 +50,45 @@ def write_checkpoint(folder: Path, state: TrainerState, circumstances: Circumsta
     Raises:
         OSError, SafetensorError: it cannot be written; nothing of it is left, and no other checkpoint has changed.
     """
-    name = f"step-{state.progress.step:08d}"
-    aside = folder / f"{_UNFINISHED}{name}"
+    with unfinished(folder, state.progress.step) as aside:
+        write_state(state, aside)
+        return completed(aside, state.progress.step, circumstances, {file: described(aside / file) for file in FILES})
+
+
+@contextmanager
+def unfinished(folder: Path, step: int) -> Iterator[Path]:
+    """A new folder for the files of a checkpoint; of one that does not come to be completed nothing is left."""
+    aside = folder / f"{_UNFINISHED}{_name(step)}"
     folder.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
-        write_state(state, aside)
-        record = CheckpointRecord(
-            step=state.progress.step,
-            metrics=circumstances.metrics,
-            held_out=circumstances.held_out,
-            settings=dict(circumstances.settings),
-            identity=dict(circumstances.identity),
-            files={file: described(aside / file) for file in FILES},
-        )
-        table = versioned(dataclasses.asdict(record))
-        (aside / RECORD).write_text(json.dumps({**table, _CHECKSUM: _checksum_of(table)}, indent=1), encoding="utf-8")
-        remove(folder / name)
-        put_in_place(aside, folder / name)
+        yield aside
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    return folder / name
+
+
+def completed(aside: Path, step: int, circumstances: Circumstances, files: Mapping[str, StoredFile]) -> Path:
+    """Gives an unfinished checkpoint, all of whose files are written, its record and its name; its folder."""
+    record = CheckpointRecord(
+        step=step,
+        metrics=circumstances.metrics,
+        held_out=circumstances.held_out,
+        settings=dict(circumstances.settings),
+        identity=dict(circumstances.identity),
+        files=dict(files),
+    )
+    table = versioned(dataclasses.asdict(record))
+    (aside / RECORD).write_text(json.dumps({**table, _CHECKSUM: _checksum_of(table)}, indent=1), encoding="utf-8")
+    place = aside.with_name(_name(step))
+    remove(place)
+    put_in_place(aside, place)
+    return place
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def read_record(checkpoint: Path) -> CheckpointRecord:

@@ -8,6 +8,8 @@ import xxhash
 from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns
+from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.shares import whole
 from tiltlm.model.scorer import Scorer
 from tiltlm.training.step_plans import Referenced
 
@@ -20,13 +22,18 @@ def of_examples(train: TokenColumns, held_out: TokenColumns) -> dict[str, str]:
     return {EXAMPLES: _of_columns(train), HELD_OUT: _of_columns(held_out)}
 
 
-def of_policy(policy: Scorer, arithmetic: str) -> dict[str, str]:
-    """How many weights a model has before it is trained, with a digest; and the arithmetic of training."""
-    weights = [_as_array(parameter.detach().cpu().reshape(-1)) for parameter in policy.parameters()]
-    return {
-        WEIGHTS: f"{sum(map(len, weights)):,} weights, {digest_of(*weights)}",
-        ARITHMETIC: arithmetic,
-    }
+def of_policy(policy: Scorer, arithmetic: str, ranks: Ranks = ALONE) -> dict[str, str]:
+    """How many weights a model has before it is trained, with a digest; and the arithmetic of training.
+
+    ranks: over which it may be shared out; the first one knows the digest.
+    """
+    digest, count = xxhash.xxh3_128(), 0
+    for parameter in policy.parameters():
+        weights = whole(parameter.detach()).reshape(-1)
+        count += len(weights)
+        if ranks.first:
+            _feed(digest, _as_array(weights.cpu()))
+    return {WEIGHTS: f"{count:,} weights, {digest.hexdigest()}", ARITHMETIC: arithmetic}
 
 
 def _as_array(weights: Tensor) -> np.ndarray:
@@ -45,9 +52,13 @@ def digest_of(*arrays: np.ndarray) -> str:
     """XXH3-128 of arrays, their types and shapes included, as hexadecimal digits."""
     digest = xxhash.xxh3_128()
     for array in arrays:
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        _feed(digest, array)
     return digest.hexdigest()
+
+
+def _feed(digest: xxhash.xxh3_128, array: np.ndarray) -> None:
+    digest.update(f"{array.dtype} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
 
 
 def _of_columns(columns: TokenColumns) -> str:

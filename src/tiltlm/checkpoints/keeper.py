@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from safetensors import SafetensorError
+from torch.distributed import ProcessGroup
 
 from tiltlm.checkpoints.checkpoint_folder import (
     Circumstances,
@@ -32,7 +34,6 @@ from tiltlm.storage.space import folder_bytes, in_words
 from tiltlm.storage.whole_files import sync
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import Row
-from tiltlm.training.state import TrainerState
 
 Say = Callable[[str], None]
 
@@ -87,7 +88,7 @@ class Checkpoints:
         metrics: the file of the run's rows.
         settings, identity: see `CheckpointRecord`.
         say: is told of a checkpoint that could not be written.
-        ranks: of which the first one writes; all have the state gathered.
+        ranks: each of which writes its shares; the first one makes a checkpoint of them.
     """
 
     folder: Path
@@ -97,12 +98,16 @@ class Checkpoints:
     identity: Mapping[str, str]
     say: Say
     ranks: Ranks = ALONE
+    group: ProcessGroup | None = field(init=False)
     was_due: bool = field(default=False, init=False)
     _held_out: EvalRow | None = field(default=None, init=False)
     _last_step: int = field(default=0, init=False)
     _last_time: float = field(default_factory=lambda: time.monotonic(), init=False)
     _writer: threading.Thread | None = field(default=None, init=False)
     _failure: Exception | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.group = self.ranks.beside()
 
     def went_on_from(self, found: Found) -> None:
         """Counts on from a checkpoint that training went on from."""
@@ -121,16 +126,12 @@ class Checkpoints:
         self.ranks.wait_for_all()
         self.was_due, self._last_time = True, time.monotonic()
         try:
-            state = trainer.state()
-            if not self.ranks.first:
-                return
-            state = state.copy()
+            write = self._writing(trainer, goes_on=True)
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or self.ranks.several:  # the others are in the midst of gathering
+            if not is_out_of_memory(error) or self.ranks.several:  # the others are in the midst of it
                 raise
             self._failure = error
             return
-        write = self._writing(state)
         self._writer = threading.Thread(target=write, name="checkpoint")
         self._writer.start()
 
@@ -144,10 +145,8 @@ class Checkpoints:
         wanted = self.config.on and trainer.progress.step > self._last_step and (self.was_due or not completed)
         if not self.ranks.any(self.ranks.first and wanted):
             return
-        state = trainer.state()
-        if self.ranks.first:
-            self._writing(state)()
-            self.wait(goes_on=False)
+        self._writing(trainer, goes_on=False)()
+        self.wait(goes_on=False)
 
     def wait(self, goes_on: bool = True) -> None:
         """Returns once nothing is being written. goes_on: whether training does."""
@@ -182,22 +181,36 @@ class Checkpoints:
         steps, minutes = self.config.every_steps, self.config.every_minutes
         return bool(steps and step % steps == 0) or bool(minutes and time.monotonic() - self._last_time >= 60 * minutes)
 
-    def _writing(self, state: TrainerState) -> Callable[[], None]:
-        """What writes a state with all that it is of as of this moment, and keeps why if it cannot."""
-        step = state.progress.step
+    def _writing(self, trainer: Trainer, goes_on: bool) -> Callable[[], None]:
+        """What writes a state with all that it is of as of this moment, and keeps why if it cannot.
+
+        goes_on: whether training does meanwhile.
+        """
+        step = trainer.progress.step
         held_out = self._held_out if self._held_out is not None and self._held_out.step == step else None
         circumstances = Circumstances(described(self.metrics), held_out, self.settings, self.identity)
+        finish = self._begun(trainer, circumstances, goes_on)
 
         def write() -> None:
             try:
                 sync(self.metrics)
-                write_checkpoint(self.folder, state, circumstances)
+                finish()
                 self._last_step = step
-                self._forget_old()
+                if self.ranks.first:
+                    self._forget_old()
             except (OSError, SafetensorError, MemoryError) as error:
                 self._failure = error
 
         return write
+
+    def _begun(self, trainer: Trainer, circumstances: Circumstances, goes_on: bool) -> Callable[[], object]:
+        """What is left to do of a checkpoint once training may change the weights."""
+        state = trainer.state()
+        if self.group is not None:
+            from tiltlm.checkpoints.shared_checkpoint import begin_together
+
+            return begin_together(self.folder, state, circumstances, self.ranks, self.group)
+        return functools.partial(write_checkpoint, self.folder, state.copy() if goes_on else state, circumstances)
 
     def _forget_old(self) -> None:
         paths = checkpoints_in(self.folder)

@@ -70,7 +70,13 @@ def job() -> str | None:
 
 
 def _these(count: int, settings: DistributedConfig) -> Ranks:
-    return Ranks(dist.get_rank(), count, _number("GROUP_RANK", 0) == 0, 60 * settings.timeout_minutes)
+    return Ranks(
+        dist.get_rank(),
+        count,
+        beside_first=_number("GROUP_RANK", 0) == 0,
+        patience=60 * settings.timeout_minutes,
+        on_machine=_number("LOCAL_WORLD_SIZE", count),
+    )
 
 
 def _join(settings: DistributedConfig, count: int, on_gpus: bool) -> None:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import distributed_c10d
+from torch.distributed import ProcessGroup, distributed_c10d
 from torch.distributed.distributed_c10d import Store
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tiltlm.errors import RankError
 
@@ -32,7 +32,7 @@ class Ranks:
     """This process among those of its job. The functions are called by all ranks, in the same order.
 
     rank: its number, from 0. count: how many there are.
-    beside_first: whether it runs on the machine of the first one.
+    beside_first: whether it runs on the machine of the first one. on_machine: how many run on its machine.
     patience: seconds after which a first rank that gives no sign of life is given up.
     """
 
@@ -40,6 +40,7 @@ class Ranks:
     count: int = 1
     beside_first: bool = True
     patience: float = 600.0
+    on_machine: int = 1
 
     @property
     def first(self) -> bool:
@@ -60,13 +61,17 @@ class Ranks:
         """Whether it holds for one of the ranks."""
         return bool(self.sum(torch.tensor(int(own)))) if self.several else own
 
-    def gathered(self, own: T) -> list[T]:
-        """Every rank's object, in the order of the ranks."""
+    def gathered(self, own: T, group: ProcessGroup | None = None) -> list[T]:
+        """Every rank's object, in the order of the ranks. group: see `beside`."""
         if not self.several:
             return [own]
         every: list[T | None] = [None] * self.count
-        dist.all_gather_object(every, own)
+        dist.all_gather_object(every, own, group=group)
         return every  # type: ignore[return-value]
+
+    def beside(self) -> ProcessGroup | None:
+        """A group by which threads of the ranks can tell each other something while the ranks do so too."""
+        return dist.new_group(backend="gloo", timeout=timedelta(seconds=self.patience)) if self.several else None
 
     def agreed(self, own: T) -> T:
         """The first rank's object, whatever the others have."""
@@ -75,6 +80,12 @@ class Ranks:
         held = [own if self.first else None]
         dist.broadcast_object_list(held, src=0)
         return held[0]  # type: ignore[return-value]
+
+    def of_first(self, values: Tensor) -> Tensor:
+        """The first rank's values, in place of those that the others have."""
+        if self.several:
+            dist.broadcast(values, src=0)
+        return values
 
     def from_first(self, make: Callable[[], T]) -> T:
         """What the first rank makes; the others make nothing."""
@@ -134,28 +145,3 @@ ALONE = Ranks()
 def _store() -> Store:
     store: Store = distributed_c10d._get_default_store()
     return store
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of one that is shared out over ranks, which all of them ask for."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    full: Tensor = tensor.full_tensor()
-    return full
-
-
-def share_of(values: Any, own: Tensor) -> Any:
-    """This rank's share of a tensor of which every rank has all, shared out as `own` is; whatever else as it is."""
-    if not isinstance(own, DTensor) or not isinstance(values, Tensor) or values.shape != own.shape:
-        return values
-    return distribute_tensor(values, own.device_mesh, own.placements, src_data_rank=None)
-
-
-@torch.no_grad()
-def take(own: Tensor, values: Tensor) -> None:
-    """Writes values, all of which every rank has, into a tensor, or into this rank's share of one."""
-    shared = share_of(values, own)
-    if isinstance(own, DTensor):
-        own.to_local().copy_(shared.to_local())
-    else:
-        own.copy_(shared)

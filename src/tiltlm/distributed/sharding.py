@@ -7,13 +7,14 @@ long as it is at work, and its gradients are added up over the ranks and shared 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from tiltlm.config.distributed_config import DistributedConfig
@@ -47,7 +48,12 @@ def require_possible(settings: DistributedConfig, ranks: Ranks, quantised: bool)
 
 
 def share_out(
-    root: nn.Module, layers: Sequence[nn.Module], settings: DistributedConfig, ranks: Ranks, device: torch.device
+    root: nn.Module,
+    layers: Sequence[nn.Module],
+    settings: DistributedConfig,
+    ranks: Ranks,
+    device: torch.device,
+    prepare: Callable[[Sequence[nn.Module]], None] = lambda modules: None,
 ) -> None:
     """Shares out the weights of a module, in place: its forward is from then on a matter of all ranks.
 
@@ -55,13 +61,74 @@ def share_out(
 
     Args:
         root: the module whose forward is called. layers: parts of it that are gathered one at a time.
+        device: where the shares are to be; the weights may be elsewhere, and go there a layer at a time.
+        prepare: is given the modules of a layer, and at last those of no layer, each before its weights are shared out.
     """
-    mesh = _mesh(settings, ranks, device)
+    mesh, rest = _mesh(settings, ranks, device), set(root.modules())
     for layer in layers:
+        prepare(list(layer.modules()))
         fully_shard(layer, mesh=mesh)
+        rest -= set(layer.modules())
     # The output layer, and embeddings that may be tied to it, belong to the root: in a group of their own they would
     # come apart.
+    prepare([module for module in root.modules() if module in rest])
     fully_shard(root, mesh=mesh)
+    _call_first(root)
+
+
+def _call_first(root: nn.Module) -> None:
+    """Has FSDP see the root before any layer: it takes whatever is called first for the root of what is called."""
+    name = "nothing"
+    setattr(root, name, lambda: None)
+    register_fsdp_forward_method(root, name)
+    getattr(root, name)()
+    delattr(root, name)
+    if isinstance(root, FSDPModule):
+        root.reshard()
+
+
+def is_shared(root: nn.Module) -> bool:
+    """Whether its weights are shared out over ranks."""
+    return isinstance(root, FSDPModule)
+
+
+@contextmanager
+def opened(*roots: nn.Module) -> Iterator[None]:
+    """Within, what of each root belongs to no layer is there whole, so that any part of it can be called by itself, by
+    all ranks alike and without gradients; layers are gathered as they are called. What a forward pass left so is
+    afterwards the rank's own again, unless it was whole before."""
+    shut = [root for root in roots if isinstance(root, FSDPModule) and not _is_open(root)]
+    for root in shut:
+        root.unshard()
+    try:
+        yield
+    finally:
+        for root in shut:
+            root.reshard()
+
+
+def leave_open(root: nn.Module) -> None:
+    """Gathers what of a root belongs to no layer, for as long as it is not closed."""
+    if isinstance(root, FSDPModule):
+        root.unshard()
+
+
+@contextmanager
+def closed(root: nn.Module) -> Iterator[None]:
+    """Within, the weights that are seen are the rank's own, to be read and changed."""
+    is_open = isinstance(root, FSDPModule) and _is_open(root)
+    if isinstance(root, FSDPModule) and is_open:
+        root.reshard()
+    try:
+        yield
+    finally:
+        if isinstance(root, FSDPModule) and is_open:
+            root.unshard()
+
+
+def _is_open(root: nn.Module) -> bool:
+    """Whether what belongs to no layer is there whole: layers at rest never are."""
+    return not all(isinstance(own, DTensor) for own in root.parameters())
 
 
 def in_turn(root: nn.Module, passes: Sequence[Item]) -> Iterator[Item]:
@@ -81,13 +148,6 @@ def _shared_by(root: nn.Module) -> int | None:
     """Over how many ranks weights are shared out where there are replicas; None where there are none."""
     meshes = [own.device_mesh for own in root.parameters() if isinstance(own, DTensor)]
     return meshes[0].size(1) if meshes and meshes[0].ndim == 2 else None
-
-
-def settle(root: nn.Module) -> None:
-    """Lets go of weights that a forward pass without a backward pass left gathered: those that are seen are then the
-    rank's own again, and what is written into them is not lost."""
-    if isinstance(root, FSDPModule):
-        root.reshard()
 
 
 def _mesh(settings: DistributedConfig, ranks: Ranks, device: torch.device) -> DeviceMesh:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from tiltlm.config import ComparisonConfig
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import is_shared, opened
 from tiltlm.evaluation.drawing import Draw
 from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, greedy, samples
 from tiltlm.evaluation.rewards import REWARDS
@@ -118,9 +119,31 @@ class AnswerComparison:
     def _answer(
         self, scorer: Scorer, prompts: Sequence[Prompt], trained: bool, advance: Callable[[int], None]
     ) -> list[list[GeneratedAnswer]]:
-        """For each prompt its answers: they follow from it and the seed, whoever gives them."""
+        """For each prompt its answers: they follow from it and the seed, whoever gives them.
+
+        Ranks that have a model whole each answer some prompts. Those over which it is shared out answer all of them in
+        step: a token then takes as long as its layers take to be gathered, however many answers there are.
+        """
+        if is_shared(scorer):
+            with opened(scorer):
+                return self._given(scorer, prompts, range(len(prompts)), trained, advance, self.ranks)
         own = dealt([len(prompt.ids) for prompt in prompts], self.ranks.count)[self.ranks.rank]
-        given = generate_answers(
+        given = self._given(scorer, prompts, own, trained, lambda done: advance(done * self.ranks.count), ALONE)
+        every = self.ranks.gathered(dict(zip(own, given, strict=True)))
+        answers = {number: some for answered in every for number, some in answered.items()}
+        return [answers[number] for number in range(len(prompts))]
+
+    def _given(
+        self,
+        scorer: Scorer,
+        prompts: Sequence[Prompt],
+        own: Sequence[int],
+        trained: bool,
+        advance: Callable[[int], None],
+        ranks: Ranks,
+    ) -> list[list[GeneratedAnswer]]:
+        """Answers to some of the prompts. ranks: see `generate_answers`."""
+        return generate_answers(
             scorer.model,
             self.tokenizer,
             [prompts[number].ids for number in own],
@@ -128,11 +151,9 @@ class AnswerComparison:
             GenerationSettings(self.config.max_new_tokens, self.seed),
             self.terminators,
             self.precision,
-            lambda done: advance(done * self.ranks.count),
+            advance,
+            ranks,
         )
-        every = self.ranks.gathered(dict(zip(own, given, strict=True)))
-        answers = {number: some for answered in every for number, some in answered.items()}
-        return [answers[number] for number in range(len(prompts))]
 
     def _records(
         self, answers: Sequence[Sequence[GeneratedAnswer]], reference: Sequence[Sequence[float]], policy: bool

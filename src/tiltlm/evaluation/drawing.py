@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiltlm.distributed.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -35,9 +37,17 @@ class Drawing:
     """
 
     def __init__(
-        self, prompts: Sequence[Sequence[int]], draws: Sequence[Draw], most: int, seed: int, device: torch.device
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: Sequence[Draw],
+        most: int,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """prompts: of each answer. most: tokens of the longest answer."""
+        """prompts: of each answer. most: tokens of the longest answer. ranks: that have the same answers come about,
+        and must go on alike whatever the last digits of their logits: by what the first one draws."""
+        self._ranks = ranks
         numbers = [_random_numbers(ids, draw, most, seed) for ids, draw in zip(prompts, draws, strict=True)]
         kind = torch.float32 if device.type == "mps" else torch.float64
         self._numbers_RT = torch.from_numpy(np.stack(numbers)).to(device, kind)
@@ -58,6 +68,7 @@ class Drawing:
         drawn_R = torch.searchsorted(sums_RV, wanted_R[:, None], right=True).squeeze(-1)
         tokens_R = torch.where(self._greedy_R[rows_R], logits_RV.argmax(-1), drawn_R)
         tokens_R = tokens_R.clamp(max=logits_RV.shape[-1] - 1)  # where sums are NaN, which the log-probability tells
+        tokens_R = self._ranks.of_first(tokens_R)
         return tokens_R, logps_RV.gather(-1, tokens_R[:, None]).squeeze(-1)
 
 

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.errors import NonFiniteError
 from tiltlm.evaluation.decoding import Drawn, decode, decodes
 from tiltlm.evaluation.drawing import Draw, Drawing
@@ -63,7 +64,6 @@ def samples(count: int, temperature: float, first: int = 0) -> tuple[Draw, ...]:
     return tuple(Draw(temperature, first + number) for number in range(count))
 
 
-@torch.inference_mode()
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -73,6 +73,7 @@ def generate_answers(
     terminators: frozenset[int],
     precision: torch.dtype,
     advance: Callable[[int], None] = lambda done: None,
+    ranks: Ranks = ALONE,
 ) -> list[list[GeneratedAnswer]]:
     """Answers every prompt, greedily or from the plain softmax at a temperature.
 
@@ -85,6 +86,7 @@ def generate_answers(
         draws: of each prompt, the answers wanted.
         terminators: token ids that end an answer.
         advance: called with the number of answers done since the last call.
+        ranks: over which the model is shared out and opened: all of them give all answers, in step.
 
     Returns:
         For each prompt, in the order given, its answers.
@@ -92,15 +94,33 @@ def generate_answers(
     Raises:
         NonFiniteError: the model gives logits that are NaN or infinite.
     """
+    # What is gathered in inference mode can be used in no other.
+    without_gradients = torch.no_grad() if ranks.several else torch.inference_mode()
+    given = (model, tokenizer, prompts, draws, settings, terminators, precision, advance, ranks)
+    answers: list[list[GeneratedAnswer]] = without_gradients(_generated)(*given)
+    return answers
+
+
+def _generated(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Sequence[int]],
+    draws: Sequence[Sequence[Draw]],
+    settings: GenerationSettings,
+    terminators: frozenset[int],
+    precision: torch.dtype,
+    advance: Callable[[int], None],
+    ranks: Ranks,
+) -> list[list[GeneratedAnswer]]:
     answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
     wanted = [(number, draw) for number, own in enumerate(draws) for draw in own]
     wanted.sort(key=lambda one: (len(prompts[one[0]]), one[0]))  # stable: a prompt's answers stay in order
     by_loop = decodes(model)
     together = _fit_together(model, settings.most, padded=by_loop or not model._is_stateful)
-    with prepacked(model) if precision is torch.float32 else nullcontext():
+    with prepacked(model) if precision is torch.float32 and not ranks.several else nullcontext():
         for group in _groups(wanted, prompts, together):
             asked = [prompts[number] for number, _ in group]
-            drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device)
+            drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device, ranks)
             with autocast(model.device, precision):
                 drawn = (decode if by_loop else _by_transformers)(model, asked, drawing, settings.most, terminators)
             for (number, _), answer in zip(group, _answers(drawn, tokenizer), strict=True):

@@ -23,6 +23,7 @@ from tiltlm.model.adapter_files import ADAPTER, ADAPTER_WEIGHTS, adapter_facts
 from tiltlm.model.adapter_of_peft import NAME, Adapter, without_remarks
 from tiltlm.model.finding import ModelSource, explained
 from tiltlm.model.frozen import Base, dequantise, freeze
+from tiltlm.model.pages import model_of_pages
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weights import load_model
 
@@ -57,9 +58,32 @@ def load_scorer(
     freeze(model, kept)
     if kept.quantise == "none":
         torch.nn.Module.to(model, device)
-    if source.adapter is None:
-        return Scorer(model)
-    return with_adapter_of(model, source.adapter)
+    return _with_own_adapter(model, source)
+
+
+def load_pages(source: ModelSource, base: Base | None, note: Note = lambda sentence: None) -> Scorer:
+    """The model of a source as pages of its files (`model.pages`), with its adapter.
+
+    Args:
+        base: as in `load_scorer`, and not quantised. What is kept in another type than the files have is in memory.
+
+    Raises:
+        ModelError, PackageError: as `load_scorer`.
+    """
+    if base is None and source.adapter is None:
+        return Scorer(model_of_pages(source, note))
+    kept = base or Base()
+    require_packages(kept)
+    _import_peft()
+    model = model_of_pages(source, note)
+    if kept.dtype is torch.float32:
+        model.float()
+    freeze(model, kept)
+    return _with_own_adapter(model, source)
+
+
+def _with_own_adapter(model: PreTrainedModel, source: ModelSource) -> Scorer:
+    return Scorer(model) if source.adapter is None else with_adapter_of(model, source.adapter)
 
 
 def require_packages(base: Base) -> None:

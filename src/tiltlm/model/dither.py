@@ -22,6 +22,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tiltlm.distributed.shares import own_part
+
 HALF_UNIT = 1 << 15
 """Half a bfloat16 unit, counted in float32 values."""
 
@@ -95,7 +97,8 @@ def rounded_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def add_dither(model: nn.Module) -> None:
     """Adds its number to each weight that bfloat16 arithmetic would round, in place."""
     for name, parameter in rounded_parameters(model):
-        move(parameter, name, 1)
+        weights, first = own_part(parameter.detach())
+        move(weights, name, 1, first)
 
 
 @torch.no_grad()
@@ -107,11 +110,15 @@ def remove_dither(model: nn.Module) -> None:
     their change and twice it.)
     """
     for name, parameter in rounded_parameters(model):
-        move(parameter, name, -1)
+        weights, first = own_part(parameter.detach())
+        move(weights, name, -1, first)
 
 
-def move(weights: Tensor, name: str, direction: int) -> None:
-    """Adds (1) or takes off (-1) the numbers of `name`, in place, in the bit pattern of contiguous float32 weights."""
+def move(weights: Tensor, name: str, direction: int, first: int = 0) -> None:
+    """Adds (1) or takes off (-1) the numbers of `name`, in place, in the bit pattern of contiguous float32 weights.
+
+    first: which of its numbers is the first weight's, where these are a part of a parameter.
+    """
     if weights.dtype is not torch.float32:
         return  # wider arithmetic is not rounded
     bits = weights.detach().view(-1).view(torch.int32)
@@ -119,7 +126,7 @@ def move(weights: Tensor, name: str, direction: int) -> None:
     for start in range(0, bits.numel(), piece):
         part = bits[start : start + piece]
         magnitude = part & _MAGNITUDE
-        numbers = noise(name, start, part.numel(), part.device)
+        numbers = noise(name, first + start, part.numel(), part.device)
         numbers *= (magnitude >= _SMALLEST) & (magnitude < _LARGEST)
         # The integer of a negative number counts away from zero too once its sign bit is set aside.
         part += numbers * direction

@@ -7,7 +7,7 @@ gives.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -19,12 +19,15 @@ from tiltlm.model.gated_mlp import as_gated_mlp
 Stock = Callable[..., Tensor]
 
 
-def fuse_layers(model: PreTrainedModel) -> int:
+def fuse_layers(model: PreTrainedModel, modules: Iterable[nn.Module] | None = None) -> int:
     """Lets each RMSNorm of the model's own width, and each gated feed-forward layer, be computed by our function; how
-    many there are."""
+    many there are.
+
+    modules: those of the model that are looked at; None: all of them.
+    """
     width = model.config.get_text_config().hidden_size
     fused = 0
-    for module in model.modules():
+    for module in model.modules() if modules is None else modules:
         if "forward" in vars(module):
             continue
         if (found := as_fused_norm(module, width) or as_gated_mlp(module, width)) is not None:

@@ -14,7 +14,7 @@ import json
 import re
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from transformers import PreTrainedModel
 
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.shares import whole
 from tiltlm.errors import ModelError
 from tiltlm.model.scorer import SCORER_REVISION, Scorer
-from tiltlm.model.scoring import Turns, fill_from_others, passes
+from tiltlm.model.scoring import fill_from_others, passes
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.storage.cache import REFERENCE_SUFFIX
 
@@ -35,17 +36,33 @@ KEYS_AT_ONCE = 500
 """Keys in one query: SQLite takes at least 999 variables."""
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 of the model's weights (names, shapes, dtypes, bytes) and configuration, as hexadecimal digits."""
+def fingerprint(model: PreTrainedModel, ranks: Ranks = ALONE) -> str:
+    """SHA-256 of the model's weights (names, shapes, dtypes, bytes) and configuration, as hexadecimal digits.
+
+    ranks: over which it may be shared out.
+    """
     config = model.config.to_dict()
     for irrelevant in ("_name_or_path", "transformers_version"):
         config.pop(irrelevant, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     weights = sorted(model.state_dict().items())
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for (name, tensor), own in zip(weights, threads.map(_digest, dict(weights).values()), strict=True):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + own)
+    for (name, tensor), own in zip(weights, _digests([tensor for _, tensor in weights], ranks), strict=True):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + own)
     return digest.hexdigest()
+
+
+def _digests(tensors: Sequence[Tensor], ranks: Ranks) -> list[bytes]:
+    """SHA-256 of each tensor's bytes: by all processors, or by ranks in turn, which gather one at a time."""
+    if not ranks.several:
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            return list(threads.map(_digest, tensors))
+    own: dict[int, bytes] = {}
+    for number, tensor in enumerate(tensors):
+        full = whole(tensor)
+        if number % ranks.count == ranks.rank:
+            own[number] = _digest(full)
+    every = {number: digest for some in ranks.gathered(own) for number, digest in some.items()}
+    return [every[number] for number in range(len(tensors))]
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -60,10 +77,10 @@ def _layout_name(scorer: Scorer) -> str:
     return "blocks" if layout.blocks else "runs" if layout.runs else "trees"
 
 
-def reference_address(scorer: Scorer, precision: torch.dtype) -> str:
+def reference_address(scorer: Scorer, precision: torch.dtype, ranks: Ranks = ALONE) -> str:
     """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention."""
     parts = (
-        fingerprint(scorer.model)[:32],
+        fingerprint(scorer.model, ranks)[:32],
         str(precision).removeprefix("torch."),
         scorer.device.type,
         _layout_name(scorer),
@@ -198,17 +215,16 @@ def fill_cache(
     values, lacking = ranks.from_first(lambda: cache.join(columns))
     missing = np.zeros(len(columns), dtype=bool)
     missing[lacking] = True
-    every, turns = range(len(columns)), Turns(ranks)
-    places: list[np.ndarray] = []
+    every, places = range(len(columns)), list[np.ndarray]()
 
     def wanted(batch: MicroBatch) -> bool:
-        return bool(missing[batch.examples].any()) and turns.mine(batch)
+        return bool(missing[batch.examples].any())
 
     def keep(examples: np.ndarray) -> None:
         own = (range(columns.members[e], columns.members[e + 1]) for e in examples)
         cache.put(columns, (number for some in own for number in some), values)
 
-    for batch, logps_S in passes(scorer, columns, every, precision, token_budget, wanted=wanted):
+    for batch, logps_S in passes(scorer, columns, every, precision, token_budget, wanted=wanted, ranks=ranks):
         values[batch.places] = logps_S.cpu().numpy()
         places.append(batch.places)
         if ranks.beside_first:

@@ -40,33 +40,38 @@ def choose_save_dtype(setting: SaveDtype, stored: torch.dtype | None) -> tuple[t
 
 @torch.no_grad()
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Turns the float32 weights into those a file of `dtype` holds, in place.
+    """Turns the float32 weights into those a file of `dtype` holds, in place: see `rounded`."""
+    # Tied weights stay tied, and buffers that are no weights as they are.
+    for name, parameter in model.named_parameters():
+        parameter.data = rounded(parameter.data, name, dtype)
+
+
+@torch.no_grad()
+def rounded(weights: torch.Tensor, name: str, dtype: torch.dtype, first: int = 0) -> torch.Tensor:
+    """The weights of `name` as a file of `dtype` holds them. Float32 weights are changed on the way.
 
     Rounding to the nearest would lose every change below half a unit in the last place, at small learning rates most
     of the training. So weights are rounded up or down at random, in proportion to what is nearer, which is right on
     average: to bfloat16 with the numbers of the dither, so that a model trained in bfloat16 is saved with the very
     weights that its last step computed with. The numbers depend on name and index alone: the same weights give the
     same file. Source: stochastic rounding, e.g. arXiv 1502.02551.
+
+    first: see `move`.
     """
-    if dtype is torch.float32:
-        return
-    for name, parameter in model.named_parameters():
-        if dtype is torch.bfloat16:
-            move(parameter.data, name, 1)
-        else:
-            _dither_float16(parameter.data, name)
-    # One conversion keeps tied weights tied, and buffers that are no weights as they are.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    if dtype is torch.bfloat16:
+        move(weights, name, 1, first)
+    elif dtype is torch.float16:
+        _dither_float16(weights, name, first)
+    return weights.to(dtype)
 
 
-def _dither_float16(weights: torch.Tensor, name: str) -> None:
+def _dither_float16(weights: torch.Tensor, name: str, first: int) -> None:
     """Adds to each weight its number in units of float16, in place: as in bfloat16, but for 13 bits in place of 16.
 
     Below 2^-14, within reach of ordinary weights, the unit is 2^-24 whatever the weight.
     """
     flat = weights.view(-1)
-    numbers = noise(name, 0, flat.numel(), flat.device)
+    numbers = noise(name, first, flat.numel(), flat.device)
     moved = flat.view(torch.int32) + numbers.div(8, rounding_mode="trunc")
     small = flat.abs() < 2.0**-14
     flat.copy_(torch.where(small, flat + numbers * 2.0**-40, moved.view(flat.dtype)))

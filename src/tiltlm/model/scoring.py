@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedExample, TokenizedSequence
 from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import is_shared, opened
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.head import token_logps
 from tiltlm.model.loading import autocast
@@ -55,9 +56,8 @@ def score(
     """
     held = () if asked is None else Columns(asked.squares, asked.divergence).shape
     values = np.empty((int(columns.scored_starts[-1]), *held), dtype=np.float32)
-    every, turns = range(len(columns)), Turns(ranks)
-    places: list[np.ndarray] = []
-    for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, turns.mine, asked):
+    every, places = range(len(columns)), list[np.ndarray]()
+    for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, asked=asked, ranks=ranks):
         values[batch.places] = own.cpu().numpy()
         places.append(batch.places)
         advance(len(batch.examples) * ranks.count)
@@ -70,13 +70,19 @@ class Turns:
     it has least to do, by columns."""
 
     def __init__(self, ranks: Ranks) -> None:
-        self._rank, self._loads = ranks.rank, [0] * ranks.count
+        self._rank, self._loads, self._taken = ranks.rank, [0] * ranks.count, [0] * ranks.count
 
     def mine(self, batch: MicroBatch) -> bool:
         """Whether this rank computes it. All ranks ask of all, in the same order."""
         rank = self._loads.index(min(self._loads))
         self._loads[rank] += batch.tokens_RL.numel()
+        self._taken[rank] += 1
         return rank == self._rank
+
+    @property
+    def lacking(self) -> int:
+        """How many fewer this rank computes than the one with most."""
+        return max(self._taken) - self._taken[self._rank]
 
 
 def fill_from_others(values: np.ndarray, places: Sequence[np.ndarray], ranks: Ranks) -> None:
@@ -88,7 +94,6 @@ def fill_from_others(values: np.ndarray, places: Sequence[np.ndarray], ranks: Ra
         values[theirs] = computed
 
 
-@torch.inference_mode()
 def passes(
     scorer: Scorer,
     columns: TokenColumns,
@@ -98,6 +103,7 @@ def passes(
     temperature: float | np.ndarray = 1.0,
     wanted: Callable[[MicroBatch], bool] = lambda batch: True,
     asked: Asked | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[MicroBatch, Tensor]]:
     """Micro-batches of examples with the log-probabilities of their scored tokens, float32, shape (S,); with what is
     asked for besides in further columns.
@@ -106,28 +112,58 @@ def passes(
 
     temperature: that logits are divided by; or of each scored token of the columns its own, shape (scored tokens,).
     wanted: which of the micro-batches are computed at all.
+    ranks: processes that share out the micro-batches: each gives its own. They do all the same number of passes where
+        the model is shared out too.
 
     Raises:
         NonFiniteError: values are NaN or infinite, naming the examples.
     """
+    # Weights that are shared out cannot be changed later if they were gathered in inference mode.
+    without_gradients = torch.no_grad() if is_shared(scorer) else torch.inference_mode()
+    given = (scorer, columns, examples, precision, token_budget, temperature, wanted, asked, ranks)
+    made: Iterator[tuple[MicroBatch, Tensor]] = without_gradients(_passes)(*given)
+    return made
+
+
+def _passes(
+    scorer: Scorer,
+    columns: TokenColumns,
+    examples: Sequence[int] | np.ndarray,
+    precision: torch.dtype,
+    token_budget: int,
+    temperature: float | np.ndarray,
+    wanted: Callable[[MicroBatch], bool],
+    asked: Asked | None,
+    ranks: Ranks,
+) -> Iterator[tuple[MicroBatch, Tensor]]:
     numbers = np.asarray(examples, dtype=np.int64)
     lengths = columns.bounds[columns.members[numbers + 1]] - columns.bounds[columns.members[numbers]]
     order = numbers[np.argsort(-lengths, kind="stable")]
-    device = scorer.device
+    device, turns = scorer.device, Turns(ranks)
+    roots = [scorer] if asked is None or asked.reference is None else [scorer, asked.reference]
 
     def planned(start: int) -> Plan:
         portion = plan(columns, order[start : start + EXAMPLES_AT_ONCE], token_budget, scorer.layout)
         return portion.pinned() if device.type == "cuda" else portion
 
+    def table_of(batch: MicroBatch) -> Tensor:
+        with autocast(device, precision):
+            own = temperature[batch.places] if isinstance(temperature, np.ndarray) else temperature
+            values = _scored(scorer, batch.to(device), own, asked)
+        return values if isinstance(values, Tensor) else values.table()
+
     # Made by a worker while the device computes those before.
-    with contextlib.closing(ahead(planned(start) for start in range(0, len(order), EXAMPLES_AT_ONCE))) as portions:
-        for batch in filter(wanted, itertools.chain.from_iterable(portion.micro_batches for portion in portions)):
-            with autocast(device, precision):
-                own = temperature[batch.places] if isinstance(temperature, np.ndarray) else temperature
-                values = _scored(scorer, batch.to(device), own, asked)
-            table = values if isinstance(values, Tensor) else values.table()
-            _require_finite(table, batch, columns)
-            yield batch, table
+    starts = range(0, len(order), EXAMPLES_AT_ONCE)
+    with opened(*roots), contextlib.closing(ahead(planned(start) for start in starts)) as portions:
+        for batch in itertools.chain.from_iterable(portion.micro_batches for portion in portions):
+            if wanted(batch) and turns.mine(batch):
+                table = table_of(batch)
+                _require_finite(table, batch, columns)
+                yield batch, table
+        if is_shared(scorer) and turns.lacking:
+            (filler,) = plan(columns, order[-1:], token_budget, scorer.layout).micro_batches
+            for _ in range(turns.lacking):
+                table_of(filler)
 
 
 def _scored(

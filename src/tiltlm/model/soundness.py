@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,43 +11,34 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tiltlm.errors import ModelError
-from tiltlm.model.finding import SAFE_WEIGHTS, ModelSource, explained
+from tiltlm.model.finding import ModelSource, explained
+from tiltlm.model.weight_files import safe_files
 from tiltlm.model.weights import load_model
 
 Shape = tuple[int, ...]
 
 
-def require_sound(source: ModelSource) -> None:
+def require_sound(source: ModelSource, see: Callable[[str, Tensor], None] = lambda name, tensor: None) -> None:
     """Refuses a model that could not be trained for its weights.
 
     Files are read once, which is what loading them takes anyway. Only where names and shapes are not just those of the
     model, as in files of older versions, or the weights are pickled, the model is loaded to see.
+
+    see: is given every weight of the files.
 
     Raises:
         ModelError: weights are missing, cut short, of another shape, or not finite.
     """
     shapes: dict[str, Shape] = {}
     with explained(source, "weights"):
-        files = _safe_files(source)
+        files = safe_files(source)
         for name, tensor in _tensors(files or []):
             _require_trainable(source, name, tensor)
+            see(name, tensor)
             shapes[name] = tuple(tensor.shape)
     if files is None or not _are_those_of_the_model(source, shapes):
         for name, parameter in load_model(source, torch.device("cpu")).named_parameters():
             _require_trainable(source, name, parameter.detach())
-
-
-def _safe_files(source: ModelSource) -> list[Path] | None:
-    """The safetensors files of a model; None where it has none, or not all of them."""
-    whole, index = (source.file(name) for name in SAFE_WEIGHTS)
-    if whole is not None:
-        return [whole]
-    if index is None:
-        return None
-    placed = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
-    files = [source.file(name) for name in sorted(set(placed.values()))]
-    found = [file for file in files if file is not None]
-    return found if found and len(found) == len(files) else None
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:

@@ -10,8 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import file_exists
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import safe_open
 
 from tiltlm.errors import ModelError
 from tiltlm.model.finding import PICKLED_WEIGHTS, SAFE_WEIGHTS, ModelSource
@@ -50,6 +52,32 @@ def require_safe_weights(source: ModelSource) -> None:
             f"the folder {folder} holds no weights: it has neither {SAFE_WEIGHTS[0]} nor {SAFE_WEIGHTS[1]}{there}. "
             "Save the model there with transformers' save_pretrained."
         )
+
+
+def safe_files(source: ModelSource) -> list[Path] | None:
+    """The safetensors files of a model; None where it has none, or not all of them."""
+    whole, index = (source.file(name) for name in SAFE_WEIGHTS)
+    if whole is not None:
+        return [whole]
+    if index is None:
+        return None
+    placed = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    files = [source.file(name) for name in sorted(set(placed.values()))]
+    found = [file for file in files if file is not None]
+    return found if found and len(found) == len(files) else None
+
+
+def type_in_files(source: ModelSource) -> torch.dtype:
+    """The type that all weights of a model have in its files; float32 where they have several, or another."""
+    types: set[str] = set()
+    for path in safe_files(source) or []:
+        with safe_open(path, "pt") as file:
+            types |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    floats = {kind for kind in types if kind.startswith(("F", "BF"))}
+    return _TYPES.get(next(iter(floats)), torch.float32) if len(floats) == 1 else torch.float32
+
+
+_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def _is_there(source: ModelSource, name: str) -> bool:

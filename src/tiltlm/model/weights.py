@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +56,28 @@ def load_model(
         ModelError: it cannot be had, is not a causal language model, some of its weights are not in its files, or they
             are in files that are not safe to read.
     """
+    model = read_model(source, torch.float32, note, {} if quantise == "none" else _packed(quantise, device))
+    if quantise == "none":
+        torch.nn.Module.to(model, device)
+    if device.type == "cpu":
+        _leave_files(model)
+    fuse_layers(model)
+    return model
+
+
+def read_model(
+    source: ModelSource, dtype: torch.dtype, note: Callable[[str], None], packing: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """The model in evaluation mode, with weights of a type, where transformers puts them: those that have that type in
+    their files are pages of these.
+
+    packing: how layers are packed as they are read.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
     require_safe_weights(source)
-    model, report = _read(source, {} if quantise == "none" else _packed(quantise, device))
+    model, report = _read(source, dtype, packing or {})
     if (fault := explain_report(report)) is not None:
         raise ModelError(f"the weights of `{source.location}` cannot be used: {fault}")
     if report.unexpected:
@@ -67,12 +87,7 @@ def load_model(
             f"{_names(report.unexpected)}."
         )
     _make_saveable(model, note)
-    if quantise == "none":
-        torch.nn.Module.to(model, device)
-    if device.type == "cpu":
-        _leave_files(model)
     model.eval()
-    fuse_layers(model)
     # The table gives the padding token no gradient; but it is often the EOS, which every answer ends with. Padding
     # itself is never scored nor seen, so it sends none.
     embeddings = model.get_input_embeddings()
@@ -98,11 +113,11 @@ def _packed(quantise: Quantisation, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(**kinds[quantise]), "device_map": {"": device}}
 
 
-def _read(source: ModelSource, packing: dict[str, Any]) -> tuple[PreTrainedModel, LoadReport]:
+def _read(source: ModelSource, dtype: torch.dtype, packing: Mapping[str, Any]) -> tuple[PreTrainedModel, LoadReport]:
     with explained(source, "model"), _without_load_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             # A shape that does not fit is reported like a name that does not fit, rather than raised.
             ignore_mismatched_sizes=True,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltlm.config.resuming import settings_in_place
+from tiltlm.distributed.ranks import ALONE
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models, Prompt
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
-from tiltlm.pipeline.models import reference_model, saved_model, starting_model
+from tiltlm.pipeline.models import fits_whole, reference_model, saved_model, starting_model
 from tiltlm.pipeline.optimize import Trained
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
@@ -50,16 +51,22 @@ def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData
 
 
 def compare_answers(
-    setup: Setup, trained: Scorer, prompts: list[Prompt], reporter: Reporter, with_reference: bool = True
+    setup: Setup, saved: Path, prompts: list[Prompt], reporter: Reporter, with_reference: bool = True
 ) -> Comparison:
-    """Answers prompts with the model as it was and as it is.
+    """Answers prompts with the model as it was and as it is. Of several ranks each has the models whole, if it can.
 
-    with_reference: whether a reference other than the model as it was, named in the settings, scores the answers.
+    Args:
+        saved: the folder of the trained model.
+        with_reference: whether a reference other than the model as it was, named in the settings, scores the answers.
     """
-    before = starting_model(setup)
-    reference = before
-    if with_reference and setup.config.model.reference is not None:
-        reference = reference_model(setup)
+    other = with_reference and setup.config.model.reference is not None
+    trained = saved_model(setup, saved)
+    place = setup
+    if setup.ranks.several and fits_whole(setup, trained, 3 if other else 2):
+        place = dataclasses.replace(setup, ranks=ALONE)
+        trained = saved_model(place, saved)
+    before = starting_model(place)
+    reference = reference_model(place) if other else before
     answers = answers_for(setup)
     with reporter.progress("answering", answers.total(prompts), "answers") as advance:
         return answers.compare(Models(before, trained, reference), prompts, advance)
@@ -88,5 +95,4 @@ def ask_models(
     prepare_model(config, reporter)
     setup = set_up(config)
     asked = extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    trained = saved_model(setup, run / "model")
-    return compare_answers(setup, trained, asked, reporter, with_reference=False)
+    return compare_answers(setup, run / "model", asked, reporter, with_reference=False)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tiltlm.model.adapter_of_peft import Adapter
 from tiltlm.model.dither import remove_dither
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score
+from tiltlm.pipeline.models import gathered
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
 from tiltlm.storage.library_errors import as_os_error
@@ -32,7 +32,7 @@ def keep_model(
 ) -> np.ndarray | None:
     """Saves the trained model into a folder, in one move. Its weights are from then on those of the files.
 
-    Of several ranks, each of which has the model, the first one writes.
+    Of several ranks, over which the model is shared out, the first one writes.
 
     reference: a reference at work, for an objective that looks at its distributions; without dither from then on.
 
@@ -40,16 +40,15 @@ def keep_model(
         Float32 values of the held-out examples' scored tokens under the weights as trained (`BoundObjective.columns`),
         where the files hold them rounded; else None.
     """
+    values = None
+    if setup.precision is not torch.float32:
+        with stop.held():
+            remove_dither(policy.model)
     if policy.adapter is not None:
-        if setup.ranks.first:
-            _keep_adapter(setup, policy, policy.adapter, place, stop)
+        _keep_adapter(setup, policy, place, stop)
         reporter.say(f"  {place}: {setup.save_why}, for the model {base_name(setup)}")
         return None
-    values = None
     try:
-        if setup.precision is not torch.float32:
-            with stop.held():
-                remove_dither(policy.model)
         if held_out is not None and setup.save_dtype is not torch.float32:
             if reference is not None and setup.precision is not torch.float32:
                 remove_dither(reference.model)
@@ -57,12 +56,16 @@ def keep_model(
                 setup, "held-out examples, the trained weights", policy, held_out, reporter, reference
             )
     finally:
-        if setup.ranks.first:
-            with stop.held():
+        with stop.held():
+            if setup.ranks.several:
+                whole = gathered(setup, policy, setup.save_dtype)
+            else:
+                whole = policy
                 round_weights(policy.model, setup.save_dtype)
+            if whole is not None:
                 with written_whole(place) as unfinished:
-                    save_model(policy.model, setup.tokenizer.tokenizer, setup.source, unfinished)
-            reporter.say(f"  {place}: {setup.save_why}")
+                    save_model(whole.model, setup.tokenizer.tokenizer, setup.source, unfinished)
+        reporter.say(f"  {place}: {setup.save_why}")
     return values
 
 
@@ -78,12 +81,13 @@ def exact_values(
         return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked, ranks=setup.ranks)
 
 
-def _keep_adapter(setup: Setup, policy: Scorer, adapter: Adapter, place: Path, stop: StopRequest) -> None:
+def _keep_adapter(setup: Setup, policy: Scorer, place: Path, stop: StopRequest) -> None:
     with stop.held():
-        if setup.precision is not torch.float32:
-            remove_dither(policy.model)
+        whole = gathered(setup, policy, torch.float32) if setup.ranks.several else policy
+        if whole is None or whole.adapter is None:
+            return
         with written_whole(place) as unfinished, as_os_error(place):
-            adapter.save(unfinished, base_name(setup))
+            whole.adapter.save(unfinished, base_name(setup))
             setup.tokenizer.tokenizer.save_pretrained(unfinished)
 
 

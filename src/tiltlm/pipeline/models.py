@@ -7,17 +7,28 @@ from pathlib import Path
 
 import torch
 
-from tiltlm.distributed.ranks import take, whole
-from tiltlm.model.adapters import all_parameters, load_scorer, new_adapter, trained_parameters
+from tiltlm.distributed.shares import own_part, whole, with_part
+from tiltlm.model.adapters import (
+    Note,
+    all_parameters,
+    load_pages,
+    load_scorer,
+    new_adapter,
+    trained_parameters,
+)
 from tiltlm.model.dither import add_dither
 from tiltlm.model.finding import ModelSource, facts_of_adapter
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import BESIDES, held_bytes, memory_of
+from tiltlm.model.pages import into_shares, scratch_tensors
+from tiltlm.model.saving import rounded
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
 from tiltlm.storage.space import in_words
 
+WHOLE_SHARE = 0.6
+"""Share of a device's memory that models in one piece may take: answers' keys and values want some, and shares."""
 SLOW_FOR_ADAPTERS = 5e-6
 """The least learning rate with which adapters are commonly trained by DPO (docs/adapters.md)."""
 
@@ -29,7 +40,18 @@ def starting_model(setup: Setup, reporter: Reporter | None = None) -> Scorer:
         if reporter is not None:
             reporter.say(f"  note: {sentence}")
 
-    return load_scorer(setup.source, setup.device, setup.base, note)
+    return _loaded(setup, setup.source, setup.base, note)
+
+
+def _loaded(setup: Setup, source: ModelSource, base: Base | None, note: Note = lambda sentence: None) -> Scorer:
+    """A model as it is at work, of several ranks shared out over them."""
+    if not setup.ranks.several:
+        return load_scorer(source, setup.device, base, note)
+    return _shared(setup, load_pages(source, base, note), base)
+
+
+def _shared(setup: Setup, pages: Scorer, base: Base | None) -> Scorer:
+    return into_shares(pages, base, setup.config.distributed, setup.ranks, setup.device)
 
 
 def reference_model(setup: Setup) -> Scorer:
@@ -38,15 +60,15 @@ def reference_model(setup: Setup) -> Scorer:
     Beside an adapter it is frozen as the model is: neither is dithered.
     """
     base = None if setup.base is None else Base("none", setup.base.dtype)
-    return load_scorer(reference_source(setup), setup.device, base)
+    return _loaded(setup, reference_source(setup), base)
 
 
 def saved_model(setup: Setup, folder: Path) -> Scorer:
     """The model that a run saved, an adapter on the model that it was trained on, kept as it was then."""
     if setup.base is None:
-        return load_scorer(ModelSource(str(folder), True, setup.source.trust_remote_code), setup.device)
+        return _loaded(setup, ModelSource(str(folder), True, setup.source.trust_remote_code), None)
     source = dataclasses.replace(setup.source, adapter=ModelSource(str(folder), True, False))
-    return load_scorer(source, setup.device, setup.base)
+    return _loaded(setup, source, setup.base)
 
 
 def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
@@ -56,23 +78,55 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
     """
     if setup.base is None or start.adapter is not None:
         return start
-    policy = new_adapter(start, setup.config.adapter, setup.config.run.seed)
+    if setup.ranks.several:  # what is shared out already takes no new weights
+        policy = _shared(setup, _with_new_adapter(setup, load_pages(setup.source, setup.base)), setup.base)
+    else:
+        policy = _with_new_adapter(setup, start)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
     return policy
 
 
-def in_one_piece(setup: Setup, shared: Scorer) -> Scorer:
-    """The trained model as every rank can have it by itself again, of one that is shared out over ranks."""
-    policy = to_be_trained(setup, starting_model(setup))
-    for (_, own), (_, part) in zip(policy.trained().items(), shared.trained().items(), strict=True):
-        take(own, whole(part.detach()))
-    return policy
+def _with_new_adapter(setup: Setup, start: Scorer) -> Scorer:
+    return new_adapter(start, setup.config.adapter, setup.config.run.seed)
+
+
+def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype) -> Scorer | None:
+    """The trained model in one piece, its trained weights as a file of `dtype` holds them, of one that is shared out
+    over ranks: with the first one, where the weights lie in a file that the system may keep out of memory.
+
+    All ranks ask for it; the weights that are shared out are changed on the way.
+    """
+    trained = shared.trained()
+    pages = None
+    if setup.ranks.first:
+        pages = load_pages(setup.source, setup.base)
+        if setup.base is not None and pages.adapter is None:
+            pages = _with_new_adapter(setup, pages)
+        places = iter(scratch_tensors([own.shape for own in trained.values()], dtype))
+    for name, own in trained.items():
+        part, first = own_part(own.detach())
+        full = whole(with_part(own, rounded(part, name, dtype, first)))
+        if pages is not None:
+            place = next(places)
+            place.copy_(full)
+            pages.model.get_parameter(name).data = place
+    return pages
+
+
+def fits_whole(setup: Setup, model: Scorer, count: int) -> bool:
+    """Whether every rank has room for so many models like this one in one piece; all ranks ask."""
+    there, needed = memory_of(setup.device), count * 4 * all_parameters(model) + BESIDES
+    if setup.device.type == "cpu":
+        needed *= setup.ranks.on_machine
+    return not setup.ranks.any(there is None or needed > WHOLE_SHARE * there)
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
     """Lines on memory too small for what is trained, on the adapter, and on a learning rate that does not suit one."""
     held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
+    if setup.device.type == "cuda":
+        held //= setup.config.distributed.shard or setup.ranks.count
     if there is not None and held + BESIDES > there:
         reporter.say(
             f"  weights, gradients and the optimizer's numbers take {in_words(held)}, and the {setup.device.type} has "

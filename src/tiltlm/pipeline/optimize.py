@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,30 +11,27 @@ import torch
 from tiltlm.checkpoints.keeper import Checkpoints
 from tiltlm.config import settings_table
 from tiltlm.data.preparation import PreparedData
-from tiltlm.distributed.sharding import share_out
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.compiled_layers import compile_layers
-from tiltlm.model.loading import checkpoint_activations, layers_of
+from tiltlm.model.loading import checkpoint_activations
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives.interface import ReferenceUpdate
 from tiltlm.pipeline.keeping import keep_model
-from tiltlm.pipeline.models import in_one_piece
 from tiltlm.pipeline.own_objective import keep_objective, tried
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.referencing import ReferencedData, reference_at_work
 from tiltlm.pipeline.remedies import in_a_sentence
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.resumption import effective_settings
+from tiltlm.pipeline.resumption import effective_settings, restore
 from tiltlm.pipeline.setup import Setup
 from tiltlm.pipeline.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.storage.space import in_words
 from tiltlm.training.bound_objective import BoundObjective
-from tiltlm.training.checks import Start, run_checks
+from tiltlm.training.checks import run_checks
 from tiltlm.training.loop import Trainer
 from tiltlm.training.observers import MetricsLog, Observer, Observers, Row
-from tiltlm.training.step_plans import Referenced, StepPlans
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,38 +49,24 @@ class Trained:
     objective: BoundObjective
 
 
-@dataclass(slots=True, eq=False)
-class _Beginning:
-    """What a trainer will be made of, as it can be checked while every rank still has all of the policy."""
-
-    scorer: Scorer
-    objective: BoundObjective
-    precision: torch.dtype
-    train_examples: Referenced
-    plan_of: StepPlans
-
-
-def trainer_for(
-    setup: Setup, policy: Scorer, data: ReferencedData, check: Callable[[Start], None] = lambda start: None
-) -> Trainer:
-    """The trainer that a run's settings describe.
-
-    check: is given it, or of several ranks what it will be made of, before weights are shared out or changed.
-    """
-    config, ranks, seed = setup.config, setup.ranks, setup.config.run.seed
+def trainer_for(setup: Setup, policy: Scorer, data: ReferencedData) -> Trainer:
+    """The trainer that a run's settings describe."""
+    config = setup.config
     objective = replace(setup.objective, reference=reference_at_work(setup, policy))
     if config.training.compile:
         compile_layers(policy.model)
     if config.training.activation_checkpointing:
         checkpoint_activations(policy.model)
-    if ranks.several:
-        plans = StepPlans(data.train, config.training, seed, policy.layout)
-        check(_Beginning(policy, objective, setup.precision, data.train, plans))
-        share_out(policy, layers_of(policy.model), config.distributed, ranks, setup.device)
-    trainer = Trainer(policy, objective, config.training, seed, setup.precision, data.train, data.held_out, ranks)
-    if not ranks.several:
-        check(trainer)
-    return trainer
+    return Trainer(
+        policy,
+        objective,
+        config.training,
+        config.run.seed,
+        setup.precision,
+        data.train,
+        data.held_out,
+        setup.ranks,
+    )
 
 
 def optimize(
@@ -107,10 +90,10 @@ def optimize(
         folder.checkpoints, setup.config.checkpoint, folder.metrics, settings, identity, reporter.say, setup.ranks
     )
     with setup.ranks.first_then_others():
-        read = None if work.before is None else work.before.state(trainer, reporter)
-    state = setup.ranks.agreed(read)
-    if state is not None:
-        trainer.restore(state)
+        found = None if work.before is None else work.before.checkpoint(trainer, reporter)
+    found = setup.ranks.agreed(found)
+    if found is not None:
+        restore(trainer, found)
     if work.before is not None:
         work.before.restored(trainer, checkpoints, reporter)
         repeatable = setup.device.type == "cpu" or setup.config.training.deterministic
@@ -136,8 +119,6 @@ def optimize(
         reporter.say(f"  {rates[0]:.2f} examples and {rates[1]:,.0f} tokens a second")
     reference = trainer.objective.reference if setup.objective.needs.live else None
     setup.ranks.wait_for_all()  # the first may still have written a checkpoint
-    if setup.ranks.several:
-        policy = in_one_piece(setup, policy)
     values = keep_model(setup, policy, data.exact, work.model, work.stop, reporter, reference)
     setup.ranks.wait_for_first()
     return Trained(completed, values, trainer.objective)
@@ -146,16 +127,15 @@ def optimize(
 def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:
     """The trainer before its first step, after the start-up checks, also of a run that goes on."""
 
-    def check(start: Start) -> None:
-        if (reference := start.objective.reference) is not None:
-            work.reporter.say(f"  {_second_model(reference, start.objective.moves)}")
-        checks = tried(work.setup.config.loss)
-        checks += run_checks(start, work.setup.tokenizer, _starts_at_reference(work.setup))
-        work.record.checked(checks)
-        for one in checks:
-            work.reporter.say(f"  checked: {one.name}: {one.detail}")
-
-    return trainer_for(work.setup, policy, data, check)
+    trainer = trainer_for(work.setup, policy, data)
+    if (reference := trainer.objective.reference) is not None:
+        work.reporter.say(f"  {_second_model(reference, trainer.objective.moves)}")
+    checks = tried(work.setup.config.loss)
+    checks += run_checks(trainer, work.setup.tokenizer, _starts_at_reference(work.setup))
+    work.record.checked(checks)
+    for one in checks:
+        work.reporter.say(f"  checked: {one.name}: {one.detail}")
+    return trainer
 
 
 def _second_model(reference: Scorer, moves: ReferenceUpdate | None) -> str:

@@ -49,22 +49,22 @@ def passing_folder(config: Config) -> Iterator[tuple[Config, RunFolder]]:
         yield dataclasses.replace(config, run=run), folder
 
 
-def require_same_models(ranks: Ranks, address: str) -> None:
-    """Compares the models that all ranks have loaded, before each keeps a part of its own.
+def require_same_models(ranks: Ranks, digest: str) -> None:
+    """Compares the models that all ranks have, of which each will take a part.
 
-    address: what computes its values (`model.reference.reference_address`).
+    digest: of this rank's.
 
     Raises:
         ModelError: a rank has another model than the first one.
     """
     if not ranks.several:
         return
-    every = ranks.gathered(address)
+    every = ranks.gathered(digest)
     other = next((rank for rank, own in enumerate(every) if own != every[0]), None)
     if other is not None:
         raise ModelError(
-            f"rank {other} has loaded another model than rank 0 ({every[other]} and {every[0]}): every machine must "
-            "have the same weights under the same name, and the same kind of device."
+            f"rank {other} has another model than rank 0: every machine must have the same weights under the same "
+            "name, and the same kind of device."
         )
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from tiltlm.checkpoints.identity import digest_of
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns, ranges
+from tiltlm.distributed.sharding import leave_open
 from tiltlm.errors import ModelError
 from tiltlm.model.dither import add_dither
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
@@ -23,7 +24,6 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
 from tiltlm.pipeline.models import reference_model
 from tiltlm.pipeline.prepare import require_vocabulary
-from tiltlm.pipeline.ranks_at_work import require_same_models
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
 from tiltlm.runs.folder import RunFolder
@@ -125,7 +125,7 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
             f"`{objective.name}` moves its reference towards the policy, weight by weight, and averaging the factors "
             "of adapters is not averaging weights: merge the adapter first (tiltlm merge), or take another objective."
         )
-    if setup.config.model.reference is None:
+    if setup.config.model.reference is None and not setup.ranks.several:
         reference = copy.deepcopy(policy)
     else:
         reference = reference_model(setup)
@@ -139,6 +139,7 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
             f"{reference.head.out_features} rows and the model's {policy.head.out_features}: name a reference "
             "(model.reference) of the same vocabulary."
         )
+    leave_open(reference)  # parts of it are called by themselves, within the policy's forward and backward passes
     # Not frozen: it is asked without gradients only, and what is dithered of it is known by what could be trained.
     return reference
 
@@ -167,8 +168,7 @@ class _Pass:
     ) -> None:
         self._scorer, self._precision, self._folder, self._reporter = scorer, precision, folder, reporter
         self._budget, self._ranks = setup.config.training.token_budget, setup.ranks
-        self._address = reference_address(scorer, precision)
-        require_same_models(setup.ranks, self._address)
+        self._address = reference_address(scorer, precision, setup.ranks)
 
     def values(self, name: str, parts: Sequence[TokenColumns]) -> list[np.ndarray]:
         """Those of all scored tokens of each part, computed in one pass where the cache lacks some."""

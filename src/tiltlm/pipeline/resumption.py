@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from tiltlm.checkpoints import identity
-from tiltlm.checkpoints.checkpoint_folder import set_aside, sweep
+from tiltlm.checkpoints.checkpoint_folder import read_record, set_aside, sweep
 from tiltlm.checkpoints.keeper import Checkpoints, Found, last_whole
 from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import Config, config_from_dict, settings_table
 from tiltlm.config.resuming import Resume, left_by_stage_before
+from tiltlm.distributed.sharding import closed
 from tiltlm.errors import RunError
 from tiltlm.model.dither import add_dither, remove_dither
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT
@@ -28,7 +29,6 @@ from tiltlm.runs.run_files import RunFiles, read_run
 from tiltlm.storage.whole_files import EARLIER, sync
 from tiltlm.text.masking import masked_values
 from tiltlm.training.loop import Trainer
-from tiltlm.training.state import TrainerState
 
 ALLOWED_BY = {
     identity.EXAMPLES: "data",
@@ -115,7 +115,7 @@ class ReopenedRun:
                 + ", ".join(others)
             )
 
-    def state(self, trainer: Trainer, reporter: Reporter) -> TrainerState | None:
+    def checkpoint(self, trainer: Trainer, reporter: Reporter) -> Path | None:
         """What a trainer is to go on from; None where there is no checkpoint, so that it begins at its beginning.
 
         What the run left when it ended before is from here on of another model than it comes to, and removed; its model
@@ -140,31 +140,17 @@ class ReopenedRun:
         for name, why in found.unused.items():
             set_aside(self.folder.checkpoints / name)
             reporter.say(f"  the checkpoint {name} is not used, as {why}: it is called unused-{name} from here on")
-        return read_state(found.path)
+        return found.path.absolute()
 
     def restored(self, trainer: Trainer, checkpoints: Checkpoints, reporter: Reporter) -> None:
         """Puts metrics and checkpoints back to that state, once the trainer is in it."""
         metrics, found = self.folder.metrics, self.found
         if found is None:
             return
-        self._in_the_arithmetic_of(trainer, found.record.identity[identity.ARITHMETIC])
         os.truncate(metrics, found.record.metrics.bytes)
         sync(metrics)
         checkpoints.went_on_from(found)
         reporter.say(f"  goes on after step {trainer.progress.step}, from {found.path}")
-
-    @staticmethod
-    def _in_the_arithmetic_of(trainer: Trainer, before: str) -> None:
-        """Training in bfloat16 dithers the weights, in float32 it does not: a state becomes one of the other kind."""
-        dithered, dithers = before != "float32", trainer.precision is not torch.float32
-        if dithered != dithers and trainer.ranks.several:
-            raise RunError("another arithmetic (model.precision) can be gone on in by one process alone.")
-        reference = trainer.objective.reference if trainer.objective.moves is not None else None
-        for scorer in (trainer.scorer, *([reference] if reference is not None else [])):
-            if dithered and not dithers:
-                remove_dither(scorer.model)
-            if dithers and not dithered:
-                add_dither(scorer.model)
 
     def resumption(self, repeatable: bool) -> Resumption:
         """What the run's record says of this.
@@ -182,6 +168,21 @@ class ReopenedRun:
             raise not_as_it_began(self.folder.path, {others[name]: allowed for name, allowed in refused.items()}, why)
         listed = list(others.values())
         self.differences += [difference for difference in listed if difference not in self.differences]
+
+
+def restore(trainer: Trainer, checkpoint: Path) -> None:
+    """Puts a trainer into the state of a checkpoint; of several ranks all do."""
+    trainer.restore(read_state(checkpoint, trainer.to_be_filled(), trainer.ranks))
+    before = read_record(checkpoint).identity[identity.ARITHMETIC]
+    # Training in bfloat16 dithers the weights, in float32 it does not: a state becomes one of the other kind.
+    dithered, dithers = before != "float32", trainer.precision is not torch.float32
+    reference = trainer.objective.reference if trainer.objective.moves is not None else None
+    for scorer in (trainer.scorer, *([reference] if reference is not None else [])):
+        with closed(scorer):
+            if dithered and not dithers:
+                remove_dither(scorer.model)
+            if dithers and not dithered:
+                add_dither(scorer.model)
 
 
 def not_as_it_began(run: Path, refused: Mapping[str, str], why: str = "") -> RunError:

@@ -23,7 +23,7 @@ from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
 from tiltlm.pipeline.preflight import before_work, prepare_model, require_fit
 from tiltlm.pipeline.prepare import NOTHING, Given, asked, prepare, require_vocabulary
-from tiltlm.pipeline.ranks_at_work import DATA_REPORT, passing_folder, require_same_data, sign
+from tiltlm.pipeline.ranks_at_work import DATA_REPORT, passing_folder, require_same_data, require_same_models, sign
 from tiltlm.pipeline.referencing import ReferencedData, with_reference, without_reference
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.resumption import ReopenedRun, reopened
@@ -134,9 +134,10 @@ def _prepared(config: Config, given: Given, reporter: Reporter, ranks: Ranks) ->
     with ranks.first_then_others():
         setup = set_up(config, ranks)
         require_safe_weights(setup.source)
-        require_sound_models(setup)
+        models = require_sound_models(setup)
         data = prepare(setup, reporter, given)
     ranks.wait_for_all()
+    require_same_models(ranks, models)
     require_same_data(ranks, of_examples(data.train, data.eval) if ranks.several else {})
     return with_budget(setup, data, reporter), data
 
@@ -202,13 +203,13 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         reporter.say("  no step was taken, so there is no model to save")
         return False
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
-        saved = saved_model(setup, work.model)
-        folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
+        evaluation = evaluate(setup, saved_model(setup, work.model), trained, referenced, reporter)
+        folder.write_json("evaluation.json", evaluation)
     if setup.ranks.any(not trained.completed or work.stop.requested):
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
-            folder.write_json("comparison.json", compare_answers(setup, saved, prompts, reporter))
+            folder.write_json("comparison.json", compare_answers(setup, work.model, prompts, reporter))
     return True
 
 
@@ -222,7 +223,8 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
     with work.record.stage(*(("reference", "2/6 Reference log-probabilities") if needed else ("model", without))):
         policy = _policy(work, data)
         arithmetic = str(setup.precision).removeprefix("torch.")
-        identity = of_examples(data.train, data.eval) | of_policy(policy, arithmetic) | of_objective(setup.config.loss)
+        identity = of_examples(data.train, data.eval) | of_objective(setup.config.loss)
+        identity |= of_policy(policy, arithmetic, setup.ranks)
         if work.before is not None:
             work.before.require_same(identity)
         referenced = (with_reference if needed else without_reference)(setup, policy, data, work.folder, reporter)

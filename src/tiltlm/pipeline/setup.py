@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import xxhash
+from torch import Tensor
 
 from tiltlm.config import Config, LossConfig
 from tiltlm.data.tokens.templates import choose_template
@@ -13,6 +15,7 @@ from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.distributed.sharding import require_possible
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
+from tiltlm.model.adapter_files import ADAPTER_WEIGHTS
 from tiltlm.model.adapters import require_packages, require_targets
 from tiltlm.model.base_choice import choose_base
 from tiltlm.model.compiled_layers import require_compiler
@@ -113,18 +116,32 @@ def reference_source(setup: Setup) -> ModelSource:
     return source
 
 
-def require_sound_models(setup: Setup) -> None:
+def require_sound_models(setup: Setup) -> str:
     """Refuses, before any work, models whose weights could not be trained, or not be compared with.
+
+    Returns:
+        Of several ranks, a digest of what was looked at and the kind of device: all should have the same.
 
     Raises:
         ModelError: weights are missing, cut short, of another shape or not finite; or the reference has other tokens.
         ConfigError: a target of the adapter is no layer of the model.
     """
-    require_sound(setup.source)
+    digest = xxhash.xxh3_128(setup.device.type.encode())
+
+    def see(name: str, tensor: Tensor) -> None:
+        if setup.ranks.several:
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+    require_sound(setup.source, see)
     if setup.base is not None and setup.source.adapter is None and (model := without_weights(setup.source)):
         require_targets(model, setup.config.adapter)
     if (reference := reference_source(setup)) != setup.source:
-        require_sound(reference)
+        require_sound(reference, see)
+    adapter = setup.source.adapter.file(ADAPTER_WEIGHTS) if setup.source.adapter is not None else None
+    if setup.ranks.several and adapter is not None:
+        digest.update(adapter.read_bytes())
+    return digest.hexdigest()
 
 
 def prompt_room(setup: Setup) -> int | None:

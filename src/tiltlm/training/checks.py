@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tiltlm.data.tokens.token_columns import TokenColumns, TokenizedSequence
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.distributed.sharding import opened
 from tiltlm.errors import SelfCheckError
 from tiltlm.model.fused_layers import stock_layers
 from tiltlm.model.scorer import Scorer, sequence_logps
@@ -20,9 +20,8 @@ from tiltlm.model.token_values import TokenValues
 from tiltlm.objectives.interface import MISMATCHED, Scored, sides
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.runs.outcomes import Check
-from tiltlm.training.bound_objective import BoundObjective
+from tiltlm.training.loop import Trainer
 from tiltlm.training.losses import agreeing
-from tiltlm.training.step_plans import Referenced, StepPlans
 
 LAYOUT_TOLERANCE = 1e-4
 """How far two layouts of the same sequence may differ in float32, in nats a token: the order of sums, and nothing else.
@@ -43,27 +42,18 @@ class _Result:
     explanation: str
 
 
-class Start(Protocol):
-    """What is checked: a trainer before its first step, or what one will be made of."""
-
-    scorer: Scorer
-    objective: BoundObjective
-    precision: torch.dtype
-    train_examples: Referenced
-    plan_of: StepPlans
-
-
-def run_checks(start: Start, tokenizer: ExampleTokenizer, starts_at_reference: bool = True) -> list[Check]:
-    """All checks, on the examples of the first step.
+def run_checks(start: Trainer, tokenizer: ExampleTokenizer, starts_at_reference: bool = True) -> list[Check]:
+    """All checks, on the examples of the first step; of several ranks each makes all of them.
 
     Args:
+        start: before its first step.
         tokenizer: the one that made them.
         starts_at_reference: whether the policy is the reference before the first step.
 
     Raises:
         SelfCheckError: at least one failed; the message says which, with numbers and the likely cause.
     """
-    first = start.plan_of(0)
+    first = start.plan_of.of_all_ranks(0)
     examples = [start.train_examples.columns[e] for batch in first.micro_batches for e in batch.examples.tolist()]
     sequences = [
         sequence
@@ -72,7 +62,8 @@ def run_checks(start: Start, tokenizer: ExampleTokenizer, starts_at_reference: b
         if label != MISMATCHED
     ]
     results = [_one_bos(sequences, tokenizer), _eos_present(sequences, tokenizer)]
-    results += _numbers(start, first, starts_at_reference)
+    with opened(start.scorer):
+        results += _numbers(start, first, starts_at_reference)
     failed = [result for result in results if not result.check.passed]
     if failed:
         lines = [f"{result.check.name}: {result.check.detail}. {result.explanation}" for result in failed]
@@ -119,7 +110,7 @@ def _eos_present(given: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer
 
 
 @torch.no_grad()
-def _numbers(start: Start, first: Plan, starts_at_reference: bool) -> list[_Result]:
+def _numbers(start: Trainer, first: Plan, starts_at_reference: bool) -> list[_Result]:
     columns = start.train_examples.columns
     numbers = np.concatenate([batch.examples for batch in first.micro_batches])
     by_length = numbers[np.argsort(_tokens(columns, numbers), kind="stable")]
@@ -169,7 +160,7 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
     )
 
 
-def _rounding(start: Start, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> tuple[_Result, float]:
+def _rounding(start: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> tuple[_Result, float]:
     """What the arithmetic of training rounds away of the same numbers: measured and said, and no reason to stop."""
     rounded_S, exact_S = rounded.logps_S, exact.logps_S
     per_token = float((rounded_S - exact_S).abs().mean())
@@ -185,7 +176,7 @@ def _rounding(start: Start, batch: MicroBatch, rounded: TokenValues, exact: Toke
     return result, per_token
 
 
-def _noise_of_margins(start: Start, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> str:
+def _noise_of_margins(start: Trainer, batch: MicroBatch, rounded: TokenValues, exact: TokenValues) -> str:
     """What it comes to in the margin of a pair's implicit rewards, in words; empty where there are no pairs."""
     if start.objective.needs.unit != "pair":
         return ""
@@ -193,12 +184,12 @@ def _noise_of_margins(start: Start, batch: MicroBatch, rounded: TokenValues, exa
     return f", {float((noisy_P - exact_P).abs().mean()):.2g} in an implicit reward margin"
 
 
-def _margins(start: Start, batch: MicroBatch, values: TokenValues) -> Tensor:
+def _margins(start: Trainer, batch: MicroBatch, values: TokenValues) -> Tensor:
     chosen_P, rejected_P = sides(start.objective(start.objective.scored([batch], [values])).rewards_N)
     return chosen_P - rejected_P
 
 
-def _first_loss(start: Start, planned: Plan, scored: Scored, tolerance: float, starts_at_reference: bool) -> _Result:
+def _first_loss(start: Trainer, planned: Plan, scored: Scored, tolerance: float, starts_at_reference: bool) -> _Result:
     """Before training, policy and reference agree, so the loss is what the objective gives for equal arguments."""
     objective, units = start.objective, start.objective.units(planned)
     loss, wanted = (float(objective(given).losses_U.sum()) / units for given in (scored, agreeing(scored)))

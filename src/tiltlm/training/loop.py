@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.grouping import prompt_groups
-from tiltlm.distributed.ranks import ALONE, Ranks, whole
-from tiltlm.distributed.sharding import settle
+from tiltlm.distributed.ranks import ALONE, Ranks
+from tiltlm.distributed.sharding import closed, opened
+from tiltlm.distributed.shares import whole
 from tiltlm.errors import NonFiniteError
 from tiltlm.model.scorer import Scorer
 from tiltlm.plan.batches import Plan
@@ -28,11 +29,10 @@ from tiltlm.training.metrics import Sums, eval_row
 from tiltlm.training.moving_reference import move
 from tiltlm.training.non_finite import RECENT, FailedStep, explanation, told_of_ranks
 from tiltlm.training.observers import Observer
-from tiltlm.training.optimization import OPTIMIZERS, learning_rate_factor, make_moments
+from tiltlm.training.optimization import OPTIMIZERS, begin_moments, learning_rate_factor, make_moments
 from tiltlm.training.state import (
     Progress,
     TrainerState,
-    in_one_place,
     load_optimizer,
     random_states,
     restore_random_states,
@@ -80,26 +80,34 @@ class Trainer:
         self._held_out_prompts = prompt_groups(held_out.columns)
 
     def state(self) -> TrainerState:
-        """Everything that training would need to go on from here; tensors are those in use, not copies.
-
-        Of several ranks the first has all of it; what the others have of what is shared out is empty.
-        """
-        progress, reference = dataclasses.replace(self.progress), self._moving_reference
+        """Everything that training would need to go on from here; tensors are those in use, not copies."""
         return TrainerState(
-            in_one_place(weights_of(self.scorer.trained().items()), self.ranks),
-            in_one_place(self._optimizer.state_dict(), self.ranks),
-            progress,
+            weights_of(self.scorer.trained().items()),
+            self._optimizer.state_dict(),
+            dataclasses.replace(self.progress),
             random_states(),
-            None if reference is None else weights_of(reference.model.named_parameters()),
+            self._reference_weights(),
             dict(self.objective.running),
         )
+
+    def to_be_filled(self) -> TrainerState:
+        """As `state`, of a trainer that may have taken no step: all of its tensors are there, to be written into."""
+        begin_moments(self._optimizer)
+        return self.state()
+
+    def _reference_weights(self) -> dict[str, Tensor] | None:
+        if (reference := self._moving_reference) is None:
+            return None
+        with closed(reference):
+            return weights_of(reference.model.named_parameters())
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
         """Goes back, or on, to a state of a trainer made alike, which may have been one of other ranks."""
         take_weights(self.scorer.trained().items(), state.model)
-        if self._moving_reference is not None and state.reference is not None:
-            take_weights(self._moving_reference.model.named_parameters(), state.reference)
+        if (reference := self._moving_reference) is not None and state.reference is not None:
+            with closed(reference):
+                take_weights(reference.model.named_parameters(), state.reference)
         load_optimizer(self._optimizer, state.optimizer)
         self.progress = dataclasses.replace(state.progress)
         # Of what a state does not know, the values before the first step.
@@ -227,7 +235,8 @@ class Trainer:
         """Lets the reference follow the policy, where it does and after as many steps as it does."""
         reference, update = self.objective.reference, self.objective.moves
         if reference is not None and update is not None and self.progress.step % update.every == 0:
-            move(reference, self.scorer, update)
+            with closed(reference):
+                move(reference, self.scorer, update)
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
         if self.ranks.several:
@@ -290,8 +299,8 @@ class Trainer:
 
     def _summed(self, objective: BoundObjective) -> Sums:
         sums = Sums(objective.needs.unit)
-        for losses in evaluated(self.scorer, self._held_out_plan, objective, self.precision, self.ranks):
-            sums.add(losses)
-        settle(self.scorer)
+        with opened(self.scorer):
+            for losses in evaluated(self.scorer, self._held_out_plan, objective, self.precision, self.ranks):
+                sums.add(losses)
         sums.over(self.ranks, self.scorer.device, objective.units(self._held_out_plan))
         return sums

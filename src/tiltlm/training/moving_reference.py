@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tiltlm.distributed.ranks import whole
+from tiltlm.distributed.shares import own_part
 from tiltlm.errors import ModelError
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives.interface import ReferenceUpdate
@@ -15,11 +15,10 @@ def move(reference: Scorer, policy: Scorer, update: ReferenceUpdate) -> None:
     """Brings the reference's weights nearer to the policy's, in place: weight * policy + (1 - weight) * reference.
 
     (arXiv 2404.09656, section 3.) Both are the float32 weights that are trained, dither included where there is some:
-    it is the same number in both, so it stays what it is. A policy that is shared out over ranks is gathered, a weight
-    at a time.
+    it is the same number in both, so it stays what it is. Both are shared out over ranks alike, or neither is.
     """
-    for own, shared in zip(reference.parameters(), policy.parameters(), strict=True):
-        theirs = whole(shared)
+    for one, other in zip(reference.parameters(), policy.parameters(), strict=True):
+        (own, _), (theirs, _) = own_part(one), own_part(other)
         if update.weight == 1:
             own.copy_(theirs)
         else:

@@ -38,6 +38,22 @@ def learning_rate_factor(step: int, steps: int, config: TrainingConfig) -> float
     return SCHEDULES[config.schedule](progress)
 
 
+def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Makes what an optimizer that has taken no step keeps of each parameter, by a step that changes nothing: of zero
+    gradients, at a rate of zero. So values can be read into it."""
+    if optimizer.state:
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for own in group["params"]:
+            own.grad = torch.zeros_like(own)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
 def make_moments(optimizer: torch.optim.Optimizer) -> None:
     """Makes what the optimizer keeps of each parameter, by a step that a fused optimizer is told to skip.
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed.tensor import DTensor
 
-from tiltlm.distributed.ranks import Ranks, share_of, take, whole
+from tiltlm.distributed.shares import share_of, take
 
 
 @dataclass(slots=True)
@@ -32,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """Weights, optimizer, progress, random states, and the objective's statistics.
+    """Weights, optimizer, progress, random states, and the objective's statistics; of several ranks their shares.
 
     random: of every generator that a step may draw from, an objective of a user's own among them.
     reference: weights of a reference that moves; None where it does not.
@@ -80,19 +79,6 @@ def take_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], weights: 
     """Writes weights into parameters, by name."""
     for name, parameter in parameters:
         take(parameter, weights[name])
-
-
-def in_one_place(state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Containers of tensors, those that are shared out over ranks whole at the first, and empty at the others."""
-
-    def gathered(value: Any) -> Any:
-        if isinstance(value, DTensor):
-            full = whole(value.detach())  # one at a time: a device need not hold all of them
-            return full.cpu() if ranks.first else full.new_empty(0, device="cpu")
-        return {key: gathered(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-    collected: dict[str, Any] = gathered(state) if ranks.several else state
-    return collected
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, table: dict[str, Any]) -> None:

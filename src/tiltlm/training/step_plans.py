@@ -60,6 +60,10 @@ class StepPlans:
         """How many there are."""
         return total_steps(self.training, len(self.examples.columns))
 
+    def of_all_ranks(self, step: int) -> Plan:
+        """The plan of a step as one process would have it."""
+        return self.examples.plan(self.order.step(step), self.training.token_budget, self.layout)
+
     def __call__(self, step: int) -> Plan:
         """The plan of a step, counted from 0."""
         made = self.examples.plan(self.order.step(step), self.training.token_budget, self.layout, self.ranks)
