@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tiny_models import SHAREABLE, UNSHAREABLE, build
 from tiny_runs import Kept, at_work, bound, examples_for, measured, moved
+from transformers import MixtralConfig, PreTrainedConfig, Qwen3MoeConfig
 
 from tiltlm.checkpoints.checkpoint_folder import Circumstances, checkpoints_in, write_checkpoint
 from tiltlm.checkpoints.shared_checkpoint import begin_together
@@ -39,7 +41,24 @@ BUDGET = 48
 
 
 def family(name: str) -> Any:
+    if name in EXPERTS:
+        return EXPERTS[name]()
     return SHAREABLE[name]() if name in SHAREABLE else UNSHAREABLE[name][0]()
+
+
+def _with_experts(kind: Callable[..., PreTrainedConfig], **own: Any) -> PreTrainedConfig:
+    """Of whose layers each token goes through two; computed in any type."""
+    common: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = kind(**common, intermediate_size=48, num_key_value_heads=2, num_experts_per_tok=2, **own)
+    config._experts_implementation = "eager"
+    return config
+
+
+EXPERTS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "mixtral": lambda: _with_experts(MixtralConfig, num_local_experts=8),
+    "qwen3_moe": lambda: _with_experts(Qwen3MoeConfig, num_experts=8, moe_intermediate_size=24),
+}
+"""Of so many experts that the few tokens of a rank leave some without any, and other ranks others."""
 
 
 def gradients(ranks: Ranks, name: str, objective: str, examples: int, shard: int = 0) -> dict[str, np.ndarray]:

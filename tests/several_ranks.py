@@ -15,6 +15,7 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from tiltlm.config import DistributedConfig
 from tiltlm.distributed.joining import joined
@@ -77,6 +78,8 @@ def _one(
     try:
         with joined(DistributedConfig(timeout_minutes=2), "cpu") as ranks:
             said = pickle.dumps(work(ranks, *arguments))
+            if ranks.several:
+                dist.barrier()  # the first one keeps what they find each other by
         results.put((rank, True, said))
     except BaseException:
         results.put((rank, False, pickle.dumps(traceback.format_exc())))

@@ -38,6 +38,7 @@ def test_gradients_are_those_of_one_process(ranks: int, shard: int) -> None:
     """In float64, of the same micro-batches; on two ranks for every family of models and every kind of objective."""
     every = ranks == 2 and shard == 0
     cases = [(name, "sigmoid") for name in (FAMILIES if every else ["llama", "gpt2"])]
+    cases += [(name, "sigmoid") for name in (rank_work.EXPERTS if every else [])]
     cases += [("llama", name) for name in (ONE_OF_EACH if every else ["bco", "tr_kto", "tdpo2"])]
     found = on_ranks(ranks, all_gradients, cases, shard)
     for number, case in enumerate(cases):

@@ -34,7 +34,7 @@ def naive_training(job: Job) -> Timed:
     seconds, losses = [], []
     start = time.perf_counter()
     for step in range(job.steps):
-        with autocast(setup.device, setup.precision):
+        with autocast(setup.device, setup.precision, keep=True):
             loss = naive_loss(policy, reference, [columns[int(number)] for number in job.examples(step)], beta)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), training.gradient_clip or float("inf"))

@@ -122,8 +122,8 @@ def _show_shared(found: SharedPlan, config: Config, reporter: ConsoleReporter) -
         )
     reporter.console.print(table)
     reporter.say(
-        "From what is sent while something is computed, all of it or nothing, come the two ends of a step. Before and "
-        "after training every rank holds the whole model in float32. docs/scale.md says what of this was measured."
+        "From what is sent while something is computed, all of it or nothing, come the two ends of a step. "
+        "docs/scale.md says what of this was measured."
     )
     if config.training.batch_pairs < cluster.ranks:
         reporter.say(

@@ -114,16 +114,17 @@ def leave_open(root: nn.Module) -> None:
 
 
 @contextmanager
-def closed(root: nn.Module) -> Iterator[None]:
-    """Within, the weights that are seen are the rank's own, to be read and changed."""
-    is_open = isinstance(root, FSDPModule) and _is_open(root)
-    if isinstance(root, FSDPModule) and is_open:
-        root.reshard()
+def closed(root: nn.Module | None) -> Iterator[None]:
+    """Within, the weights that are seen are the rank's own, to be read and changed; None: nothing is."""
+    roots = [] if root is None else [root]
+    open_before = [one for one in roots if isinstance(one, FSDPModule) and _is_open(one)]
+    for one in open_before:
+        one.reshard()
     try:
         yield
     finally:
-        if isinstance(root, FSDPModule) and is_open:
-            root.unshard()
+        for one in open_before:
+            one.unshard()
 
 
 def _is_open(root: nn.Module) -> bool:

@@ -121,7 +121,7 @@ def _generated(
         for group in _groups(wanted, prompts, together):
             asked = [prompts[number] for number, _ in group]
             drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device, ranks)
-            with autocast(model.device, precision):
+            with autocast(model.device, precision, keep=not ranks.several):
                 drawn = (decode if by_loop else _by_transformers)(model, asked, drawing, settings.most, terminators)
             for (number, _), answer in zip(group, _answers(drawn, tokenizer), strict=True):
                 answers[number].append(answer)

@@ -175,6 +175,10 @@ def choose_precision(setting: Precision, device: torch.device) -> tuple[torch.dt
     return torch.float32, f"float32: the {device.type} has no units for bfloat16"
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """The context in which a model is run: autocast to the precision, or nothing where that is float32 already."""
-    return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+def autocast(device: torch.device, precision: torch.dtype, keep: bool = False) -> torch.autocast:
+    """The context in which a model is run: autocast to the precision, or nothing where that is float32 already.
+
+    keep: whether rounded weights are kept to its end, as is wanted where they are used again and again. A layer that is
+        recomputed, or gathered from ranks, would otherwise leave its own behind until all layers are through.
+    """
+    return torch.autocast(device.type, precision, enabled=precision is not torch.float32, cache_enabled=keep)

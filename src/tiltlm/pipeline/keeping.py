@@ -40,15 +40,15 @@ def keep_model(
         Float32 values of the held-out examples' scored tokens under the weights as trained (`BoundObjective.columns`),
         where the files hold them rounded; else None.
     """
-    values = None
-    if setup.precision is not torch.float32:
-        with stop.held():
-            remove_dither(policy.model)
     if policy.adapter is not None:
         _keep_adapter(setup, policy, place, stop)
         reporter.say(f"  {place}: {setup.save_why}, for the model {base_name(setup)}")
         return None
+    values = None
     try:
+        if setup.precision is not torch.float32:
+            with stop.held():
+                remove_dither(policy.model)
         if held_out is not None and setup.save_dtype is not torch.float32:
             if reference is not None and setup.precision is not torch.float32:
                 remove_dither(reference.model)
@@ -83,6 +83,8 @@ def exact_values(
 
 def _keep_adapter(setup: Setup, policy: Scorer, place: Path, stop: StopRequest) -> None:
     with stop.held():
+        if setup.precision is not torch.float32:
+            remove_dither(policy.model)
         whole = gathered(setup, policy, torch.float32) if setup.ranks.several else policy
         if whole is None or whole.adapter is None:
             return

@@ -81,25 +81,20 @@ class Trainer:
 
     def state(self) -> TrainerState:
         """Everything that training would need to go on from here; tensors are those in use, not copies."""
-        return TrainerState(
-            weights_of(self.scorer.trained().items()),
-            self._optimizer.state_dict(),
-            dataclasses.replace(self.progress),
-            random_states(),
-            self._reference_weights(),
-            dict(self.objective.running),
-        )
+        with closed(reference := self._moving_reference):
+            return TrainerState(
+                weights_of(self.scorer.trained().items()),
+                self._optimizer.state_dict(),
+                dataclasses.replace(self.progress),
+                random_states(),
+                None if reference is None else weights_of(reference.model.named_parameters()),
+                dict(self.objective.running),
+            )
 
     def to_be_filled(self) -> TrainerState:
         """As `state`, of a trainer that may have taken no step: all of its tensors are there, to be written into."""
         begin_moments(self._optimizer)
         return self.state()
-
-    def _reference_weights(self) -> dict[str, Tensor] | None:
-        if (reference := self._moving_reference) is None:
-            return None
-        with closed(reference):
-            return weights_of(reference.model.named_parameters())
 
     @torch.no_grad()
     def restore(self, state: TrainerState) -> None:
@@ -235,8 +230,7 @@ class Trainer:
         """Lets the reference follow the policy, where it does and after as many steps as it does."""
         reference, update = self.objective.reference, self.objective.moves
         if reference is not None and update is not None and self.progress.step % update.every == 0:
-            with closed(reference):
-                move(reference, self.scorer, update)
+            move(reference, self.scorer, update)
 
     def _non_finite(self, planned: Plan, units: list[int]) -> NonFiniteError:
         if self.ranks.several:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tiltlm.distributed.sharding import closed
 from tiltlm.distributed.shares import own_part
 from tiltlm.errors import ModelError
 from tiltlm.model.scorer import Scorer
@@ -17,12 +18,13 @@ def move(reference: Scorer, policy: Scorer, update: ReferenceUpdate) -> None:
     (arXiv 2404.09656, section 3.) Both are the float32 weights that are trained, dither included where there is some:
     it is the same number in both, so it stays what it is. Both are shared out over ranks alike, or neither is.
     """
-    for one, other in zip(reference.parameters(), policy.parameters(), strict=True):
-        (own, _), (theirs, _) = own_part(one), own_part(other)
-        if update.weight == 1:
-            own.copy_(theirs)
-        else:
-            own.lerp_(theirs.to(own.dtype), update.weight)
+    with closed(reference):
+        for one, other in zip(reference.parameters(), policy.parameters(), strict=True):
+            (own, _), (theirs, _) = own_part(one), own_part(other)
+            if update.weight == 1:
+                own.copy_(theirs)
+            else:
+                own.lerp_(theirs.to(own.dtype), update.weight)
 
 
 def require_alike(reference: Scorer, policy: Scorer) -> None:
