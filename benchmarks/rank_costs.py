@@ -35,7 +35,6 @@ from tiltlm.config import HubConfig
 from tiltlm.data.conversion import load_examples
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.distributed.joining import joined
-from tiltlm.distributed.sharding import share_out
 from tiltlm.model.kept_memory import keep_memory
 from tiltlm.model.loading import layers_of
 from tiltlm.pipeline.models import starting_model
@@ -139,8 +138,6 @@ def work(arguments: Arguments, place: Path) -> None:
         scorer = starting_model(setup)
         weights = sum(own.numel() for own in scorer.parameters())
         layers = sum(own.numel() for layer in layers_of(scorer.model) for own in layer.parameters())
-        if ranks.several:
-            share_out(scorer, layers_of(scorer.model), config.distributed, ranks, setup.device)
         trainer = Trainer(scorer, setup.objective, config.training, 0, setup.precision, pairs, held_out, ranks)
         rows = []
         with StopRequest() as stop:

@@ -65,7 +65,7 @@ def gradients(ranks: Ranks, name: str, objective: str, examples: int, shard: int
     """The gradient of some examples' mean loss in float64, by name of the weights, whole."""
     scorer, columns, own, reference = _subject(name, objective, examples)
     parts = [_part(columns, scorer, reference, rank, max(ranks.count, 1)) for rank in range(ranks.count)]
-    _share_out(ranks, scorer, own, shard)
+    _share_out(ranks, scorer, own, DistributedConfig(shard=shard))
     backward(scorer, parts[ranks.rank], own, torch.float32, lambda losses: None, ranks)
     return {name: whole(weights.grad).numpy() for name, weights in scorer.trained().items() if weights.grad is not None}
 
@@ -96,10 +96,10 @@ def _part(columns: TokenColumns, scorer: Scorer, reference: np.ndarray | None, r
     return plan_of_rank(columns, np.arange(len(columns)), BUDGET, scorer.layout, reference, rank, ranks)
 
 
-def _share_out(ranks: Ranks, scorer: Scorer, objective: BoundObjective, shard: int) -> None:
+def _share_out(ranks: Ranks, scorer: Scorer, objective: BoundObjective, settings: DistributedConfig) -> None:
     for one in (scorer, objective.reference):
         if one is not None:
-            share_out(one, layers_of(one.model), DistributedConfig(shard=shard), ranks, one.device)
+            share_out(one, layers_of(one.model), settings, ranks, one.device)
     if objective.reference is not None:
         leave_open(objective.reference)
 
@@ -117,6 +117,7 @@ class Training:
     optimizer: str = "adamw"
     shard: int = 0
     clip: float = 10.0
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def trainer(ranks: Ranks, wanted: Training, spoilt: int | None = None) -> Traine
     if spoilt is not None and reference is not None:
         reference[columns.scored_starts[columns.members[spoilt]]] = np.nan
     if ranks.several:
-        _share_out(ranks, scorer, own, wanted.shard)
+        _share_out(ranks, scorer, own, DistributedConfig(shard=wanted.shard, offload=wanted.offload))
     config = TrainingConfig(
         max_steps=wanted.steps,
         batch_pairs=wanted.batch,

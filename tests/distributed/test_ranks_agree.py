@@ -69,6 +69,7 @@ CASES = [
     Training(adapter=True),
     Training(batch=1, examples=3),
     Training(clip=0.05),
+    Training(offload=True),
     *(Training(objective=name) for name in ("aot_unpaired", "bco", "beta_dpo", "plackett_luce", "tr_kto", "tdpo2")),
 ]
 
@@ -76,7 +77,7 @@ CASES = [
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_training_is_that_of_one_process(ranks: int) -> None:
     """Rows and final weights in float32: also of adapters, coupled objectives, steps of fewer examples than ranks."""
-    cases = CASES if ranks == 2 else CASES[:5]
+    cases = CASES if ranks == 2 else CASES[:6]
     found = on_ranks(ranks, all_trained, cases)
     for number, case in enumerate(cases):
         wanted = rank_work.trained_alone(case)

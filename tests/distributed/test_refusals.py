@@ -26,6 +26,12 @@ def test_it_is_refused(shard: int, ranks: int, quantised: bool, words: str) -> N
     require_possible(DistributedConfig(shard=shard), ALONE, quantised)
 
 
+def test_one_process_has_no_shares_to_offload() -> None:
+    with pytest.raises(ConfigError, match="torchrun"):
+        require_possible(DistributedConfig(offload=True), ALONE, False)
+    require_possible(DistributedConfig(offload=True), Ranks(0, 2), False)
+
+
 @pytest.mark.parametrize("shard", [0, 1, 2, 4])
 def test_what_comes_out_even_is_not(shard: int) -> None:
     require_possible(DistributedConfig(shard=shard), Ranks(0, 4), False)

@@ -14,7 +14,13 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 from tiltlm.config.distributed_config import DistributedConfig
@@ -30,9 +36,13 @@ def require_possible(settings: DistributedConfig, ranks: Ranks, quantised: bool)
     quantised: whether the model is kept in fewer bits.
 
     Raises:
-        ConfigError: the number of ranks is no multiple of distributed.shard, or weights are packed into what cannot be
-            shared out.
+        ConfigError: the number of ranks is no multiple of distributed.shard, weights are packed into what cannot be
+            shared out, or there are no shares.
     """
+    if not ranks.several and settings.offload:
+        raise ConfigError(
+            "distributed.offload is about shares of several ranks, and this is one process: start it by torchrun."
+        )
     if not ranks.several:
         return
     if quantised:
@@ -65,14 +75,15 @@ def share_out(
         prepare: is given the modules of a layer, and at last those of no layer, each before its weights are shared out.
     """
     mesh, rest = _mesh(settings, ranks, device), set(root.modules())
+    lie = CPUOffloadPolicy(pin_memory=device.type == "cuda") if settings.offload else OffloadPolicy()
     for layer in layers:
         prepare(list(layer.modules()))
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, offload_policy=lie)
         rest -= set(layer.modules())
     # The output layer, and embeddings that may be tied to it, belong to the root: in a group of their own they would
     # come apart.
     prepare([module for module in root.modules() if module in rest])
-    fully_shard(root, mesh=mesh)
+    fully_shard(root, mesh=mesh, offload_policy=lie)
     _call_first(root)
 
 

@@ -84,6 +84,7 @@ def into_shares(
         fuse_layers(scorer.model, modules)
 
     share_out(scorer, layers_of(scorer.model), settings, ranks, device, prepare)
+    scorer.place = device
     return scorer
 
 

@@ -45,6 +45,7 @@ class Scorer(nn.Module):
     Attributes:
         model: the transformers model.
         adapter: what is trained of it, where that is not all of its weights.
+        place: where it computes, if its weights may lie elsewhere.
         unshared_because: why prefixes cannot be shared with this model; None where they can.
     """
 
@@ -53,6 +54,7 @@ class Scorer(nn.Module):
         self.model = model
         choose_attention(model)
         self.adapter = adapter
+        self.place: torch.device | None = None
         self.unshared_because = why_not_shareable(model)
         self.transform = LogitTransform.of(model)
         head = model.get_output_embeddings()
@@ -70,7 +72,8 @@ class Scorer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where it computes, wherever its weights lie meanwhile."""
+        return self.model.device if self.place is None else self.place
 
     def forward(self, batch: MicroBatch, temperature: float = 1.0, asked: Asked | None = None) -> Tensor | TokenValues:
         """log pi(token | what comes before it in its sequence), at the given sampling temperature.

@@ -179,7 +179,7 @@ class Trainer:
         of_all = sums.over(self.ranks, device, units, planned.laid_out, stop.requested)
         with stop.held():
             self._change_weights(norm, sums.finite())
-            means, (gradient_norm, *told) = sums.means(norm, *of_all)
+            means, (gradient_norm, *told) = sums.means(norm.to(device), *of_all)
             laid_out, asked_to_stop = told or (planned.laid_out, stop.requested)
             self._optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - start
@@ -211,7 +211,7 @@ class Trainer:
         Fused optimizers skip a step, and divide gradients, on the device itself and as they go, as gradient scaling has
         them do; of others it must be asked and done first.
         """
-        broken, clip = (norm.isfinite() & finite).logical_not(), self.training.gradient_clip
+        broken, clip = (norm.isfinite() & finite.to(norm.device)).logical_not(), self.training.gradient_clip
         if getattr(self._optimizer, "_step_supports_amp_scaling", False):
             scale = (norm / clip).clamp(min=1.0).float() if clip else None
             self._optimizer.grad_scale = scale  # type: ignore[attr-defined]
