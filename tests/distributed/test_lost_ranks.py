@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from contextlib import nullcontext
 
 import pytest
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from tiltlm.config import DistributedConfig
-from tiltlm.distributed import joining
+from tiltlm.distributed import joining, ranks
 from tiltlm.distributed.joining import joined
+from tiltlm.distributed.ranks import LIFE, Ranks
 from tiltlm.errors import RankError
 
 GONE = (
@@ -53,9 +58,41 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_one_process_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined(DistributedConfig(), "cpu") as ranks:
-        assert (ranks.first, ranks.several) == (True, False)
+    with joined(DistributedConfig(), "cpu") as alone:
+        assert (alone.first, alone.several) == (True, False)
         values = [1, 2]
-        assert ranks.agreed(values) is values
-        assert ranks.gathered(values) == [values]
-        assert ranks.any(True) and not ranks.any(False)
+        assert alone.agreed(values) is values
+        assert alone.gathered(values) == [values]
+        assert alone.any(True) and not alone.any(False)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
+    made = HashStore()
+    monkeypatch.setattr(ranks, "_store", lambda: made)
+    monkeypatch.setattr(ranks, "_TIMES", itertools.count())
+    return made
+
+
+@pytest.mark.parametrize(("own", "silent"), [(0, 2), (1, 0)], ids=["the first waits", "another waits"])
+def test_a_rank_that_stands_still_is_given_up(store: HashStore, own: int, silent: int) -> None:
+    """Whoever waits for it: a stopped machine closes no connection."""
+    for rank in {0, 1, 2} - {own, silent}:
+        store.set(f"{rank} came 0", "")
+    store.set(LIFE.format(silent), "7")
+    with pytest.raises(RankError, match=f"rank {silent} has given no sign of life"):
+        Ranks(own, 3, patience=0.4).wait_for_all()
+
+
+def test_one_that_lives_is_waited_for_beyond_that(store: HashStore) -> None:
+    def live() -> None:
+        for number in range(12):
+            store.set(LIFE.format(1), str(number))
+            time.sleep(0.1)
+        store.set("1 came 0", "")
+
+    start, living = time.monotonic(), threading.Thread(target=live)
+    living.start()
+    Ranks(0, 2, patience=0.4).wait_for_all()
+    living.join()
+    assert time.monotonic() - start > 1

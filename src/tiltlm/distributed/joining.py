@@ -128,16 +128,13 @@ def _wait_until(until: float, words: str) -> None:
 
 @contextmanager
 def _signs_of_life(settings: DistributedConfig) -> Iterator[None]:
-    """Within, the first rank shows those that wait for it that it lives."""
-    if dist.get_rank():
-        yield
-        return
-    ended, store = threading.Event(), distributed_c10d._get_default_store()
+    """Within, this rank shows those that wait for it that it lives."""
+    ended, own, store = threading.Event(), LIFE.format(dist.get_rank()), distributed_c10d._get_default_store()
 
     def show() -> None:
         for number in itertools.count():
             with suppress(Exception):  # a store that is gone is noticed by whoever needs it
-                store.set(LIFE, str(number))
+                store.set(own, str(number))
             if ended.wait(min(5.0, 15 * settings.timeout_minutes)):
                 return
 

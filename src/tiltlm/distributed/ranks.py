@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +19,8 @@ from torch.distributed.distributed_c10d import Store
 from tiltlm.errors import RankError
 
 T = TypeVar("T")
-LIFE = "rank 0 lives"
-"""What the first rank sets anew every few seconds (joining.py)."""
+LIFE = "rank {} lives"
+"""What every rank sets anew every few seconds (joining.py)."""
 _TIMES = itertools.count()
 """Numbers the times that ranks waited for the first one; all count alike."""
 _LOOKS_EVERY = 0.05
@@ -33,7 +33,7 @@ class Ranks:
 
     rank: its number, from 0. count: how many there are.
     beside_first: whether it runs on the machine of the first one. on_machine: how many run on its machine.
-    patience: seconds after which a first rank that gives no sign of life is given up.
+    patience: seconds after which a rank that gives no sign of life is given up.
     """
 
     rank: int = 0
@@ -104,7 +104,7 @@ class Ranks:
             return
         store, mark = _store(), f"first through {next(_TIMES)}"
         if not self.first:
-            self._wait_for([mark])
+            self._wait_for({0: mark})
         yield
         if self.first:
             store.set(mark, "")
@@ -121,21 +121,28 @@ class Ranks:
             return
         number = next(_TIMES)
         _store().set(f"{self.rank} came {number}", "")
-        self._wait_for([f"{rank} came {number}" for rank in range(self.count)])
+        self._wait_for({rank: f"{rank} came {number}" for rank in range(self.count)})
 
-    def _wait_for(self, marks: Sequence[str]) -> None:
-        """Returns once all marks are set.
+    def _wait_for(self, marks: Mapping[int, str]) -> None:
+        """Returns once ranks have set their marks. The first one watches all that have not, the others watch it.
 
         Raises:
-            RankError: the first rank shows no sign of life any more.
+            RankError: a rank that is watched shows no sign of life any more.
         """
-        store, sign, since = _store(), b"", time.monotonic()
-        while not store.check(list(marks)):
+        store, signs, looked = _store(), dict[int, tuple[bytes, float]](), time.monotonic()
+        while not store.check(list(marks.values())):
             time.sleep(_LOOKS_EVERY)
-            if store.check([LIFE]) and (now := store.get(LIFE)) != sign:
-                sign, since = now, time.monotonic()
-            if not self.first and time.monotonic() - since > self.patience:
-                raise RankError(f"rank 0 has given no sign of life for {self.patience / 60:.3g} minutes.")
+            if (now := time.monotonic()) - looked < min(1.0, self.patience / 4):
+                continue
+            looked = now
+            lacking = [rank for rank, mark in marks.items() if rank and not store.check([mark])]
+            for rank in lacking if self.first else [0]:
+                shown = store.get(LIFE.format(rank)) if store.check([LIFE.format(rank)]) else b""
+                before, since = signs.get(rank, (None, now))
+                if shown != before:
+                    signs[rank] = shown, now
+                elif now - since > self.patience:
+                    raise RankError(f"rank {rank} has given no sign of life for {self.patience / 60:.3g} minutes.")
 
 
 ALONE = Ranks()
