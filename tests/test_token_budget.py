@@ -51,7 +51,7 @@ def settings(tokens: int | None = None) -> Config:
 
 def with_memory(there: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (token_budget, planning, remedies):
-        monkeypatch.setattr(module, "available_memory", lambda device: there)
+        monkeypatch.setattr(module, "available_to_a_rank", lambda ranks, device: there)
 
 
 def test_an_ordinary_machine_takes_the_usual_number(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

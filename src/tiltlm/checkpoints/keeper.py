@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -142,6 +143,7 @@ class Checkpoints:
         do then takes little.
         """
         self.wait()
+        self.ranks.wait_for_all()  # the first may still have given one its name
         wanted = self.config.on and trainer.progress.step > self._last_step and (self.was_due or not completed)
         if not self.ranks.any(self.ranks.first and wanted):
             return
@@ -153,6 +155,10 @@ class Checkpoints:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        if isinstance(self._failure, RuntimeError) and self.ranks.several:
+            # Of ranks that lost each other while they wrote; they cannot go on together.
+            failure, self._failure = self._failure, None
+            raise failure
         if self._failure is not None:
             after = "Training goes on, and the next is tried when it is due." if goes_on else ""
             reason = str(self._failure) or type(self._failure).__name__
@@ -175,7 +181,11 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.wait()
+        if error is None:
+            self.wait()
+        else:
+            with suppress(RuntimeError):  # what ended training tells more
+                self.wait()
 
     def _due(self, step: int) -> bool:
         steps, minutes = self.config.every_steps, self.config.every_minutes
@@ -193,24 +203,30 @@ class Checkpoints:
 
         def write() -> None:
             try:
-                sync(self.metrics)
                 finish()
                 self._last_step = step
                 if self.ranks.first:
                     self._forget_old()
-            except (OSError, SafetensorError, MemoryError) as error:
+            except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
                 self._failure = error
 
         return write
 
-    def _begun(self, trainer: Trainer, circumstances: Circumstances, goes_on: bool) -> Callable[[], object]:
+    def _begun(self, trainer: Trainer, circumstances: Circumstances, goes_on: bool) -> Callable[[], None]:
         """What is left to do of a checkpoint once training may change the weights."""
         state = trainer.state()
         if self.group is not None:
             from tiltlm.checkpoints.shared_checkpoint import begin_together
 
-            return begin_together(self.folder, state, circumstances, self.ranks, self.group)
-        return functools.partial(write_checkpoint, self.folder, state.copy() if goes_on else state, circumstances)
+            ready = functools.partial(sync, self.metrics)
+            return begin_together(self.folder, state, circumstances, self.ranks, self.group, ready)
+        held = state.copy() if goes_on else state
+
+        def finish() -> None:
+            sync(self.metrics)
+            write_checkpoint(self.folder, held, circumstances)
+
+        return finish
 
     def _forget_old(self) -> None:
         paths = checkpoints_in(self.folder)

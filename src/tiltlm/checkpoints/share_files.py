@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def begin_shares(tensors: Mapping[str, Tensor], folder: Path, group: ProcessGrou
     starts = itertools.accumulate((own.nbytes for own in tensors.values()), initial=0)
     places = {name: 1 + start // (FILE_BYTES * ranks) for name, start in zip(tensors, starts, strict=False)}
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=places, save_distributed=True)
+    # What it would copy ahead from a GPU is copied already, and its threads would open the first one.
+    writer.per_thread_copy_ahead = 0
     begun = async_save(dict(tensors), storage_writer=writer, process_group=group)
     assert isinstance(begun, Future)
     return begun
@@ -49,8 +52,14 @@ def written(begun: Future[Any]) -> None:
     Raises:
         OSError: one of them could not.
     """
-    try:
+    with _as_os_error():
         begun.result()
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
     except CheckpointException as error:  # no Exception, though nothing but one
         raise OSError("; ".join(f"rank {rank}: {what[0]}" for rank, what in error.failures.items())) from error
 
@@ -60,21 +69,25 @@ def files_of_rank(folder: Path, rank: int) -> list[str]:
     return sorted(path.name for path in folder.glob(f"shard-{rank + 1:05d}-*.safetensors"))
 
 
-def read_shares(folder: Path, into: Mapping[str, Tensor] | None, ranks: Ranks) -> dict[str, Tensor]:
+def read_shares(folder: Path, into: Mapping[str, Tensor], others: Collection[str], ranks: Ranks) -> dict[str, Tensor]:
     """The tensors by their names.
 
     Args:
-        into: tensors into which they are read, by the same names; of several ranks it says who wants which part.
-            None: new ones, which are whole.
+        into: tensors into which they are read, by the same names; of several ranks it says who wants which part. Those
+            that are not there are read into new ones, whole.
+        others: names of what else is in files beside them.
         ranks: those that read them together.
+
+    Raises:
+        OSError: they cannot be read.
     """
     reader = HuggingFaceStorageReader(str(folder))
     wanted = {
-        name: torch.empty(tuple(stored.size), dtype=stored.properties.dtype) if into is None else into[name]
+        name: into[name] if name in into else torch.empty(tuple(stored.size), dtype=stored.properties.dtype)
         for name, stored in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(stored, TensorStorageMetadata)
+        if isinstance(stored, TensorStorageMetadata) and name not in others
     }
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _as_os_error():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is in one process
         load(wanted, storage_reader=reader, no_dist=not ranks.several)
     return wanted

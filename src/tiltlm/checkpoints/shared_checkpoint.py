@@ -17,14 +17,21 @@ from tiltlm.training.state import TrainerState
 
 
 def begin_together(
-    folder: Path, state: TrainerState, circumstances: Circumstances, ranks: Ranks, group: ProcessGroup
+    folder: Path,
+    state: TrainerState,
+    circumstances: Circumstances,
+    ranks: Ranks,
+    group: ProcessGroup,
+    ready: Callable[[], None] = lambda: None,
 ) -> Callable[[], None]:
     """Begins a checkpoint, of which it has a copy once this returns. What is left to do, which all ranks do, maybe in a
-    thread; it raises OSError on all of them where one could not.
+    thread: it raises OSError on all of them where one could not write its shares, on the first one where that could not
+    make a checkpoint of them.
 
     Args:
         folder: of the run's checkpoints, for the first rank.
         group: see `Ranks.beside`.
+        ready: what the first rank does before, which raises OSError where it cannot.
     """
     step, held = state.progress.step, ExitStack()
     aside, fault = None, ""
@@ -42,7 +49,7 @@ def begin_together(
     def finish() -> None:
         with held:
             written(begun)
-            every = ranks.gathered(_described(aside, ranks.rank), group)
+            every = ranks.gathered(_described(aside, ranks.rank, ready if ranks.first else None), group)
             faults = [said for said in every if isinstance(said, str)]
             files = {name: stored for said in every if isinstance(said, dict) for name, stored in said.items()}
             if ranks.first:
@@ -56,9 +63,11 @@ def begin_together(
     return finish
 
 
-def _described(aside: Path, rank: int) -> dict[str, StoredFile] | str:
-    """This rank's files, or why it cannot read them."""
+def _described(aside: Path, rank: int, ready: Callable[[], None] | None) -> dict[str, StoredFile] | str:
+    """This rank's files, or why it cannot read them, or not do what is to be done before."""
     try:
+        if ready is not None:
+            ready()
         return {name: described(aside / name) for name in files_of_rank(aside, rank)}
     except OSError as error:
         return str(error)

@@ -75,8 +75,8 @@ def read_state(folder: Path, into: TrainerState | None = None, ranks: Ranks = AL
     if any(folder.glob(SHARES)):
         from tiltlm.checkpoints.share_files import read_shares
 
-        own = None if into is None else taken_apart(into.to_dict())[1]
-        tensors |= read_shares(folder, own, ranks)
+        own = {} if into is None else taken_apart(into.to_dict())[1]
+        tensors |= read_shares(folder, own, tensors.keys(), ranks)
     table = put_together(structure, tensors)
     if "model" not in table:
         table["model"] = load_file(folder / WEIGHTS)

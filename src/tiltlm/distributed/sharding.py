@@ -7,12 +7,15 @@ long as it is at work, and its gradients are added up over the ranks and shared 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -163,7 +166,12 @@ def _shared_by(root: nn.Module) -> int | None:
 
 
 def _mesh(settings: DistributedConfig, ranks: Ranks, device: torch.device) -> DeviceMesh:
-    shard = settings.shard or ranks.count
-    if shard == ranks.count:
-        return init_device_mesh(device.type, (ranks.count,), mesh_dim_names=("shard",))
-    return init_device_mesh(device.type, (ranks.count // shard, shard), mesh_dim_names=("replicate", "shard"))
+    return _made_mesh(dist.group.WORLD, device.type, ranks.count, settings.shard or ranks.count)
+
+
+@functools.cache
+def _made_mesh(world: ProcessGroup | None, kind: str, count: int, shard: int) -> DeviceMesh:
+    """One for all models of a job: each mesh has groups of its own, and on GPUs their connections."""
+    if shard == count:
+        return init_device_mesh(kind, (count,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (count // shard, shard), mesh_dim_names=("replicate", "shard"))

@@ -116,7 +116,8 @@ def _generated(
     wanted = [(number, draw) for number, own in enumerate(draws) for draw in own]
     wanted.sort(key=lambda one: (len(prompts[one[0]]), one[0]))  # stable: a prompt's answers stay in order
     by_loop = decodes(model)
-    together = _fit_together(model, settings.most, padded=by_loop or not model._is_stateful)
+    room = max(LEAST_ROOM, sum(own.nbytes for own in model.parameters()) // ranks.count)
+    together = _fit_together(model, settings.most, room, padded=by_loop or not model._is_stateful)
     with prepacked(model) if precision is torch.float32 and not ranks.several else nullcontext():
         for group in _groups(wanted, prompts, together):
             asked = [prompts[number] for number, _ in group]
@@ -143,9 +144,10 @@ def _groups(
         yield group
 
 
-def _fit_together(model: PreTrainedModel, most: int, padded: bool) -> Callable[[int, int, int], bool]:
+def _fit_together(model: PreTrainedModel, most: int, room: int, padded: bool) -> Callable[[int, int, int], bool]:
     """Whether so many answers, to prompts of these lengths at least and at most, may come about together.
 
+    room: bytes of keys and values that there may be.
     padded: whether the model can be given prompts of unlike lengths; padding leaks into some states that are carried
         from token to token.
     """
@@ -154,7 +156,7 @@ def _fit_together(model: PreTrainedModel, most: int, padded: bool) -> Callable[[
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     # Keys and values of one token in all layers, as if they were float32.
     column = 8 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size
-    columns = max(LEAST_ROOM, sum(own.nbytes for own in model.parameters())) // column
+    columns = room // column
 
     def fit(answers: int, shortest: int, longest: int) -> bool:
         alike = padded or shortest == longest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tiltlm.distributed.ranks import Ranks
 from tiltlm.model.memory import memory_of
 
 _ROOT = Path("/")
@@ -28,6 +29,12 @@ def available_memory(device: torch.device, root: Path = _ROOT) -> int | None:
     free = _field(root / "proc/meminfo", "MemAvailable:")
     known = [memory_of(device) if free is None else 1024 * free, *_left_in_groups(root)]
     return min((one for one in known if one is not None), default=None)
+
+
+def available_to_a_rank(ranks: Ranks, device: torch.device) -> int | None:
+    """The same of one of several ranks, where those of a machine have its memory in common."""
+    there = available_memory(device)
+    return there // ranks.on_machine if there is not None and device.type == "cpu" else there
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

@@ -88,10 +88,13 @@ def into_shares(
     return scorer
 
 
-def scratch_tensors(shapes: Sequence[torch.Size], dtype: torch.dtype) -> list[Tensor]:
-    """Tensors whose values are not set yet, in one file without a name that is gone when they are."""
+def scratch_tensors(
+    shapes: Sequence[torch.Size], dtype: torch.dtype, said: Callable[[str], None] = lambda why: None
+) -> list[Tensor]:
+    """Tensors whose values are not set yet, in one file without a name that is gone when they are. said: see
+    `scratch_array`."""
     sizes = [-(-shape.numel() * dtype.itemsize // _ALIGNED) * _ALIGNED for shape in shapes]
-    held = torch.from_numpy(scratch_array(sum(sizes), np.uint8))
+    held = torch.from_numpy(scratch_array(sum(sizes), np.uint8, said))
     parts = held.split(sizes)
     return [
         part[: shape.numel() * dtype.itemsize].view(dtype).view(shape)

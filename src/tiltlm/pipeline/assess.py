@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def compare_answers(
     place = setup
     if setup.ranks.several and fits_whole(setup, trained, 3 if other else 2):
         place = dataclasses.replace(setup, ranks=ALONE)
+        del trained
+        gc.collect()  # what is shared out holds itself
         trained = saved_model(place, saved)
     before = starting_model(place)
     reference = reference_model(place) if other else before

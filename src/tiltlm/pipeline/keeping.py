@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tiltlm.distributed.sharding import closed
 from tiltlm.model.dither import remove_dither
 from tiltlm.model.saving import round_weights, save_model
 from tiltlm.model.scorer import Scorer
@@ -32,7 +33,7 @@ def keep_model(
 ) -> np.ndarray | None:
     """Saves the trained model into a folder, in one move. Its weights are from then on those of the files.
 
-    Of several ranks, over which the model is shared out, the first one writes.
+    Those that are shared out over ranks stay as they were trained, without dither; the first rank writes.
 
     reference: a reference at work, for an objective that looks at its distributions; without dither from then on.
 
@@ -41,32 +42,51 @@ def keep_model(
         where the files hold them rounded; else None.
     """
     if policy.adapter is not None:
-        _keep_adapter(setup, policy, place, stop)
+        _keep_adapter(setup, policy, place, stop, reporter)
         reporter.say(f"  {place}: {setup.save_why}, for the model {base_name(setup)}")
         return None
+    if setup.ranks.several:
+        # First: a rank that fails in what follows would otherwise leave the others in the midst of gathering.
+        _keep_shared(setup, policy, place, stop, reporter)
+        reporter.say(f"  {place}: {setup.save_why}")
+        return _as_trained(setup, policy, held_out, reporter, reference)
     values = None
     try:
         if setup.precision is not torch.float32:
             with stop.held():
                 remove_dither(policy.model)
-        if held_out is not None and setup.save_dtype is not torch.float32:
-            if reference is not None and setup.precision is not torch.float32:
-                remove_dither(reference.model)
-            values = exact_values(
-                setup, "held-out examples, the trained weights", policy, held_out, reporter, reference
-            )
+        values = _as_trained(setup, policy, held_out, reporter, reference)
     finally:
         with stop.held():
-            if setup.ranks.several:
-                whole = gathered(setup, policy, setup.save_dtype)
-            else:
-                whole = policy
-                round_weights(policy.model, setup.save_dtype)
-            if whole is not None:
-                with written_whole(place) as unfinished:
-                    save_model(whole.model, setup.tokenizer.tokenizer, setup.source, unfinished)
+            round_weights(policy.model, setup.save_dtype)
+            _write(setup, policy, place)
         reporter.say(f"  {place}: {setup.save_why}")
     return values
+
+
+def _as_trained(
+    setup: Setup, policy: Scorer, held_out: HeldOut | None, reporter: Reporter, reference: Scorer | None
+) -> np.ndarray | None:
+    """Values of the held-out examples under weights without dither, where the files will not hold these."""
+    if held_out is None or setup.save_dtype is torch.float32:
+        return None
+    if reference is not None and setup.precision is not torch.float32:
+        with closed(reference):
+            remove_dither(reference.model)
+    return exact_values(setup, "held-out examples, the trained weights", policy, held_out, reporter, reference)
+
+
+def _keep_shared(setup: Setup, policy: Scorer, place: Path, stop: StopRequest, reporter: Reporter) -> None:
+    with stop.held():
+        if setup.precision is not torch.float32:
+            remove_dither(policy.model)
+        if (whole := gathered(setup, policy, setup.save_dtype, reporter)) is not None:
+            _write(setup, whole, place)
+
+
+def _write(setup: Setup, whole: Scorer, place: Path) -> None:
+    with written_whole(place) as unfinished:
+        save_model(whole.model, setup.tokenizer.tokenizer, setup.source, unfinished)
 
 
 def exact_values(
@@ -81,11 +101,11 @@ def exact_values(
         return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked, ranks=setup.ranks)
 
 
-def _keep_adapter(setup: Setup, policy: Scorer, place: Path, stop: StopRequest) -> None:
+def _keep_adapter(setup: Setup, policy: Scorer, place: Path, stop: StopRequest, reporter: Reporter) -> None:
     with stop.held():
         if setup.precision is not torch.float32:
             remove_dither(policy.model)
-        whole = gathered(setup, policy, torch.float32) if setup.ranks.several else policy
+        whole = gathered(setup, policy, torch.float32, reporter) if setup.ranks.several else policy
         if whole is None or whole.adapter is None:
             return
         with written_whole(place) as unfinished, as_os_error(place):

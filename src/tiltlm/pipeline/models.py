@@ -16,6 +16,7 @@ from tiltlm.model.adapters import (
     new_adapter,
     trained_parameters,
 )
+from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.dither import add_dither
 from tiltlm.model.finding import ModelSource, facts_of_adapter
 from tiltlm.model.frozen import Base
@@ -28,7 +29,7 @@ from tiltlm.pipeline.setup import Setup, reference_source
 from tiltlm.storage.space import in_words
 
 WHOLE_SHARE = 0.6
-"""Share of a device's memory that models in one piece may take: answers' keys and values want some, and shares."""
+"""Share of the memory that is left that models in one piece may take: answers' keys and values want some."""
 SLOW_FOR_ADAPTERS = 5e-6
 """The least learning rate with which adapters are commonly trained by DPO (docs/adapters.md)."""
 
@@ -91,22 +92,27 @@ def _with_new_adapter(setup: Setup, start: Scorer) -> Scorer:
     return new_adapter(start, setup.config.adapter, setup.config.run.seed)
 
 
-def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype) -> Scorer | None:
+def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype, reporter: Reporter) -> Scorer | None:
     """The trained model in one piece, its trained weights as a file of `dtype` holds them, of one that is shared out
     over ranks: with the first one, where the weights lie in a file that the system may keep out of memory.
 
-    All ranks ask for it; the weights that are shared out are changed on the way.
+    All ranks ask for it, and wait for the first one to make room.
     """
     trained = shared.trained()
     pages = None
+
+    def said(why: str) -> None:
+        reporter.say(f"  the trained weights are gathered in memory, not in a file (TILTLM_SCRATCH): {why}")
+
     if setup.ranks.first:
         pages = load_pages(setup.source, setup.base)
         if setup.base is not None and pages.adapter is None:
             pages = _with_new_adapter(setup, pages)
-        places = iter(scratch_tensors([own.shape for own in trained.values()], dtype))
+        places = iter(scratch_tensors([own.shape for own in trained.values()], dtype, said))
+    setup.ranks.wait_for_first()
     for name, own in trained.items():
         part, first = own_part(own.detach())
-        full = whole(with_part(own, rounded(part, name, dtype, first)))
+        full = whole(with_part(own, rounded(part.clone(), name, dtype, first)))
         if pages is not None:
             place = next(places)
             place.copy_(full)
@@ -115,16 +121,22 @@ def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype) -> Scorer | None:
 
 
 def fits_whole(setup: Setup, model: Scorer, count: int) -> bool:
-    """Whether every rank has room for so many models like this one in one piece; all ranks ask."""
-    there, needed = memory_of(setup.device), count * 4 * all_parameters(model) + BESIDES
-    if setup.device.type == "cpu":
-        needed *= setup.ranks.on_machine
-    return not setup.ranks.any(there is None or needed > WHOLE_SHARE * there)
+    """Whether every rank has room for so many models like this one in one piece; all ranks ask.
+
+    Wherever they are to be, each is read into the machine's memory first.
+    """
+    whole, host = 4 * all_parameters(model), torch.device("cpu")
+    wanted = {setup.device: count * whole, **({host: whole} if setup.device != host else {})}
+    there = {device: available_to_a_rank(setup.ranks, device) for device in wanted}
+    fit = [held is not None and wanted[device] <= WHOLE_SHARE * held for device, held in there.items()]
+    return not setup.ranks.any(not all(fit))
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
     """Lines on memory too small for what is trained, on the adapter, and on a learning rate that does not suit one."""
     held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
+    if setup.config.distributed.offload:
+        there = None  # they are not where memory is told of
     if setup.device.type == "cuda":
         held //= setup.config.distributed.shard or setup.ranks.count
     if there is not None and held + BESIDES > there:

@@ -121,7 +121,7 @@ def optimize(
     setup.ranks.wait_for_all()  # the first may still have written a checkpoint
     values = keep_model(setup, policy, data.exact, work.model, work.stop, reporter, reference)
     setup.ranks.wait_for_first()
-    return Trained(completed, values, trainer.objective)
+    return Trained(completed, values, replace(trainer.objective, reference=None))
 
 
 def _checked_trainer(work: Work, policy: Scorer, data: ReferencedData) -> Trainer:

@@ -15,7 +15,7 @@ from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.distributed.ranks import Ranks
 from tiltlm.distributed.sharding import require_possible
-from tiltlm.model.available_memory import available_memory
+from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import StepMemory, Way, step_memory
 from tiltlm.model.weight_files import require_safe_weights
@@ -140,7 +140,7 @@ def plan_run(
     # What others would take on this device is no answer to how many devices there are to be.
     ways = _ways(setup) if cluster is None else {CHOSEN: chosen_way(setup)}
     found = _memory_of_ways(setup, ways, model, largest, reporter)
-    available = available_memory(setup.device)
+    available = available_to_a_rank(setup.ranks, setup.device)
     short = available is not None and not found[0].run.fits(available)
     looked = calibrated and not short and (cluster is None or sustained is None)
     times, pace = stage_times(setup, data, plans, reading, reporter) if looked else ((), None)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.model.loading import layers_of
 from tiltlm.model.memory import BESIDES, StepMemory
+from tiltlm.pipeline.run_memory import Parts, of_a_rank, parts_of
 from tiltlm.plan.dealing import plan_of_rank
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout
@@ -97,14 +96,12 @@ def work_of_a_step(config: Config, model: PreTrainedConfig, columns: TokenColumn
         for step in range(min(LOOKED_AT, order.steps_per_epoch))
     ]
     whole = [plan(columns, order.step(step), budget, layout) for step in range(len(plans))]
-    with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(model, dtype=torch.float32)
-    layers = [sum(own.numel() for own in layer.parameters()) for layer in layers_of(made)]
+    parts = parts_of(model)
     return Work(
         columns=float(np.mean([one.laid_out for one in whole])),
-        weights=sum(own.numel() for own in made.parameters()),
-        layers=sum(layers),
-        largest=max(layers, default=0),
+        weights=parts.weights,
+        layers=parts.layers,
+        largest=parts.largest,
         passes=float(np.mean([len(one.micro_batches) for one in plans])),
         busy=float(np.mean([one.busy for one in plans])),
     )
@@ -130,16 +127,8 @@ def sent(work: Work, trained: int, ranks: int, shard: int) -> tuple[float, float
 
 
 def held(work: Work, step: StepMemory, shard: int) -> int:
-    """Bytes of a rank in training: its share, what it gathers of the rest, and the activations of a micro-batch.
-
-    Gathered are what is outside of layers, and two layers: the one at work and the next.
-    """
-    share = (step.weights + step.gradients + step.moments) / shard
-    if shard == 1:
-        return int(share) + step.activations + BESIDES
-    gathered = work.weights - work.layers + 2 * work.largest
-    of_all = gathered / work.weights
-    return int(share + of_all * (step.weights + step.gradients)) + step.activations + BESIDES
+    """Bytes of a rank in training."""
+    return of_a_rank(step, Parts(work.weights, work.layers, work.largest), shard).total + BESIDES
 
 
 def _plan(work: Work, step: StepMemory, cluster: Cluster, speed: Speed, shard: int) -> RankPlan:

@@ -63,8 +63,8 @@ def require_same_models(ranks: Ranks, digest: str) -> None:
     other = next((rank for rank, own in enumerate(every) if own != every[0]), None)
     if other is not None:
         raise ModelError(
-            f"rank {other} has another model than rank 0: every machine must have the same weights under the same "
-            "name, and the same kind of device."
+            f"rank {other} has another model than rank 0, or other arithmetic: every machine must have the same files "
+            "under the same name, and the same kind of device and processor (or set model.precision)."
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.model.available_memory import available_memory
+from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import Way, fake_batch, step_memory
 from tiltlm.pipeline.run_memory import RunMemory, chosen_way, layout_for, model_configuration, run_memory
@@ -52,7 +52,7 @@ def remedies(setup: Setup, columns: TokenColumns) -> tuple[Remedy, ...]:
 def in_a_sentence(setup: Setup, columns: TokenColumns) -> str:
     """What the settings take, and what takes less, for the error of a step that did not fit."""
     found = remedies(setup, columns)
-    there = available_memory(setup.device)
+    there = available_to_a_rank(setup.ranks, setup.device)
     if not found:
         return ""
     known = "" if there is None else f" ({in_words(there)} are available)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def train(
             reporter, observers, resume = LogReporter(), (), None
         _looked_over(config, reporter, ranks, resume is not None, made)
         before = held.enter_context(reopened(config, resume)) if resume is not None else None
+        ranks.wait_for_first()  # a checkpoint is read whole to see whether it is
         ended = ranks.agreed(before.folder.path.absolute() if before is not None and before.complete else None)
         if ended is not None:
             return _ended_before(RunFolder(ended) if before is None else before.folder, ranks, reporter)
@@ -199,6 +201,7 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
     with record.stage("training", "3/6 Training"):
         trained = optimize(work, policy, data, referenced, observers, identity)
     del policy  # its place is taken by the saved model
+    gc.collect()  # what is shared out holds itself
     if not work.model.is_dir():
         reporter.say("  no step was taken, so there is no model to save")
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from tiltlm.config import AdapterConfig
 from tiltlm.model.attention import layout_of
 from tiltlm.model.finding import explained, facts_of_adapter
+from tiltlm.model.loading import layers_of
 from tiltlm.model.memory import BESIDES, StepMemory, Way
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.setup import Setup
@@ -44,13 +45,45 @@ class RunMemory:
 
 
 def run_memory(setup: Setup, step: StepMemory) -> RunMemory:
-    """The memory of a run whose steps take so much."""
-    besides = BESIDES
+    """The memory of a run whose steps take so much on one process; of several ranks, that of one of them."""
+    besides, shard = BESIDES, 1
+    if setup.ranks.several:
+        shard = setup.config.distributed.shard or setup.ranks.count
+        step = of_a_rank(step, parts_of(model_configuration(setup)), shard)
     if setup.objective.objective.live_reference:
-        besides += 4 * step.parameters
+        besides += 4 * step.parameters // shard
     if setup.device.type == "cpu":
-        besides += 4 * step.parameters + int(LOST_TO_PIECES * step.activations)
+        besides += 4 * step.parameters // shard + int(LOST_TO_PIECES * step.activations)
     return RunMemory(step, besides)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parameters of a model, of all its layers together, and of the largest one."""
+
+    weights: int
+    layers: int
+    largest: int
+
+
+def parts_of(model: PreTrainedConfig) -> Parts:
+    """Told without its weights."""
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(model, dtype=torch.float32)
+    layers = [sum(own.numel() for own in layer.parameters()) for layer in layers_of(made)]
+    return Parts(sum(own.numel() for own in made.parameters()), sum(layers), max(layers, default=0))
+
+
+def of_a_rank(step: StepMemory, parts: Parts, shard: int) -> StepMemory:
+    """What a step takes of a rank: its share, what it gathers of the rest, and the activations of a micro-batch.
+
+    Gathered are what is outside of layers, and two layers: the one at work and the next.
+
+    shard: over how many ranks the model is shared out.
+    """
+    gathered = 0.0 if shard == 1 else (parts.weights - parts.layers + 2 * parts.largest) / parts.weights
+    weights, gradients = ((1 / shard + gathered) * size for size in (step.weights, step.gradients))
+    return replace(step, weights=int(weights), gradients=int(gradients), moments=step.moments // shard)
 
 
 def chosen_way(setup: Setup) -> Way:

@@ -15,11 +15,11 @@ from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.distributed.sharding import require_possible
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
-from tiltlm.model.adapter_files import ADAPTER_WEIGHTS
+from tiltlm.model.adapter_files import ADAPTER, ADAPTER_WEIGHTS
 from tiltlm.model.adapters import require_packages, require_targets
 from tiltlm.model.base_choice import choose_base
 from tiltlm.model.compiled_layers import require_compiler
-from tiltlm.model.finding import ModelSource, find_model
+from tiltlm.model.finding import CONFIG, ModelSource, find_model
 from tiltlm.model.frozen import Base
 from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer, model_facts
 from tiltlm.model.repeatable import require_choice
@@ -120,7 +120,7 @@ def require_sound_models(setup: Setup) -> str:
     """Refuses, before any work, models whose weights could not be trained, or not be compared with.
 
     Returns:
-        Of several ranks, a digest of what was looked at and the kind of device: all should have the same.
+        Of several ranks, a digest of the models and of the arithmetic: all should have the same.
 
     Raises:
         ModelError: weights are missing, cut short, of another shape or not finite; or the reference has other tokens.
@@ -138,9 +138,12 @@ def require_sound_models(setup: Setup) -> str:
         require_targets(model, setup.config.adapter)
     if (reference := reference_source(setup)) != setup.source:
         require_sound(reference, see)
-    adapter = setup.source.adapter.file(ADAPTER_WEIGHTS) if setup.source.adapter is not None else None
-    if setup.ranks.several and adapter is not None:
-        digest.update(adapter.read_bytes())
+    digest.update(repr((setup.precision, setup.base, setup.save_dtype)).encode())
+    named = [(source, CONFIG) for source in (setup.source, reference)]
+    if (adapter := setup.source.adapter) is not None:
+        named += [(adapter, ADAPTER), (adapter, ADAPTER_WEIGHTS)]
+    for path in (source.file(name) for source, name in named if setup.ranks.several):
+        digest.update(b"" if path is None else path.read_bytes())
     return digest.hexdigest()
 
 

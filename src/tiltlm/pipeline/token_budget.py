@@ -14,7 +14,7 @@ from tiltlm.config.sections import USUAL_TOKENS
 from tiltlm.config.tables import settings_of_run
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.model.available_memory import available_memory
+from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.memory import BESIDES, step_memory
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run_memory import chosen_way, layout_for, model_configuration, run_memory
@@ -71,7 +71,7 @@ def choose_budget(setup: Setup, data: PreparedData) -> Budget:
 
     An example that is larger is computed at once anyway, so never fewer than the largest example has.
     """
-    there = available_memory(setup.device)
+    there = available_to_a_rank(setup.ranks, setup.device)
     usual = MOST.get(setup.device.type, USUAL_TOKENS)
     model = model_configuration(setup)
     upper = max(_most_columns(columns) for columns in (data.train, data.eval))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +92,21 @@ class ScratchFile:
         return mmap.mmap(self._descriptor, size)
 
 
-def scratch_array(length: int, dtype: np.typing.DTypeLike) -> np.ndarray:
+def scratch_array(
+    length: int, dtype: np.typing.DTypeLike, said: Callable[[str], None] = lambda why: None
+) -> np.ndarray:
     """An array whose values are not set yet: a large one in a file, so that the system may write its pages out and use
     their memory; in memory where it is small, or no file can be had.
+
+    said: is told why no file could be had for a large one.
     """
     size = length * np.dtype(dtype).itemsize
-    file = ScratchFile.made() if size > IN_MEMORY else None
-    if file is None:
+    if size <= IN_MEMORY:
         return np.empty(length, dtype=dtype)
     try:
-        return np.frombuffer(file.mapped(size), dtype=dtype)
-    except (OSError, AttributeError):  # the latter where a system cannot set room aside
-        return np.empty(length, dtype=dtype)
+        if (file := ScratchFile.made()) is not None:
+            return np.frombuffer(file.mapped(size), dtype=dtype)
+        said("no file can be made in the folder of scratch files")
+    except (OSError, AttributeError) as error:  # the latter where a system cannot set room aside
+        said(str(error))
+    return np.empty(length, dtype=dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from tiltlm.distributed.shares import share_of, take
 
@@ -85,10 +86,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, table: dict[str, Any]) -> N
     """Puts an optimizer into the state of one of the same parameters, be they shared out over ranks or not."""
     parameters = [own for group in optimizer.param_groups for own in group["params"]]
     state = {
-        number: {name: share_of(value, parameters[number]) for name, value in values.items()}
+        number: {name: _beside(parameters[number], value) for name, value in values.items()}
         for number, values in table["state"].items()
     }
     optimizer.load_state_dict({**table, "state": state})
+
+
+def _beside(parameter: torch.Tensor, value: Any) -> Any:
+    """This rank's share of a value, where the parameter's own is, which may be offloaded; whatever else as it is."""
+    share = share_of(value, parameter)
+    return share.to(parameter.device) if isinstance(share, DTensor) else share
 
 
 def _copied(value: Any) -> Any:
