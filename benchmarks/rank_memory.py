@@ -7,7 +7,8 @@ A Llama with random weights, saved in bfloat16, is trained by whole runs of `til
 several ranks of one thread each. While a run works, each process is looked at ten times a second: how much memory it
 has of its own (what the system calls anonymous: weights, gradients, activations, libraries' data), and how much of what
 it has mapped of files is in memory (RssFile), which processes have in common and the system takes back when it wants.
-Reported is the most of each in each stage, of the rank with most.
+Reported is the most of each in each stage, of the rank with most; and what the plan of a run tells for it, which knows
+no checkpoints, so none is taken.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ import tyro
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from machine import Circumstances, circumstances, write_record
+from tiltlm.cli.command_line import parse_config
+from tiltlm.distributed.ranks import Ranks
+from tiltlm.model.memory import fake_batch, step_memory
+from tiltlm.pipeline.run_memory import chosen_way, model_configuration, run_memory
+from tiltlm.pipeline.setup import set_up
 
+TOKENS = 512
+"""Columns of a micro-batch, about half of which are scored."""
 STAGES = {
     "1/6": "data",
     "2/6": "reference",
@@ -65,11 +73,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Every stage of every job, and under what circumstances. parameters: of the model."""
+    """Every stage of every job, and under what circumstances. parameters: of the model. told: bytes of a process at its
+    peak by the plan, by how many ranks there are."""
 
     circumstances: Circumstances
     parameters: int
     held: tuple[Held, ...]
+    told: dict[int, int]
 
 
 def main(arguments: Arguments) -> None:
@@ -78,11 +88,14 @@ def main(arguments: Arguments) -> None:
         parameters = _write_model(arguments, Path(scratch) / "model")
         print(f"{parameters:,} parameters: {4 * parameters / 1e9:.2f} GB in float32", flush=True)
         found = [one for count in arguments.ranks for one in _job(arguments, count, Path(scratch))]
+        told = {count: _told(arguments, count, Path(scratch)) for count in arguments.ranks}
+    for count, size in told.items():
+        print(f"the plan tells {size / 1e9:.2f} GB for {count} ranks")
     print(f"{'ranks':>6} {'stage':>12} {'own, GB':>9} {'files, GB':>10}")
     for one in found:
         print(f"{one.ranks:>6} {one.stage:>12} {one.own / 1e9:>9.2f} {one.files / 1e9:>10.2f}")
     if arguments.output is not None:
-        write_record(Record(before, parameters, tuple(found)), arguments.output)
+        write_record(Record(before, parameters, tuple(found), told), arguments.output)
 
 
 def _write_model(arguments: Arguments, folder: Path) -> int:
@@ -113,9 +126,8 @@ def _job(arguments: Arguments, ranks: int, scratch: Path) -> list[Held]:
     words = ["tiltlm", "train", f"--model.path={scratch / 'model'}", f"--data.train={Path(arguments.data).resolve()}"]
     words += [f"--data.max-train-pairs={arguments.pairs * arguments.steps}", "--data.max-eval-pairs=8"]
     words += [f"--training.batch-pairs={arguments.pairs}", f"--training.max-steps={arguments.steps}"]
-    words += ["--training.micro-batch-tokens=512", "--training.activation-checkpointing"]
-    words += [f"--model.precision={arguments.precision}", "--comparison.prompts=2", "--comparison.max-new-tokens=8"]
-    words += [f"--checkpoint.every-steps={arguments.steps}", f"--run.name={ranks}"]
+    words += [*_way(arguments), "--comparison.prompts=2", "--comparison.max-new-tokens=8"]
+    words += ["--checkpoint.every-minutes=0", f"--run.name={ranks}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TILTLM_CACHE": str(scratch / f"cache-{ranks}")}
     root = str(Path(__file__).parents[1] / "src")
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -141,6 +153,20 @@ def _job(arguments: Arguments, ranks: int, scratch: Path) -> list[Held]:
     if job.returncode:
         raise RuntimeError("".join(said)[-3000:])
     return [Held(ranks, name, *own) for name, own in most.items()]
+
+
+def _way(arguments: Arguments) -> list[str]:
+    words = [f"--training.micro-batch-tokens={TOKENS}", "--training.activation-checkpointing"]
+    return [*words, f"--model.precision={arguments.precision}"]
+
+
+def _told(arguments: Arguments, ranks: int, scratch: Path) -> int:
+    """Bytes of a process at its peak, as they are known without running."""
+    words = [f"--model.path={scratch / 'model'}", "--model.device=cpu", *_way(arguments)]
+    setup = set_up(parse_config(words), Ranks(0, ranks, on_machine=ranks))
+    batch = fake_batch(TOKENS, 1, TOKENS // 2)
+    step = step_memory(model_configuration(setup), chosen_way(setup), batch, setup.device)
+    return run_memory(setup, step).most
 
 
 def _processes(root: int, ranks: int) -> list[int]:
