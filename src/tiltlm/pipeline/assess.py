@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,22 +51,24 @@ def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData
 
 
 def compare_answers(
-    setup: Setup, saved: Path, prompts: list[Prompt], reporter: Reporter, with_reference: bool = True
+    setup: Setup,
+    folder: Path,
+    trained: Scorer,
+    prompts: list[Prompt],
+    reporter: Reporter,
+    with_reference: bool = True,
 ) -> Comparison:
     """Answers prompts with the model as it was and as it is. Of several ranks each has the models whole, if it can.
 
     Args:
-        saved: the folder of the trained model.
+        folder, trained: of the trained model, and the model as it was loaded from there.
         with_reference: whether a reference other than the model as it was, named in the settings, scores the answers.
     """
     other = with_reference and setup.config.model.reference is not None
-    trained = saved_model(setup, saved)
     place = setup
     if setup.ranks.several and fits_whole(setup, trained, 3 if other else 2):
         place = dataclasses.replace(setup, ranks=ALONE)
-        del trained
-        gc.collect()  # what is shared out holds itself
-        trained = saved_model(place, saved)
+        trained = saved_model(place, folder)
     before = starting_model(place)
     reference = reference_model(place) if other else before
     answers = answers_for(setup)
@@ -98,4 +99,5 @@ def ask_models(
     prepare_model(config, reporter)
     setup = set_up(config)
     asked = extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))
-    return compare_answers(setup, run / "model", asked, reporter, with_reference=False)
+    trained = saved_model(setup, run / "model")
+    return compare_answers(setup, run / "model", trained, asked, reporter, with_reference=False)

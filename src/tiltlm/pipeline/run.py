@@ -206,13 +206,13 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         reporter.say("  no step was taken, so there is no model to save")
         return False
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
-        evaluation = evaluate(setup, saved_model(setup, work.model), trained, referenced, reporter)
-        folder.write_json("evaluation.json", evaluation)
+        saved = saved_model(setup, work.model)
+        folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
     if setup.ranks.any(not trained.completed or work.stop.requested):
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
-            folder.write_json("comparison.json", compare_answers(setup, work.model, prompts, reporter))
+            folder.write_json("comparison.json", compare_answers(setup, work.model, saved, prompts, reporter))
     return True
 
 
