@@ -96,29 +96,14 @@ def generate_answers(
     """
     # What is gathered in inference mode can be used in no other.
     without_gradients = torch.no_grad() if ranks.several else torch.inference_mode()
-    given = (model, tokenizer, prompts, draws, settings, terminators, precision, advance, ranks)
-    answers: list[list[GeneratedAnswer]] = without_gradients(_generated)(*given)
-    return answers
-
-
-def _generated(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[Sequence[int]],
-    draws: Sequence[Sequence[Draw]],
-    settings: GenerationSettings,
-    terminators: frozenset[int],
-    precision: torch.dtype,
-    advance: Callable[[int], None],
-    ranks: Ranks,
-) -> list[list[GeneratedAnswer]]:
     answers: list[list[GeneratedAnswer]] = [[] for _ in prompts]
     wanted = [(number, draw) for number, own in enumerate(draws) for draw in own]
     wanted.sort(key=lambda one: (len(prompts[one[0]]), one[0]))  # stable: a prompt's answers stay in order
     by_loop = decodes(model)
     room = max(LEAST_ROOM, sum(own.nbytes for own in model.parameters()) // ranks.count)
     together = _fit_together(model, settings.most, room, padded=by_loop or not model._is_stateful)
-    with prepacked(model) if precision is torch.float32 and not ranks.several else nullcontext():
+    packing = prepacked(model) if precision is torch.float32 and not ranks.several else nullcontext()
+    with without_gradients, packing:
         for group in _groups(wanted, prompts, together):
             asked = [prompts[number] for number, _ in group]
             drawing = Drawing(asked, [draw for _, draw in group], settings.most, settings.seed, model.device, ranks)
