@@ -23,7 +23,7 @@ from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
 
-Cleared = Literal["reference", "tokens", "models", "all"]
+Cleared = Literal["reference", "tokens", "models", "replies", "all"]
 Arguments = TypeVar("Arguments")
 
 
@@ -196,8 +196,8 @@ class Cache:
     """Arguments of `tiltlm cache`."""
 
     clear: Annotated[Cleared | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Remove reference log-probabilities, tokenized data, the converted embedded model, or all. What is needed is made
-    again."""
+    """Remove reference log-probabilities, tokenized data, the converted embedded model, replies of language models that
+    judged answers, or all. What is needed is made again."""
 
 
 @dataclass(frozen=True)
