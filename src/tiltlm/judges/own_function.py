@@ -49,7 +49,7 @@ class OwnFunction:
             raise ConfigError(
                 f"the judge `{self.name}` cannot be had: there is no function `{word.function}` in {path}. {listed}"
             )
-        self._path, self._digest = str(path), hashlib.sha256(source).hexdigest()
+        self._path, self._digest = str(module.__file__), hashlib.sha256(source).hexdigest()
         self._call = _called(found, self.name)
 
     def facts(self) -> dict[str, object]:

@@ -202,7 +202,7 @@ def _output(config: Any, label: str | None, name: str) -> Output:
     if label is not None:
         places = [place for place, own in enumerate(labels) if own.lower() == label.lower()]
         if len(places) != 1:
-            meant = nearest(label, labels)
+            meant = {own.lower(): own for own in labels}.get(nearest(label, [own.lower() for own in labels]) or "")
             hint = f" Did you mean `{meant}`?" if meant else ""
             raise ConfigError(f"the judge `{name}` has no label `{label}`; it has {', '.join(labels)}.{hint}")
         return Output(places[0], independent)
