@@ -25,7 +25,7 @@ from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, 
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
-REVISION = 3
+REVISION = 4
 """Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes, what
 they look like."""
 
@@ -83,7 +83,7 @@ def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
 
 def _plain(example: Example) -> list[object]:
     texts = [_plain_text(text) for text in (example.prompt, *example.completions)]
-    return [example.id, texts, example.labels, example.tools, example.scores]
+    return [example.id, texts, example.labels, example.tools, example.scores, example.ended]
 
 
 def _plain_text(text: Text) -> object:
