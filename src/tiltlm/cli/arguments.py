@@ -18,6 +18,7 @@ import tyro
 
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.judge_arguments import Judge
 from tiltlm.cli.plan_arguments import Plan
 from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
@@ -226,12 +227,13 @@ COMMANDS: dict[str, type] = {
     "merge": Merge,
     "plan": Plan,
     "bench": Bench,
+    "judge": Judge,
     "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig, Judge)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),
