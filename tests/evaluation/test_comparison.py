@@ -12,9 +12,11 @@ from tiny_runs import moved, tiny_model
 from tiny_tokenizers import byte_level
 
 from tiltlm.config import ComparisonConfig
+from tiltlm.data.examples import Message
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison, Models, Prompt
 from tiltlm.evaluation.figures import figures
+from tiltlm.judges.judge_interface import Advance, Asked
 from tiltlm.model.scorer import Scorer
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.estimates import Divergence
@@ -104,3 +106,40 @@ def test_answers_are_scored_by_the_reference_that_training_was_held_to() -> None
             assert answer.log_ratio == pytest.approx(float(new[token] - reference[token]), abs=1e-4)
         assert compared.after.greedy.log_ratio is None
         assert all(answer.log_ratio is None for answer in compared.before.samples)
+
+
+def test_a_judge_is_shown_the_prompt_as_it_was_before_it_was_rendered() -> None:
+    """And every answer, in the order in which they stand; without a judge nothing is scored."""
+    chat = (Message("user", "Is it so?"),)
+    prompts = [dataclasses.replace(PROMPTS[0], asked=chat), PROMPTS[1]]
+    shown: list[Asked] = []
+
+    class Numbering:
+        name = "numbering"
+
+        def facts(self) -> dict[str, object]:
+            return {}
+
+        def rewards(self, asked: Sequence[Asked], advance: Advance = lambda done: None) -> list[float]:
+            shown.extend(asked)
+            return [float(number) for number in range(len(asked))]
+
+        def remarks(self) -> list[str]:
+            return []
+
+    config = ComparisonConfig(max_new_tokens=3, samples=2, temperature=0.7)
+    ids = frozenset({2})
+    answers = AnswerComparison(byte_level(), config, 0, ids, torch.float32, 4096, reward=Numbering())
+    comparison = answers.compare(models(), prompts)
+    assert comparison.settings.reward == "numbering"
+    told = [
+        answer
+        for side in ("before", "after")
+        for prompt in comparison.prompts
+        for answer in (getattr(prompt, side).greedy, *getattr(prompt, side).samples)
+    ]
+    assert [one.answer for one in shown] == [answer.text for answer in told]
+    assert [answer.reward for answer in told] == [float(number % 6) for number in range(12)]
+    assert [one.prompt for one in shown] == (["Human: Is it so?"] * 3 + ["B"] * 3) * 2
+    assert [one.messages for one in shown] == ([chat] * 3 + [None] * 3) * 2
+    assert all(answer.reward is None for prompt in compare(models()).prompts for answer in prompt.after.samples)
