@@ -26,6 +26,7 @@ from tiltlm.config import HubConfig
 from tiltlm.config.judge_words import judge_word
 from tiltlm.data.examples import Message
 from tiltlm.errors import ConfigError, JudgeError, ModelError
+from tiltlm.judges.choosing import require_reward
 from tiltlm.judges.judge_interface import Asked
 from tiltlm.judges.reward_model import RewardModel
 
@@ -181,6 +182,9 @@ def test_a_language_model_gives_no_rewards(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
     with pytest.raises(ModelError, match=r"holds no score.weight, which gives the rewards"):
         judge(folder, form="joined").rewards(ASKED[:1])
+    with pytest.raises(ModelError, match=r"holds no score.weight"):  # before a training, not after it
+        require_reward(f"model:{folder}", HubConfig())
+    require_reward(f"model:{saved(tmp_path / 'm', 'bert', byte_level())}", HubConfig())
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:

@@ -106,9 +106,14 @@ class ChatAddress:
             with self._lock:
                 self.retried += 1
             self._sleep(wait)
-            if self._stopped.is_set():
+            if self.stopped:
                 raise RequestFailedError("it was stopped")
         raise AssertionError("there is at least one try")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """Ends all waiting: requests of other threads fail instead of being tried again."""

@@ -113,7 +113,8 @@ def require_read(word: JudgeWord, options: JudgeOptions) -> None:
 
 
 def require_reward(word: str, hub: HubConfig) -> None:
-    """Looks before a run's work whether the judge of `comparison.reward` will do; a function is tried out.
+    """Looks before a run's work whether the judge of `comparison.reward` will do: a function is tried out, of a reward
+    model it is looked whether its files have what gives rewards.
 
     Raises:
         TiltlmError: it will not.
@@ -125,6 +126,11 @@ def require_reward(word: str, hub: HubConfig) -> None:
     judge = pointwise_judge(word, hub)
     if isinstance(judge, OwnFunction):
         judge.try_out()
+    elif named.kind == "model":
+        from tiltlm.judges.reward_model import RewardModel
+
+        assert isinstance(judge, RewardModel)
+        judge.require_head()
 
 
 def _language_model(word: JudgeWord, options: JudgeOptions) -> LanguageModel:

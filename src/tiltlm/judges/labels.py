@@ -105,7 +105,8 @@ class Labels:
 
     def remarks(self, ids: Sequence[str]) -> list[str]:
         """Which of the rows have no labels, and which labels belong to no row."""
-        missing, unknown = [id for id in ids if id not in self.ids], sorted(self.ids - set(ids))
+        known = self.ids
+        missing, unknown = [id for id in ids if id not in known], sorted(known - set(ids))
         said = []
         if missing:
             said.append(f"{len(missing)} of {len(ids)} rows have no labels: {_listed(missing)}.")

@@ -7,10 +7,11 @@ models favour what stands first, so both orders are asked, and a win is one in b
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from tiltlm.config.judge_words import JudgeWord
 from tiltlm.errors import ConfigError
@@ -205,25 +206,34 @@ def _of_replies(verdicts: Sequence[float | str]) -> BothOrders:
 def _at_once(
     address: ChatAddress, bodies: Sequence[tuple[bytes, Mapping[str, object]]], most: int
 ) -> Iterator[tuple[bytes, Reply | RequestFailedError]]:
-    """Outcomes in the order in which they come; of the requests some are on their way at a time.
+    """Outcomes in the order in which they come; of the requests so many at most are on their way at a time.
 
-    Where one ends everything, those that wait are not made.
+    Where one ends everything, those that wait are not made. Threads do not keep the program from ending.
     """
-    left = iter(bodies)
-    with ThreadPoolExecutor(max_workers=most) as pool:
-        running: dict[Future[Reply], bytes] = {}
-        try:
-            while True:
-                while len(running) < most and (following := next(left, None)) is not None:
-                    running[pool.submit(address.ask, following[1])] = following[0]
-                if not running:
-                    return
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    key = running.pop(done)
-                    try:
-                        yield key, done.result()
-                    except RequestFailedError as error:
-                        yield key, error
-        except BaseException:
-            address.stop()
-            raise
+    left: SimpleQueue[tuple[bytes, Mapping[str, object]]] = SimpleQueue()
+    outcomes: SimpleQueue[tuple[bytes, Reply | BaseException]] = SimpleQueue()
+    for body in bodies:
+        left.put(body)
+
+    def work() -> None:
+        while not address.stopped:
+            try:
+                key, body = left.get_nowait()
+            except Empty:
+                return
+            try:
+                outcomes.put((key, address.ask(body)))
+            except BaseException as error:  # told to whoever waits for it
+                outcomes.put((key, error))
+
+    for _ in range(min(most, len(bodies))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in bodies:
+            key, outcome = outcomes.get()
+            if isinstance(outcome, BaseException) and not isinstance(outcome, RequestFailedError):
+                raise outcome
+            yield key, outcome
+    except BaseException:
+        address.stop()
+        raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import xxhash
+from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -83,6 +85,25 @@ class RewardModel:
         self._digest: str | None = None
         self._cut = 0
 
+    def require_head(self) -> None:
+        """Looks at the names of the weights, before any of them is read.
+
+        Raises:
+            ModelError: the layer that gives the rewards is not among them.
+        """
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(self._config)
+        heads = [name for name, _ in model.named_parameters() if name.startswith(HEADS)]
+        names: set[str] = set()
+        for path in safe_files(self._source) or []:
+            with safe_open(path, "pt") as file:
+                names.update(file.keys())
+        if names and heads and not names & set(heads):
+            raise ModelError(
+                f"`{self._source.location}` holds no {heads[0]}, which gives the rewards: it is a language model, or "
+                "the body of a reward model alone. Name one that was trained to give rewards."
+            )
+
     @property
     def describes(self) -> str:
         """Which number is the reward, in words."""
@@ -120,7 +141,7 @@ class RewardModel:
                 found[number] = reward
             advance(len(batch))
         for one, reward in zip(asked, found, strict=True):
-            if not torch.isfinite(torch.tensor(reward)):
+            if not math.isfinite(reward):
                 raise JudgeError(f"the judge `{self.name}` gives {reward} for {one.answer!r:.80}, which is no reward.")
         return found
 
@@ -152,13 +173,8 @@ class RewardModel:
 
     def _loaded(self) -> PreTrainedModel:
         if self._model is None:
+            self.require_head()
             model, report = read_reported(self._source, torch.float32, {}, AutoModelForSequenceClassification)
-            heads = [name for name in report.missing if name.startswith(HEADS)]
-            if heads:
-                raise ModelError(
-                    f"`{self._source.location}` holds no {heads[0]}, which gives the rewards: it is a language "
-                    "model, or the body of a reward model alone. Name one that was trained to give rewards."
-                )
             fault = explain_report(dataclasses.replace(report, unexpected=()))
             if fault is not None:
                 raise ModelError(f"the weights of `{self._source.location}` cannot be used: {fault}")

@@ -13,7 +13,7 @@ from tiltlm.data.preparation import DEMO
 from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.labels import Labels
 from tiltlm.judges.trust import JudgedPair, Trust, judged_pairs, trust
-from tiltlm.pipeline.judging import AnyJudge
+from tiltlm.pipeline.judging import AnyJudge, judge_facts
 from tiltlm.pipeline.reporter import Reporter
 
 SEED = 0
@@ -76,12 +76,12 @@ def judge_judge(pairs: LabelledPairs, judge: AnyJudge, hub: HubConfig, reporter:
     found = trust(judged)
     if found.agreement is None:
         raise JudgeError(f"the judge `{judge.name}` could not judge a single pair: {judged[0].why}.")
-    requests = getattr(judge, "account", None)
+    facts, requests = judge_facts(judge), getattr(judge, "account", None)
     reasons: dict[str, int] = {}
     for drop in loaded.dropped:
         reasons[drop.reason] = reasons.get(drop.reason, 0) + 1
     return TrustRecord(
-        judge={"name": judge.name, **judge.facts()},
+        judge={"name": facts.name, **facts.settings},
         source=pairs.source,
         format=loaded.source.format,
         read=len(loaded.examples),

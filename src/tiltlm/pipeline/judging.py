@@ -16,6 +16,7 @@ from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.judge_interface import Advance, BothOrders, ComparingJudge, PointwiseJudge, asked_of
 from tiltlm.judges.labels import Labels
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.text.masking import masked, masked_values
 
 AnyJudge = PointwiseJudge | ComparingJudge | Labels
 
@@ -69,7 +70,7 @@ def judge_answers(answers: Path, output: Path, judge: AnyJudge, reporter: Report
     if output.exists() and output.samefile(answers):
         raise ConfigError(f"--output {output} is the file of the answers itself: name another one.")
     rows = read_answers(answers)
-    facts = JudgeFacts(judge.name, _as_json(judge.facts()))
+    facts = judge_facts(judge)
     if earlier := sum(row.judge is not None or any(one.judged for one in row.answers) for row in rows):
         reporter.say(f"{earlier} of {len(rows)} rows have been judged before: {output} has this judge's word alone.")
     rows = [_unjudged(row) for row in rows]
@@ -105,10 +106,14 @@ def _why(output: Path) -> str:
     return f"{answer.why} (so the first one in {output}; remove the file to judge anew)."
 
 
-def _as_json(facts: object) -> dict[str, object]:
-    """As they are when they are read from a file."""
-    table: dict[str, object] = json.loads(json.dumps(facts))
-    return table
+def judge_facts(judge: AnyJudge) -> JudgeFacts:
+    """Who judges and what decides the judgements, without secrets, as they are when they are read from a file.
+
+    Raises:
+        TiltlmError: what the judge names cannot be had.
+    """
+    settings: dict[str, object] = json.loads(json.dumps(masked_values(judge.facts())))
+    return JudgeFacts(masked(judge.name), settings)
 
 
 def _unjudged(row: AnswerRow) -> AnswerRow:
