@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_folders import pickle_weights, save_tiny
+from hostile import SCRIPT
+from tiny_folders import change_json, pickle_weights, save_tiny
 from tiny_tokenizers import CHAT_TEMPLATE, byte_level
 from transformers import (
     AutoModelForSequenceClassification,
@@ -191,6 +192,20 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     folder = pickle_weights(saved(tmp_path / "m", "llama", byte_level()))
     with pytest.raises(ModelError, match="which is a pickle"):
         judge(folder)
+
+
+def test_code_that_comes_with_a_reward_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    mark, folder = tmp_path / "ran", saved(tmp_path / "m", "llama", byte_level())
+    (folder / "evil.py").write_text(SCRIPT.format(mark=str(mark)))
+    maps = {"AutoConfig": "evil.C", "AutoModelForSequenceClassification": "evil.M", "AutoTokenizer": ["evil.T", None]}
+    change_json(folder, auto_map=maps)
+    change_json(folder, "tokenizer_config.json", auto_map=maps)
+    assert len(judge(folder, form="joined").rewards(ASKED)) == len(ASKED)
+    change_json(folder, model_type="own")
+    with pytest.raises(ModelError, match="trust"):
+        judge(folder)
+    assert not mark.exists()
 
 
 def test_a_reward_that_is_not_finite_is_refused(tmp_path: Path) -> None:

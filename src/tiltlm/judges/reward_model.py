@@ -195,7 +195,9 @@ def _found(name: str, hub: HubConfig) -> ModelSource:
 
 def _configuration(source: ModelSource) -> Any:
     with explained(source, "configuration"):
-        config: Any = AutoConfig.from_pretrained(source.location, local_files_only=source.local_files_only)
+        config: Any = AutoConfig.from_pretrained(
+            source.location, local_files_only=source.local_files_only, trust_remote_code=source.trust_remote_code
+        )
     made = [str(name) for name in config.architectures or []]
     if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or (
         made and not any("SequenceClassification" in name for name in made)
