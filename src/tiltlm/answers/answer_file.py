@@ -103,11 +103,13 @@ def _as_row(value: dict[str, object], otherwise: str) -> AnswerRow:
         raise refuse("`id` is empty")
     if "answers" not in value or "prompt" not in value:
         raise refuse(f"`{'prompt' if 'prompt' not in value else 'answers'}` is missing")
-    answers = answers_of(value["answers"])
+    answers, prompt, tools = answers_of(value["answers"]), prompt_of(value["prompt"]), tools_of(value.get("tools"))
+    if tools is not None and isinstance(prompt, str):
+        raise refuse("`tools` are given to a chat template, and `prompt` is text: write it as a list of messages")
     return AnswerRow(
         id=id,
-        prompt=prompt_of(value["prompt"]),
-        tools=tools_of(value.get("tools")),
+        prompt=prompt,
+        tools=tools,
         answers=answers,
         drawn=drawn_of(value.get("drawn")),
         judge=judge_of(value.get("judge")),
