@@ -18,7 +18,9 @@ import tyro
 
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.pair_arguments import Pair
 from tiltlm.cli.plan_arguments import Plan
+from tiltlm.cli.sample_arguments import Sample
 from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
@@ -226,12 +228,14 @@ COMMANDS: dict[str, type] = {
     "merge": Merge,
     "plan": Plan,
     "bench": Bench,
+    "sample": Sample,
+    "pair": Pair,
     "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig, Sample, Pair)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),

@@ -34,6 +34,10 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train. The time is told from half a minute on the model as it is.",
     "bench": "Measure how fast training is on a model and data of yours, beside a naive loop and TRL.\n\n"
     "The options are those of tiltlm train; docs/speed.md says what is measured.",
+    "sample": "Draw answers of a model to prompts, several to each, for tiltlm judge.\n\n"
+    "Stopped or killed, the same command goes on where it was. docs/own-pairs.md has the files.",
+    "pair": "Make pairs for training out of judged answers.\n\n"
+    "What is left out is counted and listed. docs/own-pairs.md has the files.",
     "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
     "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"
