@@ -225,16 +225,15 @@ def _cache(words: Sequence[str]) -> int:
 
 
 def _convert_config(words: Sequence[str]) -> int:
-    if not words:
-        raise ConfigError("name the file of a TRL script's arguments: tiltlm convert-config dpo.yaml.")
-    from tiltlm.cli.arguments import ConvertConfig
-    from tiltlm.cli.command_line import parse_simple
+    from tiltlm.cli.convert_command import run_convert
 
-    options = {"output": Path, "pairs": int, "processes": int, "strict": bool}
-    arguments = parse_simple(ConvertConfig, words, options, positional=1)
-    from tiltlm.cli.convert_command import convert_config
+    return run_convert(words)
 
-    return convert_config(arguments)
+
+def _judge(words: Sequence[str]) -> int:
+    from tiltlm.cli.judge_command import run_judge
+
+    return run_judge(words)
 
 
 def _inspect(words: Sequence[str]) -> int:
@@ -263,6 +262,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "bench": _bench,
     "sample": _sample,
+    "judge": _judge,
     "pair": _pair,
     "objectives": _objectives,
     "cache": _cache,
