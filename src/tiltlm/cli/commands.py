@@ -230,6 +230,12 @@ def _convert_config(words: Sequence[str]) -> int:
     return run_convert(words)
 
 
+def _frontier(words: Sequence[str]) -> int:
+    from tiltlm.cli.frontier_command import run_frontier
+
+    return run_frontier(words)
+
+
 def _judge(words: Sequence[str]) -> int:
     from tiltlm.cli.judge_command import run_judge
 
@@ -261,6 +267,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "merge": merge_run,
     "plan": _plan,
     "bench": _bench,
+    "frontier": _frontier,
     "sample": _sample,
     "judge": _judge,
     "pair": _pair,

@@ -34,6 +34,8 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train. The time is told from half a minute on the model as it is.",
     "bench": "Measure how fast training is on a model and data of yours, beside a naive loop and TRL.\n\n"
     "The options are those of tiltlm train; docs/speed.md says what is measured.",
+    "frontier": "Show how close a run came to the most reward that any policy could have had at its KL.\n\n"
+    "It takes a known reward: a judge. docs/frontier.md says how the limit is found, and how sure it is.",
     "sample": "Draw answers of a model to prompts, several to each, for tiltlm judge.\n\n"
     "Stopped or killed, the same command goes on where it was. docs/own-pairs.md has the files.",
     "judge": "Judge answers by a function, rules, a reward model, a language model or people; or judge the judge.\n\n"

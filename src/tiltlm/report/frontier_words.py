@@ -34,7 +34,7 @@ class PathRow:
 def sentences(run: RunFiles) -> list[str]:
     """What is known of the run's place between the reference and the limit, in plain words."""
     if run.frontier is not None:
-        return _of_frontier(run.frontier)
+        return of_frontier(run.frontier)
     reward = run.settings.get("comparison", {}).get("reward", "none")
     if reward == "none":
         return [UNKNOWN]
@@ -46,7 +46,8 @@ def sentences(run: RunFiles) -> list[str]:
     ]
 
 
-def _of_frontier(frontier: Frontier) -> list[str]:
+def of_frontier(frontier: Frontier) -> list[str]:
+    """What a frontier says of the last model on its path."""
     settings, last = frontier.settings, frontier.path[-1]
     said = [_gain(last)]
     if last.share is None:
