@@ -150,7 +150,7 @@ def test_what_was_killed_goes_on_to_the_same_bytes(here: Path, monkeypatch: pyte
         (["--max-new-tokens", "7"], "max_new_tokens was 6, and is 7"),
         (["--answers", "3"], "4 answers, and 3 are wanted"),
         (["--precision", "bfloat16"], "precision was float32, and is bfloat16"),
-        (["--limit", "5"], "9 lines, and 5 prompts"),
+        (["--limit", "5"], "one too many, as 5 prompts"),
         (["--form", "text"], "another prompt than"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
