@@ -258,6 +258,10 @@ def test_numbers_that_cannot_be_are_refused(here: Path, capsys: pytest.CaptureFi
         assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "a.jsonl", *words]) == 2
         assert says in capsys.readouterr().err
     assert main(["sample", "model", "--output", "a.jsonl"]) == main(["sample"]) == 2
+    assert main(["sample", "model", "--prompt", "prompts.txt", "--output", "a.jsonl"]) == 2
+    assert "Did you mean `--prompts`?" in capsys.readouterr().err
+    assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "model"]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 def test_the_embedded_model_answers_and_its_pairs_are_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

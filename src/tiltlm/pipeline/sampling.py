@@ -18,7 +18,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.sampled_model import SampledModel
 from tiltlm.version import __version__
 
-ANSWERS_IN_CHUNK = 512
+ANSWERS_IN_CHUNK = 256
 """Answers between two times that the file grows: a crash loses as many, and as many are in memory at once."""
 # What of a line's `drawn` must be the same for its file to be gone on with, and the option that sets it.
 _SAME = {
