@@ -150,7 +150,7 @@ def test_what_was_killed_goes_on_to_the_same_bytes(here: Path, monkeypatch: pyte
         (["--max-new-tokens", "7"], "max_new_tokens was 6, and is 7"),
         (["--answers", "3"], "4 answers, and 3 are wanted"),
         (["--precision", "bfloat16"], "precision was float32, and is bfloat16"),
-        (["--limit", "5"], "9 lines, and 5 prompts"),
+        (["--limit", "5"], "one too many, as 5 prompts"),
         (["--form", "text"], "another prompt than"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
@@ -258,6 +258,10 @@ def test_numbers_that_cannot_be_are_refused(here: Path, capsys: pytest.CaptureFi
         assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "a.jsonl", *words]) == 2
         assert says in capsys.readouterr().err
     assert main(["sample", "model", "--output", "a.jsonl"]) == main(["sample"]) == 2
+    assert main(["sample", "model", "--prompt", "prompts.txt", "--output", "a.jsonl"]) == 2
+    assert "Did you mean `--prompts`?" in capsys.readouterr().err
+    assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "model"]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 def test_the_embedded_model_answers_and_its_pairs_are_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

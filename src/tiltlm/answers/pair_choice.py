@@ -29,7 +29,7 @@ _ORDER = (IDENTICAL, EQUAL, NEAR, UNLIKE)
 class Choosing:
     """How pairs are chosen.
 
-    choose: `all`, every two answers, which are independent draws as theory.pdf, Proposition 14 (on-policy) asks;
+    choose: `all`, every two answers, which are independent draws as theory.pdf, Proposition 13 (on-policy) asks;
         `best-worst`, of each prompt the two furthest apart; `gap`, the `most_pairs` furthest apart, or all that
         `least_gap` leaves.
     least_gap: rewards nearer than this make no pair. Equal ones never do.

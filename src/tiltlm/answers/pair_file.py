@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class PairAccount:
 
 
 def write_pairs(
-    rows: Sequence[AnswerRow], choosing: Choosing, output: Path, source: str, overwrite: bool = False
+    rows: Iterable[AnswerRow], choosing: Choosing, output: Path, source: str, overwrite: bool = False
 ) -> PairAccount:
     """Writes the pairs of judged answers, whole or not at all, and the account beside them.
 
@@ -58,32 +59,31 @@ def write_pairs(
         OSError: a file cannot be written.
     """
     account = PairAccount()
-    content = "".join(f"{line}\n" for line in _lines(rows, choosing, source, account)).encode("utf-8")
-    report = output.with_name(output.name + REPORT)
-    _require_free(output, content, overwrite)
-    with written_whole(report) as unfinished:
-        told = {part.name: getattr(account, part.name) for part in fields(account)}
-        record = {"source": source, "choosing": asdict(choosing), **told}
-        unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if not account.pairs:
-        raise DataError(
-            f"{source}: there is no pair in its {account.prompts} prompts ({_words(account.without_pairs)})."
-        )
-    with written_whole(output) as unfinished:
-        unfinished.write_bytes(content)
-    return account
-
-
-def _require_free(output: Path, content: bytes, overwrite: bool) -> None:
     if output.is_dir():
         raise ConfigError(f"--output {output} is a folder: name a file.")
     if not output.parent.is_dir():
         raise ConfigError(f"--output {output} cannot be written: there is no folder {output.parent}.")
-    if output.exists() and not overwrite and output.read_bytes() != content:
-        raise ConfigError(f"--output {output} is there, with other pairs: name another file, or say --overwrite.")
+    with written_whole(output) as unfinished:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(f"{line}\n" for line in _lines(rows, choosing, source, account))
+        if account.pairs and output.exists() and not overwrite and not filecmp.cmp(output, unfinished, shallow=False):
+            raise ConfigError(f"--output {output} is there, with other pairs: name another file, or say --overwrite.")
+        _write_account(account, choosing, source, output.with_name(output.name + REPORT))
+        if not account.pairs:
+            raise DataError(
+                f"{source}: there is no pair in its {account.prompts} prompts ({_words(account.without_pairs)})."
+            )
+    return account
 
 
-def _lines(rows: Sequence[AnswerRow], choosing: Choosing, source: str, account: PairAccount) -> Iterator[str]:
+def _write_account(account: PairAccount, choosing: Choosing, source: str, place: Path) -> None:
+    told = {part.name: getattr(account, part.name) for part in fields(account)}
+    record = {"source": source, "choosing": asdict(choosing), **told}
+    with written_whole(place) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _lines(rows: Iterable[AnswerRow], choosing: Choosing, source: str, account: PairAccount) -> Iterator[str]:
     gaps, tokens = 0.0, {"chosen": 0, "rejected": 0}
     told = True
     for row in rows:

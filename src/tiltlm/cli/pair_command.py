@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tiltlm.answers.answer_file import read_answers
+from tiltlm.answers.answer_file import answers_in
 from tiltlm.answers.pair_choice import Choosing
 from tiltlm.answers.pair_file import REPORT, PairAccount, write_pairs
 from tiltlm.cli.pair_arguments import Pair
@@ -26,7 +26,7 @@ def pair(arguments: Pair) -> PairAccount:
     judged, output = arguments.judged.expanduser(), arguments.output.expanduser()
     if output.exists() and judged.exists() and output.samefile(judged):
         raise ConfigError(f"--output {output} is the file of answers itself: name another.")
-    account = write_pairs(read_answers(judged), choosing, output, str(judged), arguments.overwrite)
+    account = write_pairs(answers_in(judged), choosing, output, str(judged), arguments.overwrite)
     for line in account_lines(account, choosing):
         print(visible(line), flush=True)
     print(visible(f"Wrote {output} and {output.name}{REPORT}. Next: tiltlm train --data.train {output}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tiltlm.answers.pair_file import REPORT
 from tiltlm.cli.console import ConsoleReporter
+from tiltlm.cli.named_runs import RUNS
 from tiltlm.cli.sample_arguments import Sample
 from tiltlm.config import Config, DataConfig, HubConfig, ModelConfig, RunConfig
 from tiltlm.config.validation import validate
@@ -42,6 +43,8 @@ def sample(arguments: Sample, reporter: ConsoleReporter) -> SamplingAccount:
     # Read first: a mistake in the data's name is found before a model is loaded.
     found = read_prompts(arguments.prompts, settings.data, settings.hub)
     _say_found(found, reporter)
+    if not Path(arguments.model).expanduser().exists() and (RUNS / arguments.model).is_dir():
+        reporter.say(f"note: {arguments.model} is taken for a model of the hub; the run is {RUNS / arguments.model}.")
     model = open_sampled(arguments.model, settings, sampling.max_new_tokens, reporter)
     room = None if model.positions is None else model.positions - sampling.max_new_tokens
     given = found.prompts[: arguments.limit]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from tiltlm.cli.arguments import Arguments, name_of
-from tiltlm.cli.command_line import asks_for_help, flag_names, parse_simple
+from tiltlm.cli.command_line import asks_for_help, check_flags, flag_names, parse_simple
 from tiltlm.cli.pair_arguments import Pair
 from tiltlm.cli.sample_arguments import Sample
 from tiltlm.errors import ConfigError
@@ -38,6 +38,8 @@ def _parsed(kind: type[Arguments], words: Sequence[str], needed: Sequence[str]) 
         name = name_of(kind)
         if not words or words[0].startswith("-"):
             raise ConfigError(f"tiltlm {name} needs to know of what: {_USE[kind]}.")
+        # A misspelt option is no missing one.
+        check_flags(words[1:], _options(kind), f"tiltlm {name}")
         if missing := [option for option in needed if option not in flag_names(words)]:
             raise ConfigError(f"tiltlm {name} needs --{missing[0]}: {_USE[kind]}.")
     return parse_simple(kind, words, _options(kind), positional=1)

@@ -144,7 +144,7 @@ def _of_rows(source: str, data: DataConfig, hub: HubConfig) -> FoundPrompts:
         f"the prompts of preference data (`{loaded.source.format}`)",
         rows=loaded.source.rows,
         dropped=list(loaded.dropped),
-        notes=list(loaded.notes),
+        notes=list(loaded.file_notes),
     )
     found.add(GivenPrompt(one.id, one.prompt, one.tools) for one in loaded.examples)
     return found

@@ -18,7 +18,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.sampled_model import SampledModel
 from tiltlm.version import __version__
 
-ANSWERS_IN_CHUNK = 512
+ANSWERS_IN_CHUNK = 256
 """Answers between two times that the file grows: a crash loses as many, and as many are in memory at once."""
 # What of a line's `drawn` must be the same for its file to be gone on with, and the option that sets it.
 _SAME = {
@@ -33,7 +33,7 @@ _HALF = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How answers are drawn. Defaults: independent draws from the policy itself, as theory.pdf, Proposition 14
+    """How answers are drawn. Defaults: independent draws from the policy itself, as theory.pdf, Proposition 13
     (on-policy) asks.
 
     temperature: of the softmax; 1 is the policy. Nothing else is cut off or reweighted.
@@ -105,11 +105,10 @@ def sample_answers(
     draws = samples(settings.answers, settings.temperature)
     account = SamplingAccount()
     with AnswerAppender(output) as file:
-        _require_same(file.rows, prompts, drawn, settings.answers, output)
-        account.before = done = len(file.rows)
-        for row in file.rows:
+        for number, row in enumerate(file.existing()):
+            _require_same(row, number, prompts, drawn, settings.answers, output)
             account.add(row)
-        file.rows.clear()
+        account.before = done = account.prompts
         chunk = max(1, ANSWERS_IN_CHUNK // settings.answers)
         start = done // chunk * chunk  # what of a chunk is missing is drawn with the rest of it, as it was before
         left = (len(prompts) - start) * settings.answers
@@ -163,33 +162,31 @@ def _continued(prompt: AskedPrompt, answer: GeneratedAnswer, tokenizer: ExampleT
 
 
 def _require_same(
-    rows: Sequence[AnswerRow], prompts: Sequence[AskedPrompt], drawn: Drawn, answers: int, path: Path
+    row: AnswerRow, number: int, prompts: Sequence[AskedPrompt], drawn: Drawn, answers: int, path: Path
 ) -> None:
-    """Refuses to go on with a file whose lines are not those that would be drawn.
+    """Refuses to go on with a file of which a line is not what would be drawn.
+
+    number: of the line, from 0 on.
 
     Raises:
-        ConfigError: naming the first line, and what differs.
+        ConfigError: naming the line, and what differs.
     """
     elsewhere = f"name another --output, or remove {path}."
-    if len(rows) > len(prompts):
+    place = f"{path}, line {number + 1} (id `{row.id}`)"
+    if number >= len(prompts):
+        raise ConfigError(f"{place} is one too many, as {len(prompts)} prompts are to be answered: {elsewhere}")
+    if row.drawn is None:
+        raise ConfigError(f"{place} does not say how it was drawn, so it cannot be gone on with: {elsewhere}")
+    prompt = prompts[number]
+    if (row.id, row.prompt, row.tools) != (prompt.id, prompt.prompt, prompt.tools):
+        raise ConfigError(f"{place} is of another prompt than `{prompt.id}`, which is to be there: {elsewhere}")
+    then, now = dataclasses.asdict(row.drawn), dataclasses.asdict(drawn)
+    differing = [
+        f"{name} was {then[name]}, and is {now[name]} ({by})" for name, by in _SAME.items() if then[name] != now[name]
+    ]
+    if len(row.answers) != answers:
+        differing.append(f"it has {len(row.answers)} answers, and {answers} are wanted (--answers)")
+    if differing:
         raise ConfigError(
-            f"{path} has {len(rows)} lines, and {len(prompts)} prompts are to be answered: it is of others; {elsewhere}"
+            f"{place} was drawn otherwise: {'; '.join(differing)}. Say the same to go on; else {elsewhere}"
         )
-    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=False), start=1):
-        place = f"{path}, line {number} (id `{row.id}`)"
-        if row.drawn is None:
-            raise ConfigError(f"{place} does not say how it was drawn, so it cannot be gone on with: {elsewhere}")
-        if (row.id, row.prompt, row.tools) != (prompt.id, prompt.prompt, prompt.tools):
-            raise ConfigError(f"{place} is of another prompt than `{prompt.id}`, which is to be there: {elsewhere}")
-        then, now = dataclasses.asdict(row.drawn), dataclasses.asdict(drawn)
-        differing = [
-            f"{name} was {then[name]}, and is {now[name]} ({by})"
-            for name, by in _SAME.items()
-            if then[name] != now[name]
-        ]
-        if len(row.answers) != answers:
-            differing.append(f"it has {len(row.answers)} answers, and {answers} are wanted (--answers)")
-        if differing:
-            raise ConfigError(
-                f"{place} was drawn otherwise: {'; '.join(differing)}. To go on, say the same; else {elsewhere}"
-            )
