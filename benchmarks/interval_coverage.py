@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -161,11 +161,11 @@ def main(repetitions: int = 4000, resamples: int = 2000, out: Path = RESULTS / "
         out: where the table goes.
     """
     around, cells = circumstances("float64"), []
-    for cell in (
-        *win_rates(repetitions),
-        *controlled_win_rates(repetitions),
-        *rewards(repetitions, resamples),
-        *changes(repetitions, resamples),
+    for cell in chain(
+        win_rates(repetitions),
+        controlled_win_rates(repetitions),
+        rewards(repetitions, resamples),
+        changes(repetitions, resamples),
     ):
         print(
             f"{cell.figure:28}{cell.setting:28}{cell.samples} x {cell.prompts:<5}{cell.truth:8.3f}"
