@@ -3,13 +3,14 @@
     python benchmarks/interval_coverage.py                       20 to 40 minutes on one core
     python benchmarks/interval_coverage.py --repetitions 500     a quick look
 
-Figures go to benchmarks/results/interval-coverage/. What is drawn is told in simulated_answers.py.
+Figures go to benchmarks/results/interval-coverage/; the table of docs/win-rates.md is printed last. What is drawn is
+told in simulated_answers.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -35,6 +36,8 @@ from tiltlm.statistics import bootstrap_mean, mean_change_of_share, mean_share
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "interval-coverage"
 PROMPTS, SAMPLES = (8, 16, 32, 64, 128), (1, 2, 4)
 LARGE = 2_000_000
+RAW, CONTROLLED, MEAN, CHANGE = "win rate", "length-controlled win rate", "mean reward", "change of mean reward"
+USUAL, BINARY = ("normal", "sentiment"), "right or wrong, 90%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,31 @@ class Record:
     cells: tuple[Cell, ...]
 
 
+ROWS: dict[str, Callable[[Cell], bool]] = {
+    "win rate, 2 or 4 samples a prompt": lambda cell: cell.figure == RAW and cell.samples > 1,
+    "win rate, 1 sample": lambda cell: cell.figure == RAW and cell.samples == 1,
+    "length-controlled, 2 or 4 samples": lambda cell: cell.figure == CONTROLLED and cell.samples > 1,
+    "length-controlled, 1 sample": lambda cell: cell.figure == CONTROLLED and cell.samples == 1,
+    "mean reward, normal or like VADER's": lambda cell: cell.figure == MEAN and cell.setting in USUAL,
+    "change of such a reward": lambda cell: cell.figure == CHANGE and cell.setting in USUAL,
+    "mean of right and wrong, 90% right": lambda cell: cell.figure == MEAN and cell.setting == BINARY,
+    "change of right and wrong": lambda cell: cell.figure == CHANGE and cell.setting == BINARY,
+    "mean reward, lognormal": lambda cell: cell.figure == MEAN and cell.setting == "lognormal",
+    "change of a lognormal reward": lambda cell: cell.figure == CHANGE and cell.setting == "lognormal",
+}
+"""What the rows of the table on the page are drawn from."""
+
+
+def table(record: Record) -> str:
+    """The table of docs/win-rates.md: the lowest and the highest coverage of all settings of a row."""
+    lines = [f"| | {' | '.join(f'{prompts} prompts' for prompts in PROMPTS)} |", f"|{' --- |' * (len(PROMPTS) + 1)}"]
+    for name, belongs in ROWS.items():
+        found = [[cell.covered for cell in record.cells if belongs(cell) and cell.prompts == n] for n in PROMPTS]
+        spans = [f"{100 * min(shares):.1f} to {100 * max(shares):.1f}" for shares in found]
+        lines.append(f"| {name} | {' | '.join(spans)} |")
+    return "\n".join(lines) + "\n"
+
+
 def coverage(intervals: list[Interval | None], truth: float) -> tuple[float, float]:
     """The share of experiments that gave an interval, and the share of these that held the truth."""
     given = [interval for interval in intervals if interval is not None]
@@ -89,7 +117,7 @@ def win_rates(repetitions: int) -> Iterator[Cell]:
         for prompts in PROMPTS:
             found = [mean_share(draw(population, prompts, generator).shares().tolist()) for _ in range(repetitions)]
             shares = coverage([estimate.interval for estimate in found], truth)
-            yield Cell("win rate", f"{rate:.0%}, {zeros:.0%} zeros", samples, prompts, truth, 0.0, *shares)
+            yield Cell(RAW, f"{rate:.0%}, {zeros:.0%} zeros", samples, prompts, truth, 0.0, *shares)
 
 
 def controlled_win_rates(repetitions: int) -> Iterator[Cell]:
@@ -113,7 +141,7 @@ def controlled_win_rates(repetitions: int) -> Iterator[Cell]:
         for prompts in PROMPTS:
             found = [length_controlled(draw(population, prompts, generator).comparisons()) for _ in range(repetitions)]
             shares = coverage([_interval(each.estimate) for each in found], truth)
-            yield Cell("length-controlled win rate", name, samples, prompts, truth, error, *shares)
+            yield Cell(CONTROLLED, name, samples, prompts, truth, error, *shares)
 
 
 def rewards(repetitions: int, resamples: int) -> Iterator[Cell]:
@@ -121,12 +149,12 @@ def rewards(repetitions: int, resamples: int) -> Iterator[Cell]:
     generator = np.random.default_rng(3)
     for kind, samples in product(REWARDS, SAMPLES):
         large = mean_rewards(kind, LARGE // samples, samples, generator)
-        truth, error, binary = float(large.mean()), float(large.std() / math.sqrt(len(large))), kind.startswith("right")
+        truth, error, binary = float(large.mean()), float(large.std() / math.sqrt(len(large))), kind == BINARY
         for prompts in PROMPTS:
             drawn = [mean_rewards(kind, prompts, samples, generator).tolist() for _ in range(repetitions)]
             found = [mean_share(each) if binary else bootstrap_mean(each, resamples=resamples) for each in drawn]
             shares = coverage([estimate.interval for estimate in found], truth)
-            yield Cell("mean reward", kind, samples, prompts, truth, error, *shares)
+            yield Cell(MEAN, kind, samples, prompts, truth, error, *shares)
 
 
 def changes(repetitions: int, resamples: int) -> Iterator[Cell]:
@@ -142,14 +170,14 @@ def changes(repetitions: int, resamples: int) -> Iterator[Cell]:
 
     for kind, samples in product(REWARDS, SAMPLES):
         large = change(kind, LARGE // samples, samples)
-        truth, error, binary = float(large.mean()), float(large.std() / math.sqrt(len(large))), kind.startswith("right")
+        truth, error, binary = float(large.mean()), float(large.std() / math.sqrt(len(large))), kind == BINARY
         for prompts in PROMPTS:
             drawn = [change(kind, prompts, samples).tolist() for _ in range(repetitions)]
             found = [
                 mean_change_of_share(each) if binary else bootstrap_mean(each, resamples=resamples) for each in drawn
             ]
             shares = coverage([estimate.interval for estimate in found], truth)
-            yield Cell("change of mean reward", kind, samples, prompts, truth, error, *shares)
+            yield Cell(CHANGE, kind, samples, prompts, truth, error, *shares)
 
 
 def main(repetitions: int = 4000, resamples: int = 2000, out: Path = RESULTS / "coverage.json") -> None:
@@ -172,7 +200,9 @@ def main(repetitions: int = 4000, resamples: int = 2000, out: Path = RESULTS / "
             f"{cell.given:8.1%}{cell.covered:8.1%}"
         )
         cells.append(cell)
-    write_record(Record(around, repetitions, resamples, tuple(cells)), out)
+    record = Record(around, repetitions, resamples, tuple(cells))
+    write_record(record, out)
+    print(table(record))
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ def length_controlled(compared: Comparisons) -> LengthControlled:
 
     with d = |new| - |old| and s the standard deviation of d: Y. Dubois, B. Galambosi, P. Liang, T. Hashimoto,
     Length-Controlled AlpacaEval, arXiv 2404.04475, section 3. Two things differ from there. Their third term, how hard
-    an instruction is, is fitted to many models and shared among them; here are two, and it is left out. And theirs
-    is held by an L1 penalty and by answers made longer and shorter on purpose; here the likelihood alone is maximised,
-    so that exchanging the models gives 1 - p, and where it has no maximum there is no figure. Each prompt weighs
-    alike, ties are half a win and half a loss.
+    an instruction is, is fitted to many models and shared among them; here are two, and it is left out. And theirs is
+    held by a penalty (L1, in their code) and by answers made longer and shorter on purpose; here the likelihood alone
+    is maximised, so that exchanging the models gives 1 - p, and where it has no maximum there is no figure. Each prompt
+    weighs alike, ties are half a win and half a loss.
 
     The interval leaves out one prompt at a time, to first order, on the log-odds, with Student's quantile of as many
     degrees of freedom as there are prompts less one: the cluster jackknife CV3L of J. G. MacKinnon, M. O. Nielsen,
