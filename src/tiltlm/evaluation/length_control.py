@@ -57,11 +57,16 @@ def length_controlled(compared: Comparisons) -> LengthControlled:
         return LengthControlled(None, why=why)
     weights_P = _weights(compared.prompts)
     features_PK = _features(compared.longer, weights_P)
-    fitted_K = _fitted(features_PK, compared.wins, weights_P)
-    if fitted_K is None:
-        return LengthControlled(None, why="the regression of wins on the difference of lengths did not converge")
+    unsolved = "the regression of wins on the difference of lengths did not converge"
+    try:
+        fitted_K = _fitted(features_PK, compared.wins, weights_P)
+        if fitted_K is None:
+            return LengthControlled(None, why=unsolved)
+        error = _error(features_PK, compared, weights_P, fitted_K)
+    except np.linalg.LinAlgError:
+        # A maximum that is there, but further out than floats can tell apart.
+        return LengthControlled(None, why=unsolved)
     prompts, theta = int(compared.prompts.max()) + 1, float(fitted_K[0])
-    error = _error(features_PK, compared, weights_P, fitted_K)
     if error < CONVERGED:
         return LengthControlled(None, why="every prompt says the same, which leaves no spread to judge it by")
     half = student_95(prompts - 1) * error
@@ -141,10 +146,7 @@ def _fitted(features_PK: np.ndarray, wins_P: np.ndarray, weights_P: np.ndarray) 
         gradient_K = features_PK.T @ (weights_P * (wins_P - chance_P))
         if np.abs(gradient_K).max() <= CONVERGED * total:
             return now_K
-        try:
-            step_K = np.linalg.solve(_information(features_PK, weights_P * chance_P * (1 - chance_P)), gradient_K)
-        except np.linalg.LinAlgError:
-            return None
+        step_K = np.linalg.solve(_information(features_PK, weights_P * chance_P * (1 - chance_P)), gradient_K)
         for _ in range(STEPS):
             further = _likelihood(features_PK @ (now_K + step_K), wins_P, weights_P)
             # Near the maximum the likelihood changes by less than its own rounding.
@@ -166,15 +168,15 @@ def _information(features_PK: np.ndarray, weights_P: np.ndarray) -> np.ndarray:
 
 def _error(features_PK: np.ndarray, compared: Comparisons, weights_P: np.ndarray, fitted_K: np.ndarray) -> float:
     """The standard error of theta: what it would be without each prompt in turn, by one Newton step from the whole."""
-    chance_P = _sigmoid_of(features_PK @ fitted_K)
-    count, width = int(compared.prompts.max()) + 1, features_PK.shape[1]
-    scores_GK = np.zeros((count, width))
-    np.add.at(scores_GK, compared.prompts, features_PK * (weights_P * (compared.wins - chance_P))[:, None])
-    outer_PKK = (
-        features_PK[:, :, None] * features_PK[:, None, :] * (weights_P * chance_P * (1 - chance_P))[:, None, None]
-    )
-    own_GKK = np.zeros((count, width, width))
-    np.add.at(own_GKK, compared.prompts, outer_PKK)
+    chance_P, count = _sigmoid_of(features_PK @ fitted_K), int(compared.prompts.max()) + 1
+
+    def summed(values_P: np.ndarray) -> np.ndarray:
+        return np.bincount(compared.prompts, weights=weights_P * values_P, minlength=count)
+
+    columns = features_PK.T
+    scores_GK = np.stack([summed(column * (compared.wins - chance_P)) for column in columns], axis=1)
+    spread_P = chance_P * (1 - chance_P)
+    own_GKK = np.stack([[summed(one * other * spread_P) for other in columns] for one in columns]).transpose(2, 0, 1)
     moved_GK = np.linalg.solve(own_GKK.sum(axis=0)[None] - own_GKK, scores_GK[:, :, None])[:, :, 0]
     return math.sqrt((count - 1) / count * float(np.sum(moved_GK[:, 0] ** 2)))
 
