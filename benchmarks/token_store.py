@@ -145,6 +145,7 @@ def columns(pairs: int) -> TokenColumns:
         bounds=bounds,
         first_scored=prompts.astype(np.int32),
         tokens_cut=np.zeros(2 * pairs, dtype=np.int32),
+        ended=np.ones(2 * pairs, dtype=np.int8),
         scores=np.full(2 * pairs, np.nan, dtype=np.float32),
         labels=np.tile(np.array([1, 0], dtype=np.int8), pairs),
         members=np.arange(0, 2 * pairs + 1, 2),

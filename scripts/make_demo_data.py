@@ -18,7 +18,7 @@ from tiltlm.data.examples import Message
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.demo import EVAL, FOLDER, TRAIN
 from tiltlm.evaluation.generation import GenerationSettings, generate_answers, samples
-from tiltlm.evaluation.rewards import vader
+from tiltlm.judges.sentiment import vader
 from tiltlm.model.finding import EMBEDDED, find_model
 from tiltlm.model.loading import load_tokenizer, model_facts
 from tiltlm.model.weights import load_model

@@ -471,6 +471,8 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
     """Values that an option takes."""
     if (section, option) == ("run", "trackers"):
         return st.lists(st.sampled_from(list(TRACKERS)), unique=True).map(tuple)
+    if (section, option) == ("comparison", "reward"):
+        return st.sampled_from(["none", "vader", "rules.toml", "own.py:short", "model:folder"])
     of_kinds = values_of(HINTS[section, option], RANGED.get((section, option), {}))
 
     def taken(value: object) -> bool:

@@ -15,7 +15,7 @@ from tiltlm import __version__, demo
 from tiltlm.cli.arguments import COMMANDS, Compare
 from tiltlm.cli.command_line import parse_config, parse_inspect, parse_simple
 from tiltlm.config import Config, load_config, option_names
-from tiltlm.evaluation.rewards import vader
+from tiltlm.judges.sentiment import vader
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.ru.md"]

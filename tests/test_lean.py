@@ -17,9 +17,11 @@ import pytest
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import main
+from tiltlm.config import HubConfig
 from tiltlm.demo.packages import GGUF, INSTALL, SENTIMENT, require
 from tiltlm.errors import ModelError, PackageError
-from tiltlm.evaluation.rewards import PACKAGES, REWARDS
+from tiltlm.judges.choosing import REQUIRED, pointwise_judge
+from tiltlm.judges.sentiment import vader
 from tiltlm.model import embedded
 from tiltlm.model.embedded import PACKAGE, embedded_model
 
@@ -84,10 +86,13 @@ def test_what_is_missing_is_said_before_any_work(
 
 
 def test_a_reward_without_its_package_says_the_same(missing: None) -> None:
-    assert set(PACKAGES) <= set(REWARDS)
-    for name, packages in PACKAGES.items():
-        with pytest.raises(PackageError, match=re.escape(f"{name} needs {' and '.join(packages)}")):
-            REWARDS[name](["Good."])
+    assert set(REQUIRED) == {"vader"}
+    for name, packages in REQUIRED.items():
+        needs = re.escape(f"{name} needs {' and '.join(packages)}")
+        with pytest.raises(PackageError, match=needs):
+            pointwise_judge(name, HubConfig())
+    with pytest.raises(PackageError, match=needs):
+        vader(["Good."])
     require((), "nothing")
 
 

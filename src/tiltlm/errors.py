@@ -17,6 +17,10 @@ class ModelError(TiltlmError):
     """A model or tokenizer cannot be found, loaded, or used for what was asked."""
 
 
+class JudgeError(TiltlmError):
+    """A judge of answers cannot be had, or fails at its work."""
+
+
 class SelfCheckError(TiltlmError):
     """A start-up check on the first real batch failed; training on would give wrong numbers."""
 

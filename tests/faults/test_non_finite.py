@@ -194,7 +194,17 @@ def test_the_example_whose_gradient_is_not_finite_is_found() -> None:
 
 
 def replace_ids(columns: TokenColumns, ids: np.ndarray) -> TokenColumns:
-    kept = ("bounds", "first_scored", "tokens_cut", "labels", "scores", "members", "prompt_tokens_cut", "names")
+    kept = (
+        "bounds",
+        "first_scored",
+        "tokens_cut",
+        "ended",
+        "labels",
+        "scores",
+        "members",
+        "prompt_tokens_cut",
+        "names",
+    )
     return TokenColumns(ids=ids, **{name: getattr(columns, name) for name in kept})
 
 

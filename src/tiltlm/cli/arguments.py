@@ -18,12 +18,15 @@ import tyro
 
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.judge_arguments import Judge
+from tiltlm.cli.pair_arguments import Pair
 from tiltlm.cli.plan_arguments import Plan
+from tiltlm.cli.sample_arguments import Sample
 from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
 
-Cleared = Literal["reference", "tokens", "models", "all"]
+Cleared = Literal["reference", "tokens", "models", "replies", "all"]
 Arguments = TypeVar("Arguments")
 
 
@@ -196,8 +199,8 @@ class Cache:
     """Arguments of `tiltlm cache`."""
 
     clear: Annotated[Cleared | None, tyro.conf.arg(help_behavior_hint="")] = None
-    """Remove reference log-probabilities, tokenized data, the converted embedded model, or all. What is needed is made
-    again."""
+    """Remove reference log-probabilities, tokenized data, the converted embedded model, replies of language models that
+    judged answers, or all. What is needed is made again."""
 
 
 @dataclass(frozen=True)
@@ -226,12 +229,15 @@ COMMANDS: dict[str, type] = {
     "merge": Merge,
     "plan": Plan,
     "bench": Bench,
+    "sample": Sample,
+    "judge": Judge,
+    "pair": Pair,
     "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig, Sample, Judge, Pair)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),

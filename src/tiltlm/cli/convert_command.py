@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from tiltlm.cli.arguments import ConvertConfig
+from tiltlm.cli.command_line import parse_simple
 from tiltlm.config.from_trl.converting import convert
 from tiltlm.config.from_trl.given_arguments import read_arguments
 from tiltlm.config.from_trl.written import report, toml_text
 from tiltlm.errors import ConfigError
+
+
+def run_convert(words: Sequence[str]) -> int:
+    """Does what the words behind `tiltlm convert-config` say; see `convert_config`.
+
+    Raises:
+        ConfigError: a word is not understood, or no file is named.
+    """
+    if not words:
+        raise ConfigError("name the file of a TRL script's arguments: tiltlm convert-config dpo.yaml.")
+    options = {"output": Path, "pairs": int, "processes": int, "strict": bool}
+    return convert_config(parse_simple(ConvertConfig, words, options, positional=1))
 
 
 def convert_config(arguments: ConvertConfig) -> int:

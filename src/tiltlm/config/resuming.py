@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiltlm.config.judge_words import is_own_code
 from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, recorded_recipe
 from tiltlm.config.sections import Config
@@ -20,6 +21,7 @@ from tiltlm.runs.earlier_stages import RECIPE, whole_run
 from tiltlm.runs.folder import STAGES, is_foreign, is_run
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
+REWARD = "comparison.reward"
 PARTS = ("data", "model", "reference", "objective")
 """What may be allowed to be another besides options: what is read, whatever the settings call it."""
 
@@ -65,16 +67,21 @@ def settings_to_resume(run: Path) -> Config:
     return in_place_of(run, dataclasses.replace(settings, model=model))
 
 
-def recipe_to_resume(run: Path) -> Recipe:
+def recipe_to_resume(run: Path, reward_named: bool = False) -> Recipe:
     """The recipe that a run was made by, or, where it has no stages, its settings; as `settings_to_resume`.
+
+    reward_named: whether the judge of answers that is common to all stages is named again.
 
     Raises:
         RunError: there is no run.
-        ConfigError: its settings cannot be read.
+        ConfigError: its settings cannot be read; or answers are judged by a Python file that is not named again.
     """
     if not made_of_stages(run):
-        return Recipe(settings_to_resume(run))
+        recipe = Recipe(settings_to_resume(run))
+        _require_reward_named(run, recipe, reward_named)
+        return recipe
     recipe = kept_recipe(run)
+    _require_reward_named(run, recipe, reward_named)
     model = dataclasses.replace(recipe.base.model, trust_remote_code=False)
     return recipe.over(dataclasses.replace(recipe.base, model=model))
 
@@ -98,6 +105,26 @@ def kept_recipe(run: Path) -> Recipe:
     except (OSError, ValueError, AttributeError, NewerSchemaError, ConfigError) as error:
         raise ConfigError(f"{kept}: {error}") from error
     return recipe.over(in_place_of(run, recipe.base))
+
+
+def _require_reward_named(run: Path, recipe: Recipe, named: bool) -> None:
+    """Refuses to run a Python file that judges answers because a run's files name it: they may be somebody else's.
+
+    named: whether what is common to all stages was named again.
+
+    Raises:
+        ConfigError: telling how to name it.
+    """
+    own = [stage.settings(recipe.base) for stage in recipe.stages if stage.name in recipe.stages_that_set(REWARD)]
+    for config in [*own, *([] if named else [recipe.base])]:
+        if is_own_code(reward := config.comparison.reward):
+            say = f"--{REWARD} {reward}"
+            if config is not recipe.base:
+                say = f"tiltlm train FILE.toml --resume {run}, with your file of the stages,"
+            raise ConfigError(
+                f"the answers of the run in {run} are judged by a Python file, `{reward}`, whose code is run only "
+                f"where it is named: say {say} if you trust it."
+            )
 
 
 def require_named(run: Path, recipe: Recipe) -> None:

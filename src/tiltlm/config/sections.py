@@ -15,6 +15,7 @@ from tiltlm.config.column_names import ColumnNames
 from tiltlm.config.data_sources import Format, Place, Sources
 from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, PositiveInt, section
 from tiltlm.config.distributed_config import DistributedConfig
+from tiltlm.config.judge_words import reward_word
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.tracker_names import TrackerNames
 
@@ -215,8 +216,9 @@ class ComparisonConfig:
     """Longest answer in tokens."""
     temperature: Annotated[float, Field(ge=0.001)] = 1.0
     """Temperature of the sampled answers."""
-    reward: Literal["none", "vader"] = "none"
-    """A known reward to score answers with. `vader`: sentiment, from -1 to 1."""
+    reward: Annotated[str, AfterValidator(reward_word)] = "none"
+    """A judge to score answers with: `vader` (sentiment, from -1 to 1), `FILE.py:FUNCTION`, rules in `FILE.toml`, or
+    `model:NAME`, a sequence classifier (docs/judges.md). `none`: answers are shown alone."""
 
 
 @section("")

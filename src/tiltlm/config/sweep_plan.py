@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tiltlm.config.judge_words import require_no_own_code
 from tiltlm.config.loss_config import LossConfig
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
@@ -83,6 +84,7 @@ class SweepPlan:
             raise ConfigError(f"the grid has {count} combinations, and a sweep at most {MOST}: draw some (--trials).")
         require_read(self.base, self.swept)
         corners = combinations(self.base, grid)
+        require_no_own_code(corner.config.comparison.reward for corner in corners[0])
         if self.trials is not None:
             self._require_comparable([corner.config.loss for corner in corners[0]])
         return corners
@@ -93,7 +95,9 @@ class SweepPlan:
         Raises:
             ConfigError: it cannot be trained.
         """
-        return combined(self.base, settings)[0]
+        combination = combined(self.base, settings)[0]
+        require_no_own_code([combination.config.comparison.reward])
+        return combination
 
     def _require_comparable(self, losses: list[LossConfig]) -> None:
         """Refuses to look for the best of a figure that means another thing from member to member."""

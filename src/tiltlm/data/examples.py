@@ -37,6 +37,8 @@ class Example:
     labels: of each completion, CHOSEN or REJECTED (objectives/interface.py).
     tools: JSON text of the list of tools that the chat template is given; None where there are none.
     scores: of each completion, higher is better; None where the data has none.
+    ended: of each completion, whether the answer ended there; False where it was cut in the middle, so that nothing
+        says where it would have ended. None: all did.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Example:
     labels: tuple[int, ...]
     tools: str | None = None
     scores: tuple[float, ...] | None = None
+    ended: tuple[bool, ...] | None = None
 
     @staticmethod
     def pair(id: str, prompt: Text, chosen: Text, rejected: Text, tools: str | None = None) -> Example:
@@ -65,6 +68,11 @@ class Example:
             if len(self.labels) == 1
             else tuple(f"completion {number}" for number in range(1, len(self.labels) + 1))
         )
+
+    @property
+    def endings(self) -> tuple[bool, ...]:
+        """Of each completion, whether the answer ended there."""
+        return self.ended or (True,) * len(self.labels)
 
     @property
     def chosen(self) -> Text:

@@ -228,11 +228,23 @@ def _notes(read: ReadData, train: Tokenized, held_out: Tokenized, lost: int, tok
             f"The training data are {trained} and the held-out data {asked}: the figures are of another form than what "
             "is trained, and training prompts that are held out, too, are not left out."
         )
+    return [*notes, *_end_notes(train, held_out, tokenizer)]
+
+
+def _end_notes(train: Tokenized, held_out: Tokenized, tokenizer: ExampleTokenizer) -> list[str]:
+    """How completions end."""
+    every = [part.examples.ended for part in (train, held_out)]
+    unended, all_of_them = sum(int((part == 0).sum()) for part in every), sum(map(len, every))
+    cut = tokenizer.config.long_completions == "truncate" or unended > 0
     end = {
-        "append": "Every completion ends with one end-of-sequence token.",
+        "append": f"Every completion {'that is not cut ' * cut}ends with one end-of-sequence token.",
         "as-is": "No end-of-sequence token is added.",
     }
-    if tokenizer.config.long_completions == "truncate" and tokenizer.config.eos == "append":
-        end["append"] = "Every completion that is not cut ends with one end-of-sequence token."
-    notes.append(end[tokenizer.config.eos])
+    notes = [end[tokenizer.config.eos]]
+    if unended:
+        notes.append(
+            f"{unended} of {all_of_them} completions were cut before they ended (`ended`, `chosen_ended` or "
+            "`rejected_ended` is false): no end-of-sequence token follows them, nor what a chat template writes after "
+            "an answer."
+        )
     return notes

@@ -180,7 +180,7 @@ def _characters(text: Text) -> int:
 
 def _plain(example: Example) -> list[object]:
     texts = [_plain_text(text) for text in (example.prompt, *example.completions)]
-    return [example.id, texts, example.labels, example.tools, example.scores]
+    return [example.id, texts, example.labels, example.tools, example.scores, example.ended]
 
 
 def _plain_text(text: Text) -> object:
@@ -188,9 +188,17 @@ def _plain_text(text: Text) -> object:
 
 
 def _example(plain: Any) -> Example:
-    id, texts, labels, tools, scores = plain
+    id, texts, labels, tools, scores, ended = plain
     prompt, *completions = map(_text, texts)
-    return Example(id, prompt, tuple(completions), tuple(labels), tools, None if scores is None else tuple(scores))
+    return Example(
+        id,
+        prompt,
+        tuple(completions),
+        tuple(labels),
+        tools,
+        None if scores is None else tuple(scores),
+        None if ended is None else tuple(ended),
+    )
 
 
 def _text(plain: Any) -> Text:

@@ -25,7 +25,7 @@ from tiltlm.data.tokens.token_store import DamagedError, checksum, map_columns, 
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.storage.cache import ACCOUNT_FILE, EVAL_FILE, TRAIN_FILE, UNFINISHED_PREFIX
 
-REVISION = 3
+REVISION = 4
 """Grows with every change of what the same data, tokenizer and settings come to: tokens, draws, notes, what
 they look like."""
 
@@ -49,7 +49,7 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
     looked_at_by = [version(name) for name in ("ftfy", "regex", "rensa")]
     versions = [REVISION, transformers.__version__, tokenizers.__version__, *looked_at_by]
-    made_by = [*versions, _tokenizer_state(tokenizer)]
+    made_by = [*versions, tokenizer_state(tokenizer)]
     digest.update(
         _bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched, read.needs.scores])
     )
@@ -69,7 +69,7 @@ def _deciding_seed(read: ReadData) -> int | None:
     return read.seed if limited or not read.held_out else None
 
 
-def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
+def tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
     """All of a tokenizer that decides on tokens: its own serialisation, special tokens, and how chats are written."""
     own = tokenizer.tokenizer
     own("")  # so that no padding or truncation of an earlier call is in its state
@@ -83,7 +83,7 @@ def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
 
 def _plain(example: Example) -> list[object]:
     texts = [_plain_text(text) for text in (example.prompt, *example.completions)]
-    return [example.id, texts, example.labels, example.tools, example.scores]
+    return [example.id, texts, example.labels, example.tools, example.scores, example.ended]
 
 
 def _plain_text(text: Text) -> object:

@@ -10,12 +10,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tiltlm.config import ComparisonConfig
+from tiltlm.config.judge_words import NONE
+from tiltlm.data.examples import Text
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.distributed.sharding import is_shared, opened
 from tiltlm.evaluation.drawing import Draw
 from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, greedy, samples
-from tiltlm.evaluation.rewards import REWARDS
+from tiltlm.judges.judge_interface import PointwiseJudge, asked_of
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
 from tiltlm.model.vocabulary import require_embedded
@@ -25,12 +27,16 @@ from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, Com
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt to answer: its name, its text, its tokens, and whether it counts in the figures."""
+    """A prompt to answer: its name, its text, its tokens, and whether it counts in the figures.
+
+    asked: the same before it was rendered for the model, which is what a judge is shown; None: the text itself.
+    """
 
     id: str
     text: str
     ids: tuple[int, ...]
     counted: bool
+    asked: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +53,11 @@ class AnswerComparison:
     """Answers prompts with two models alike.
 
     Attributes:
-        config: how many answers, how long, how hot, and the known reward.
+        config: how many answers, how long, how hot.
         terminators: token ids that end an answer.
         token_budget: most tokens in one scoring pass.
         ranks: processes that have the same models and prompts, and share out the answering.
+        reward: the judge that scores the answers; None where none does.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -60,6 +67,7 @@ class AnswerComparison:
     precision: torch.dtype
     token_budget: int
     ranks: Ranks = ALONE
+    reward: PointwiseJudge | None = None
 
     def total(self, prompts: Sequence[Prompt]) -> int:
         """What the calls of `advance` add up to: one for each answer of either model."""
@@ -99,8 +107,8 @@ class AnswerComparison:
         else:
             reference_before = self._logps(models.reference, prompts, before, trained=False)
         reference_after = self._logps(models.reference, prompts, after, trained=True)
-        records_before = self._records(before, reference_before, False)
-        records_after = self._records(after, reference_after, True)
+        records_before = self._records(prompts, before, reference_before, False)
+        records_after = self._records(prompts, after, reference_after, True)
         ratios = map(self._plain_ratios, prompts, after, reference_after)
         return Comparison(
             settings=ComparisonSettings(
@@ -108,7 +116,7 @@ class AnswerComparison:
                 temperature=self.config.temperature,
                 samples=self.config.samples,
                 seed=self.seed,
-                reward=self.config.reward,
+                reward=NONE if self.reward is None else self.reward.name,
             ),
             prompts=tuple(
                 ComparedPrompt(prompt.id, prompt.text, prompt.counted, old, new, plain)
@@ -156,7 +164,11 @@ class AnswerComparison:
         )
 
     def _records(
-        self, answers: Sequence[Sequence[GeneratedAnswer]], reference: Sequence[Sequence[float]], policy: bool
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[GeneratedAnswer]],
+        reference: Sequence[Sequence[float]],
+        policy: bool,
     ) -> list[Answers]:
         """Of each prompt the greedy and the sampled answers, with rewards.
 
@@ -164,8 +176,12 @@ class AnswerComparison:
             the KL.
         """
         shown = 1 + self.config.samples
-        texts = [answer.text for some in answers for answer in some[:shown]]
-        rewards = iter(REWARDS[self.config.reward](texts) if self.config.reward != "none" else [None] * len(texts))
+        asked = [
+            asked_of(prompt.text if prompt.asked is None else prompt.asked, answer.text)
+            for prompt, some in zip(prompts, answers, strict=True)
+            for answer in some[:shown]
+        ]
+        rewards = iter([None] * len(asked) if self.reward is None else self.reward.rewards(asked))
         records = []
         for some, logps in zip(answers, reference, strict=True):
             drawn = [

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from tiltlm.data.examples import Message, Text
+from tiltlm.data.examples import Text
 from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.templates import TemplateRefusalError
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.data.turns import as_chat
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.comparison import Prompt
-
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def held_out_prompts(
@@ -29,7 +26,7 @@ def held_out_prompts(
     prompts = []
     for example in first.values():
         text, ids = tokenizer.ask(example.source.prompt, example.source.tools, room)
-        prompts.append(Prompt(example.id, text, tuple(ids), counted=True))
+        prompts.append(Prompt(example.id, text, tuple(ids), counted=True, asked=example.source.prompt))
     return prompts
 
 
@@ -51,7 +48,7 @@ def extra_prompts(texts: Sequence[str], chat: bool, tokenizer: ExampleTokenizer,
             raise ConfigError(
                 f"prompt {number} ({text.strip()[:60]!r}) is refused by the model's chat template: it says: {refusal}."
             ) from refusal
-        prompts.append(Prompt(f"prompt {number}", rendered, tuple(ids), counted=False))
+        prompts.append(Prompt(f"prompt {number}", rendered, tuple(ids), counted=False, asked=prompt))
     return prompts
 
 
@@ -65,16 +62,3 @@ def _require_whole(number: int, prompt: Text, tokenizer: ExampleTokenizer) -> No
             f"prompt {number}: the model's chat template leaves out {losses[0].what}. Write it into the last question, "
             "or leave it out."
         )
-
-
-def as_chat(text: str) -> Text:
-    """A prompt as messages: `Human: ...\\n\\nAssistant:` turns where it has them, else one user message.
-
-    What stands before the first turn is a system message.
-    """
-    parts = _TURN.split(text)
-    turns = [(role, content.strip()) for role, content in zip(parts[1::2], parts[2::2], strict=True) if content.strip()]
-    if not turns:
-        return (Message("user", text.strip()),)
-    system = (Message("system", parts[0].strip()),) if parts[0].strip() else ()
-    return (*system, *(Message(_ROLES[role], content) for role, content in turns))

@@ -30,7 +30,7 @@ _WRAPPERS = {
 }
 """What puts which prefix before the names of weights."""
 
-_HEADS = ("score.", "classifier.", "v_head.", "value_head.", "reward_head.", "regression_layer.", "qa_outputs.")
+HEADS = ("score.", "classifier.", "v_head.", "value_head.", "reward_head.", "regression_layer.", "qa_outputs.")
 """Output layers of models that give one number or a few: reward models, classifiers."""
 
 _QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_map", ".weight_scale", ".weight_scale_inv")
@@ -77,7 +77,7 @@ def read_model(
         ModelError: as `load_model`.
     """
     require_safe_weights(source)
-    model, report = _read(source, dtype, packing or {})
+    model, report = read_reported(source, dtype, packing or {})
     if (fault := explain_report(report)) is not None:
         raise ModelError(f"the weights of `{source.location}` cannot be used: {fault}")
     if report.unexpected:
@@ -113,9 +113,18 @@ def _packed(quantise: Quantisation, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(**kinds[quantise]), "device_map": {"": device}}
 
 
-def _read(source: ModelSource, dtype: torch.dtype, packing: Mapping[str, Any]) -> tuple[PreTrainedModel, LoadReport]:
+def read_reported(
+    source: ModelSource, dtype: torch.dtype, packing: Mapping[str, Any], kind: Any = AutoModelForCausalLM
+) -> tuple[PreTrainedModel, LoadReport]:
+    """A model from its safetensors files, and where its weights and theirs part: those that are missing are random.
+
+    packing: how layers are packed as they are read. kind: the class of transformers that reads it.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
     with explained(source, "model"), _without_load_report():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             source.location,
             dtype=dtype,
             use_safetensors=True,
@@ -185,8 +194,8 @@ def _why_missing(report: LoadReport) -> str:
             f"The names in the files begin with `{prefix}`{maker}: take that off (name.removeprefix({prefix!r}) for "
             "every name), and save them again."
         )
-    if any(name.startswith(_HEADS) for name in report.unexpected):
-        heads = [name for name in report.unexpected if name.startswith(_HEADS)]
+    if any(name.startswith(HEADS) for name in report.unexpected):
+        heads = [name for name in report.unexpected if name.startswith(HEADS)]
         return (
             f"The files hold {_names(heads)} instead: this is a reward model or a classifier, not a language model. "
             "Name the language model that it was made from."

@@ -63,7 +63,7 @@ def read_own(name: str) -> OwnObjective:
             f"loss.name is `{name}`, but {path} cannot be read ({error.strerror}); a path is taken from the working "
             f"directory, {Path.cwd()}."
         ) from error
-    module = _executed(path, source)
+    module = executed(path, source, "the objective's file")
     found = vars(module).get(value)
     if found is None:
         there = [own for own, kind in vars(module).items() if _may_be(kind, module)]
@@ -114,8 +114,14 @@ def raised_in(path: str, error: BaseException) -> str:
     return f"{path}, line {frames[-1].lineno} ({frames[-1].line}): {what}" if frames else what
 
 
-def _executed(path: Path, source: bytes) -> ModuleType:
-    """The module that a source makes; once for a source, as types of its objects are compared."""
+def executed(path: Path, source: bytes, called: str) -> ModuleType:
+    """The module that a source makes; once for a source, as types of its objects are compared.
+
+    called: what messages call the file.
+
+    Raises:
+        ConfigError: it fails.
+    """
     name = f"tiltlm_own_{hashlib.sha256(source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -128,7 +134,7 @@ def _executed(path: Path, source: bytes) -> ModuleType:
         exec(compile(source, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:  # whatever a stranger's code raises
         del sys.modules[name]
-        raise ConfigError(f"the objective's file fails: {raised_in(str(path), error)}.") from error
+        raise ConfigError(f"{called} fails: {raised_in(str(path), error)}.") from error
     return module
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiltlm.config.judge_words import NONE, is_own_code
 from tiltlm.config.resuming import settings_in_place
 from tiltlm.distributed.ranks import ALONE
 from tiltlm.errors import RunError
@@ -81,8 +82,8 @@ def ask_models(
 ) -> Comparison:
     """Answers of a run's base model and its trained model to prompts of one's own.
 
-    trust_remote_code: whether code that comes with the models may be run. That the run's own settings say so is not
-        enough: its folder may be somebody else's.
+    trust_remote_code: whether code that comes with the models, or a Python file that judges answers, may be run. That
+        the run's own settings say so is not enough: its folder may be somebody else's.
 
     Raises:
         RunError: the run saved no model, or its settings ask for code that comes with a model and nobody else does.
@@ -96,6 +97,12 @@ def ask_models(
             f"the run in {run} was trained with model.trust_remote_code, so asking its models runs Python code that "
             "came with them: say --trust-remote-code if you trust it."
         )
+    if is_own_code(config.comparison.reward) and not trust_remote_code:
+        reporter.say(
+            f"The run's answers were judged by a Python file, {config.comparison.reward}, which is not run because the "
+            "run's folder names it: these are shown without rewards. --trust-remote-code runs it."
+        )
+        config = dataclasses.replace(config, comparison=dataclasses.replace(config.comparison, reward=NONE))
     prepare_model(config, reporter)
     setup = set_up(config)
     asked = extra_prompts(prompts, files.data.chat, setup.tokenizer, prompt_room(setup))

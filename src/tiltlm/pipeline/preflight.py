@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tiltlm.config import Config
 from tiltlm.config.validation import places_read
-from tiltlm.demo.packages import require
-from tiltlm.evaluation.rewards import PACKAGES
+from tiltlm.judges.choosing import require_reward
 from tiltlm.model.embedded import embedded_model
 from tiltlm.model.finding import EMBEDDED
 from tiltlm.model.memory import checkpoint_bytes
@@ -32,10 +31,11 @@ def before_work(config: Config, reporter: Reporter, goes_on: bool = False, made:
         RunError: the run's folder is taken or overlaps what the run reads, or the disk is too full.
         ConfigError: the cache folder cannot be used.
         ModelError: the embedded model cannot be had.
-        PackageError: the embedded model, the known reward or a tracker needs a package that is not installed.
+        PackageError: the embedded model, the judge of answers or a tracker needs a package that is not installed.
+        TiltlmError: the judge of answers (comparison.reward) cannot be had, or fails when it is tried.
     """
     require_trackers(config.run.trackers)
-    require(PACKAGES.get(config.comparison.reward, ()), f"comparison.reward {config.comparison.reward}")
+    require_reward(config.comparison.reward, config.hub)
     directory = Path(config.run.directory)
     folder = directory / config.run.name
     if made is None:

@@ -9,12 +9,14 @@ import xxhash
 from torch import Tensor
 
 from tiltlm.config import Config, LossConfig
+from tiltlm.config.judge_words import NONE
 from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.distributed.sharding import require_possible
 from tiltlm.errors import ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
+from tiltlm.judges.choosing import pointwise_judge
 from tiltlm.model.adapter_files import ADAPTER, ADAPTER_WEIGHTS
 from tiltlm.model.adapters import require_packages, require_targets
 from tiltlm.model.base_choice import choose_base
@@ -153,7 +155,12 @@ def prompt_room(setup: Setup) -> int | None:
 
 
 def answers_for(setup: Setup) -> AnswerComparison:
-    """The comparison that a run's settings describe, in float32: answers are those of the models as they are saved."""
+    """The comparison that a run's settings describe, in float32: answers are those of the models as they are saved.
+
+    Raises:
+        TiltlmError: the judge of answers cannot be had. One that is a Python file is run.
+    """
+    reward = setup.config.comparison.reward
     return AnswerComparison(
         tokenizer=setup.tokenizer.tokenizer,
         config=setup.config.comparison,
@@ -162,6 +169,7 @@ def answers_for(setup: Setup) -> AnswerComparison:
         precision=torch.float32,
         token_budget=setup.config.training.token_budget,
         ranks=setup.ranks,
+        reward=None if reward == NONE else pointwise_judge(reward, setup.config.hub),
     )
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tiltlm.errors import ConfigError
 
-REFERENCE, TOKENS, MODELS = "reference", "tokens", "models"
-"""Sub-folders of the cache: reference log-probabilities, tokenized data, and the embedded model."""
+REFERENCE, TOKENS, MODELS, REPLIES = "reference", "tokens", "models", "replies"
+"""Sub-folders of the cache: reference log-probabilities, tokenized data, the embedded model, and replies of judges."""
 TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE = "train.arrow", "eval.arrow", "account.json"
 """The files of tokenized data, in a folder of TOKENS."""
-REFERENCE_SUFFIX = ".sqlite"
+REFERENCE_SUFFIX = REPLY_SUFFIX = ".sqlite"
 EMBEDDED_PREFIX, GIVEN_PREFIX, UNFINISHED_PREFIX = "smollm2-135m-instruct-", "given-", "unfinished-"
 """How the names of folders begin: in MODELS the embedded model and one that a program gave; one that is being made."""
 

@@ -24,12 +24,15 @@ from tiltlm.storage.cache import (
     MODELS,
     REFERENCE,
     REFERENCE_SUFFIX,
+    REPLIES,
+    REPLY_SUFFIX,
     TOKENS,
     TRAIN_FILE,
     UNFINISHED_PREFIX,
 )
 
 _REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
+_REPLIES_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(REPLY_SUFFIX)}")
 _SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite keeps beside its own while it writes."""
 _MODEL_NAME = re.compile(rf"({re.escape(EMBEDDED_PREFIX)}|{re.escape(GIVEN_PREFIX)})[0-9a-f]{{12}}[\w.-]*")
@@ -48,6 +51,7 @@ _TITLES = {
     REFERENCE: "reference log-probabilities",
     TOKENS: "tokenized data",
     MODELS: "models, converted or given from Python",
+    REPLIES: "replies of language models that judge answers",
 }
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -81,14 +85,14 @@ def describe_cache(root: Path) -> Iterator[str]:
         yield f"{title}: {_size(sum(one.size for one in kept)) if kept else 'nothing'}"
         yield from (f"  {one.words}, {_size(one.size)}" for one in kept)
     if total:
-        yield f"{_size(total)} in all. To remove it: tiltlm cache --clear all (or reference, tokens or models)."
+        yield f"{_size(total)} in all. To remove it: tiltlm cache --clear all (or {', '.join(_TITLES)})."
 
 
 def clear_cache(root: Path, which: str) -> Iterator[str]:
     """Removes a part, saying what before it does.
 
     Args:
-        which: `reference`, `tokens`, `models` or `all`.
+        which: `reference`, `tokens`, `models`, `replies` or `all`.
 
     Raises:
         ConfigError: the cache is a file, or cannot be read.
@@ -109,7 +113,7 @@ def clear_cache(root: Path, which: str) -> Iterator[str]:
 
 
 def cache_contents(root: Path, part: str) -> list[Kept]:
-    """What tiltlm keeps in a sub-folder of the cache, `reference`, `tokens` or `models`, in the order of names.
+    """What tiltlm keeps in a sub-folder of the cache (see `_TITLES`), in the order of names.
 
     Raises:
         ConfigError: the cache is a file, or cannot be read.
@@ -135,10 +139,28 @@ def _reference(path: Path) -> Kept | None:
     return Kept(path, also, words, _bytes((path, *also)))
 
 
+def _replies(path: Path) -> Kept | None:
+    if not _REPLIES_NAME.fullmatch(path.name) or not path.is_file():
+        return None
+    also = tuple(side for ending in _SIDECARS if (side := path.with_name(path.name + ending)).is_file())
+    try:
+        with closing(_opened(path)) as connection:
+            ((address, model),) = connection.execute("SELECT address, model FROM about").fetchall()
+            replies = int(connection.execute("SELECT COUNT(*) FROM replies").fetchone()[0])
+            words = f"{model} at {address}: {replies:,} {'reply' if replies == 1 else 'replies'}"
+    except (sqlite3.Error, ValueError):
+        words = f"{path.name[:12]}: damaged"
+    return Kept(path, also, words, _bytes((path, *also)))
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5)
+
+
 def _values(path: Path) -> str:
     """How many values a reference file holds, in words, or why that is not known."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=5)) as connection:
+        with closing(_opened(path)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "token_logps" not in tables:
                 return "of another version of tiltlm" if "logps" in tables else "damaged"
@@ -189,7 +211,12 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-_KINDS: dict[str, Callable[[Path], Kept | None]] = {REFERENCE: _reference, TOKENS: _tokens, MODELS: _model}
+_KINDS: dict[str, Callable[[Path], Kept | None]] = {
+    REFERENCE: _reference,
+    TOKENS: _tokens,
+    MODELS: _model,
+    REPLIES: _replies,
+}
 
 
 def _remove(one: Kept) -> None:

@@ -96,15 +96,16 @@ def _one_bos(sequences: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer
 
 
 def _eos_present(given: Sequence[TokenizedSequence], tokenizer: ExampleTokenizer) -> _Result:
-    # A completion that was cut does not end where the answer did.
-    sequences = [sequence for sequence in given if not sequence.tokens_cut]
+    # A completion that was cut, here or before, does not end where the answer did.
+    sequences = [sequence for sequence in given if sequence.ended and not sequence.tokens_cut]
+    cut = f"; {len(given) - len(sequences)} were cut" if len(sequences) < len(given) else ""
     ended = sum(int(sequence.ids[-1]) in tokenizer.terminators for sequence in sequences)
     if tokenizer.config.eos == "as-is":
-        return _result("EOS", True, f"data.eos is as-is, {ended} of {len(sequences)} completions end with it", "")
+        return _result("EOS", True, f"data.eos is as-is, {ended} of {len(sequences)} completions end with it{cut}", "")
     return _result(
         "EOS",
         ended == len(sequences),
-        f"{ended} of {len(sequences)} completions end with it",
+        f"{ended} of {len(sequences)} completions end with it{cut}",
         "Every completion should end with one under data.eos `append`; this is a defect of tiltlm, please report it.",
     )
 

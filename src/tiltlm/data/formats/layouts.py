@@ -9,6 +9,7 @@ from itertools import islice
 from tiltlm.data.examples import Message, Text
 from tiltlm.data.files.raw_rows import UNREADABLE, kind_of
 from tiltlm.data.formats.context import QUESTIONS, introduced, question, tools_field, tools_within
+from tiltlm.data.formats.endings import endings_of_list
 from tiltlm.data.formats.fields import Fields, RowError, as_text, field, is_empty, look, plain, text_field
 from tiltlm.data.formats.messages import answers_field, chat_field
 from tiltlm.data.formats.notation import decoded, holds_messages
@@ -192,11 +193,12 @@ def ranked(fields: Fields, choose: Choice = "all", always_chats: bool = False) -
     else:
         raise RowError(UNREADABLE, f"`{column}` is {kind_of(value)}, not text or a list of messages")
     texts, scores, ordinal = ranked_texts(fields, as_chats=not isinstance(prompt, str))
+    ended = endings_of_list(fields, len(texts))
     if isinstance(prompt, str) and any(not isinstance(text, str) for text in texts):
         prompt = (Message("user", prompt),)
         texts = [(Message("assistant", text),) if isinstance(text, str) else text for text in texts]
     if choose == "list":
-        return [_ranked_list(prompt, texts, scores, tools, ordinal)]
+        return [_ranked_list(prompt, texts, scores, tools, ordinal, ended)]
     pairs = list(islice(RANKED_PAIRS[choose](scores), MOST_PAIRS + 1))
     require_few(len(pairs))
     return [
@@ -204,6 +206,7 @@ def ranked(fields: Fields, choose: Choice = "all", always_chats: bool = False) -
             _ranked_pair(prompt, texts[better], texts[worse], tools, f"#{better + 1}>{worse + 1}"),
             scores=(scores[better], scores[worse]),
             ordinal=ordinal,
+            ended=ended and (ended[better], ended[worse]),
         )
         for better, worse in pairs
     ]
@@ -235,7 +238,12 @@ def _ranked_pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None, 
 
 
 def _ranked_list(
-    prompt: Text, texts: Sequence[Text], scores: Sequence[float], tools: str | None, ordinal: bool
+    prompt: Text,
+    texts: Sequence[Text],
+    scores: Sequence[float],
+    tools: str | None,
+    ordinal: bool,
+    ended: tuple[bool, ...] | None,
 ) -> Parts:
     """The whole list, best first; what is as good as the best is labelled so."""
     order = sorted(range(len(texts)), key=lambda place: -scores[place])
@@ -246,7 +254,9 @@ def _ranked_list(
         chats = {f"item {place + 1}": chat for place in order if not isinstance(chat := texts[place], str)}
         prompt, alone = answered_alike(prompt, chats)
         completions = [*alone]
-    return Parts(prompt, tuple(completions), labels, tools, "", tuple(scores[place] for place in order), ordinal)
+    ordered = tuple(scores[place] for place in order)
+    endings = ended and tuple(ended[place] for place in order)
+    return Parts(prompt, tuple(completions), labels, tools, "", ordered, ordinal, endings)
 
 
 def _says(prompt: Text, text: str) -> bool:

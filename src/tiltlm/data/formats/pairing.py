@@ -18,6 +18,7 @@ class Parts:
     """An example without its name. suffix: what tells it from the others of its row.
 
     scores: of each completion, higher is better; ordinal: only their order means anything.
+    ended: of each completion, whether the answer ended there; None: all did.
     """
 
     prompt: Text
@@ -27,6 +28,7 @@ class Parts:
     suffix: str = ""
     scores: tuple[float, ...] | None = None
     ordinal: bool = False
+    ended: tuple[bool, ...] | None = None
 
     @staticmethod
     def pair(prompt: Text, chosen: Text, rejected: Text, tools: str | None = None, suffix: str = "") -> Parts:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from tiltlm.data.examples import Example, Text, contradictory
 from tiltlm.data.files.raw_rows import Row, kind_of
 from tiltlm.data.formats import layouts
+from tiltlm.data.formats.endings import with_endings
 from tiltlm.data.formats.fields import Fields, RowError, is_empty, require_characters
 from tiltlm.data.formats.notation import is_list_notation
 from tiltlm.data.formats.ranking import OrderError, RankedPairs
@@ -137,7 +138,7 @@ def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion", 
 def _convert(row: Row, layout: layouts.Layout, unit: Unit, scores: Scores) -> Converted:
     fields = Fields(row.fields)
     try:
-        parts = as_unit(layout(fields), unit)
+        parts = as_unit(with_endings(fields, layout(fields)), unit)
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
     beside = compare_ratings(fields)
@@ -146,7 +147,15 @@ def _convert(row: Row, layout: layouts.Layout, unit: Unit, scores: Scores) -> Co
     if beside is not None and len(parts) == 1 and parts[0].scores is None and parts[0].labels == (CHOSEN, REJECTED):
         parts = [replace(parts[0], scores=beside)]
     examples = [
-        Example(f"{row.id}{p.suffix}", p.prompt, p.completions, p.labels, p.tools, scored_as_needed(p, unit, scores))
+        Example(
+            f"{row.id}{p.suffix}",
+            p.prompt,
+            p.completions,
+            p.labels,
+            p.tools,
+            scored_as_needed(p, unit, scores),
+            p.ended,
+        )
         for p in parts
     ]
     return Converted(examples, [*fields.unused(), *sorted(fields.ignored)], fields.remarks)

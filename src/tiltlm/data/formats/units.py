@@ -110,10 +110,18 @@ def _demonstrations(parts: Sequence[Parts]) -> list[Parts]:
     """The answers that are good, each once: those that several pairs of a row prefer, too."""
     good: dict[object, Parts] = {}
     for one in parts:
-        for completion, label in zip(one.completions, one.labels, strict=True):
+        endings = one.ended or (True,) * len(one.labels)
+        for completion, label, ended in zip(one.completions, one.labels, endings, strict=True):
             if label == CHOSEN:
-                alone = replace(one, completions=(completion,), labels=(CHOSEN,), suffix="", scores=None)
-                good.setdefault((one.prompt, completion, one.tools), alone)
+                alone = replace(
+                    one,
+                    completions=(completion,),
+                    labels=(CHOSEN,),
+                    suffix="",
+                    scores=None,
+                    ended=None if ended else (False,),
+                )
+                good.setdefault((one.prompt, completion, one.tools, ended), alone)
     if not good:
         raise RowError("labelled bad", "its answer is labelled bad, and the objective imitates answers")
     if len(good) == 1:

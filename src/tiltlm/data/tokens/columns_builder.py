@@ -19,7 +19,7 @@ class ColumnsBuilder:
     def __init__(self) -> None:
         self._ids, self._first_scored, self._tokens_cut, self._prompt_tokens_cut = (array(_INT32) for _ in range(4))
         self._bounds, self._members, self._name_bounds = (array(_INT64, [0]) for _ in range(3))
-        self._labels = array(_INT8)
+        self._labels, self._ended = array(_INT8), array(_INT8)
         self._scores = array("f")
         self._names = bytearray()
 
@@ -30,6 +30,7 @@ class ColumnsBuilder:
             self._bounds.append(len(self._ids))
             self._first_scored.append(sequence.first_scored)
             self._tokens_cut.append(sequence.tokens_cut)
+            self._ended.append(sequence.ended)
         self._labels.extend(example.labels)
         self._scores.extend(scores_of(example))
         self._members.append(len(self._labels))
@@ -48,6 +49,7 @@ class ColumnsBuilder:
             bounds=as_numpy(self._bounds),
             first_scored=as_numpy(self._first_scored),
             tokens_cut=as_numpy(self._tokens_cut),
+            ended=as_numpy(self._ended),
             labels=as_numpy(self._labels),
             scores=np.frombuffer(self._scores, dtype=np.float32),
             members=as_numpy(self._members),

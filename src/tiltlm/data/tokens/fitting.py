@@ -147,7 +147,7 @@ class Fitter:
         if contradictory(left, example.source.scores or labels):
             raise RowError("identical once cut", f"both sides are the same up to data.max_length {len(left[0])}")
         sequences = tuple(
-            TokenizedSequence(np.array(ids, dtype=np.int32), start, len(all_ids) - len(ids))
-            for ids, start, all_ids in zip(left, starts, whole, strict=True)
+            TokenizedSequence(np.array(ids, dtype=np.int32), start, len(all_ids) - len(ids), ended)
+            for ids, start, all_ids, ended in zip(left, starts, whole, example.source.endings, strict=True)
         )
         return TokenizedExample(example.id, sequences, labels, prompt_tokens_cut, example.source.scores)

@@ -47,6 +47,7 @@ def with_mismatched(columns: TokenColumns, max_length: int, what: str = "trainin
         bounds=bounds_of(part_lengths.sum(axis=1)),
         first_scored=placed(columns.first_scored, columns.first_scored),
         tokens_cut=placed(columns.tokens_cut, columns.tokens_cut[others] + whole - completions),
+        ended=placed(columns.ended, columns.ended[others]),
         labels=placed(columns.labels, np.full(len(own), MISMATCHED, dtype=columns.labels.dtype)),
         scores=placed(columns.scores, np.full(len(own), np.nan, dtype=columns.scores.dtype)),
         members=2 * columns.members,

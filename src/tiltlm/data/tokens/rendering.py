@@ -14,6 +14,7 @@ from tiltlm.data.tokens.traces import REASONING, Loss, TraceFinder, is_of_an_ans
 LOST = "lost in the chat template"
 REFUSED = "refused by the chat template"
 REWRITTEN = "prompt rewritten once answered"
+UNENDED = "cut in the middle"
 RESTORED = "The chat template cuts the reasoning of answers, and it is put back where they begin, to be scored"
 
 _DIALOGUE_HEADER = re.compile(r"\n\n[A-Z]\w*:\s*$")
@@ -104,7 +105,10 @@ class Renderer:
             _refuse_equals(answers, example.labels)
         text = full[0][:border]
         header = text[len(shared_start(before, text)) :]
-        completions = tuple(whole[border:] for whole in full)
+        completions = tuple(
+            whole[border:] if ended else self._unended(prompt, answer, example.tools, whole)[border:]
+            for whole, answer, ended in zip(full, answers, example.endings, strict=True)
+        )
         return RenderedExample(example.id, text, completions, header, asked, example, tuple(remarks))
 
     def _border(
@@ -166,6 +170,24 @@ class Renderer:
         white = tail[: len(tail) - len(tail.lstrip())]
         return f"{opened}{head.lstrip()}{tag}{white}{written}"
 
+    def _unended(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str | None, text: str) -> str:
+        """The text without what the template writes after an answer that was cut in the middle.
+
+        Raises:
+            RowError: it cannot be told what that is.
+        """
+        last = answer[-1]
+        if "tool_calls" in dict(last.further) or last.role != "assistant" or not last.content.strip():
+            raise RowError(UNENDED, "an answer that was cut in the middle ends with a text of the assistant")
+        probe = self.template.render((*prompt, *answer[:-1], Message(last.role, PROBE)), tools)
+        after = probe.rpartition(PROBE)[2]
+        said = text.removesuffix(after)
+        if PROBE not in probe or not text.endswith(after) or not said.rstrip().endswith(_last_words(last.content)):
+            raise RowError(
+                UNENDED, f"the {self.template.name} does not end with it, so its own end cannot be left out: drop it"
+            )
+        return said
+
     def _require_traces(
         self,
         example: Example,
@@ -210,6 +232,11 @@ def _refuse_equals(answers: Sequence[tuple[Message, ...]], labels: Sequence[int]
 
 def _lost_whole(number: int, losses: Sequence[Loss]) -> bool:
     return any(loss.message == number and loss.key == "content" and loss.what.startswith("the text") for loss in losses)
+
+
+def _last_words(content: str) -> str:
+    """What an answer says last, after its reasoning if there is any."""
+    return content.rpartition("</think>")[2].strip() or content.strip()
 
 
 def _ends_after_text(prompt: tuple[Message, ...], header: str) -> bool:

@@ -22,11 +22,13 @@ class TokenizedSequence:
     ids: int32 token ids, shape (tokens,).
     first_scored: index of the first token that belongs to the completion; at least 1.
     tokens_cut: how many tokens the completion lost at its end.
+    ended: False where the answer was cut in the middle before it came here, so that no end of it follows.
     """
 
     ids: np.ndarray
     first_scored: int
     tokens_cut: int = 0
+    ended: bool = True
 
     @property
     def scored_tokens(self) -> int:
@@ -73,6 +75,7 @@ class TokenColumns:
     ids: int32 token ids, shape (tokens,). bounds: int64, shape (N + 1,): sequence n is ids[bounds[n]:bounds[n + 1]].
     first_scored: int32, shape (N,), index within its sequence of the first token that belongs to the completion.
     tokens_cut: int32, shape (N,), how many tokens the completion lost at its end.
+    ended: int8, shape (N,), 0 where the answer was cut in the middle before it came here, else 1.
     labels: int8, shape (N,). scores: float32, shape (N,), higher is better; NaN where there is none.
     members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
     prompt_tokens_cut: int32, shape (E,).
@@ -84,6 +87,7 @@ class TokenColumns:
     bounds: np.ndarray
     first_scored: np.ndarray
     tokens_cut: np.ndarray
+    ended: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
     members: np.ndarray
@@ -104,6 +108,7 @@ class TokenColumns:
             bounds=bounds_of([len(s.ids) for s in sequences]),
             first_scored=np.array([s.first_scored for s in sequences], dtype=np.int32),
             tokens_cut=np.array([s.tokens_cut for s in sequences], dtype=np.int32),
+            ended=np.array([s.ended for s in sequences], dtype=np.int8),
             labels=np.array([label for example in given for label in example.labels], dtype=np.int8),
             scores=np.array([score for example in given for score in scores_of(example)], dtype=np.float32),
             members=bounds_of([len(example.sequences) for example in given]),
@@ -121,6 +126,7 @@ class TokenColumns:
             bounds=bounds_of(np.concatenate([np.diff(part.bounds) for part in parts])),
             first_scored=np.concatenate([part.first_scored for part in parts]),
             tokens_cut=np.concatenate([part.tokens_cut for part in parts]),
+            ended=np.concatenate([part.ended for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
             scores=np.concatenate([part.scores for part in parts]),
             members=bounds_of(np.concatenate([np.diff(part.members) for part in parts])),
@@ -174,7 +180,9 @@ class TokenColumns:
     def sequence(self, number: int) -> TokenizedSequence:
         """One sequence, as a view."""
         ids = self.ids[self.bounds[number] : self.bounds[number + 1]]
-        return TokenizedSequence(ids, int(self.first_scored[number]), int(self.tokens_cut[number]))
+        return TokenizedSequence(
+            ids, int(self.first_scored[number]), int(self.tokens_cut[number]), bool(self.ended[number])
+        )
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> TokenColumns:
         """The columns of some of the examples, in the given order."""
@@ -187,6 +195,7 @@ class TokenColumns:
             bounds=bounds_of(lengths),
             first_scored=self.first_scored[sequences],
             tokens_cut=self.tokens_cut[sequences],
+            ended=self.ended[sequences],
             labels=self.labels[sequences],
             scores=self.scores[sequences],
             members=bounds_of(counts),

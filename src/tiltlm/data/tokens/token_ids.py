@@ -77,7 +77,7 @@ class Encoder:
         return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
     def uncut(self, example: RenderedExample, encoded: Sequence[Encoded]) -> Uncut:
-        """Finds where scoring starts, and ends each sequence.
+        """Finds where scoring starts, and ends each sequence whose answer ended.
 
         encoded: of each full text.
 
@@ -86,13 +86,13 @@ class Encoder:
                 first scored token.
         """
         ids_of, starts, headers = [], [], []
-        for ids, offsets in encoded:
+        for (ids, offsets), ended in zip(encoded, example.source.endings, strict=True):
             # A token that reaches across the border holds text of the completion, so it is scored.
             start = _tokens_within(offsets, len(example.prompt))
             headers.append(start - _tokens_within(offsets, len(example.prompt) - len(example.header)))
             complete = self._with_bos(ids)
             starts.append(start + len(complete) - len(ids))
-            ids_of.append(self._terminated(complete, starts[-1]))
+            ids_of.append(self._terminated(complete, starts[-1]) if ended else complete)
         if any(len(ids) <= start for ids, start in zip(ids_of, starts, strict=True)):
             raise RowError("empty completion", "no token of the completion is left after tokenization")
         if contradictory(ids_of, example.source.labels):

@@ -20,6 +20,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "bounds": np.int64,
     "first_scored": np.int32,
     "tokens_cut": np.int32,
+    "ended": np.int8,
     "labels": np.int8,
     "scores": np.float32,
     "members": np.int64,
@@ -72,7 +73,7 @@ def map_columns(path: Path) -> TokenColumns:
     sequences, examples = len(columns.bounds) - 1, len(columns.members) - 1
     lengths = {
         "ids": columns.bounds[-1] if sequences >= 0 else 0,
-        **dict.fromkeys(("first_scored", "tokens_cut", "labels", "scores"), sequences),
+        **dict.fromkeys(("first_scored", "tokens_cut", "ended", "labels", "scores"), sequences),
         "prompt_tokens_cut": examples,
         _NAMES: examples,
     }
