@@ -15,6 +15,8 @@ from tiltlm.statistics import (
     clustered_mean,
     difference_of_means,
     effective_number,
+    mean_change_of_share,
+    mean_share,
     standard_error,
     student_95,
     wilson_interval,
@@ -144,8 +146,49 @@ def test_a_difference_of_means_by_hand_and_by_normal_theory() -> None:
 
 
 def test_the_mean_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="not defined"):
-        bootstrap_mean([])
+    for mean in (bootstrap_mean, mean_share, mean_change_of_share):
+        with pytest.raises(ValueError, match="not defined"):
+            mean([])
+
+
+shares = st.lists(st.integers(0, 8).map(lambda eighths: eighths / 8), min_size=2, max_size=30)
+
+
+@given(shares)
+def test_the_bounds_of_a_mean_share_are_where_the_score_test_rejects(given_shares: list[float]) -> None:
+    """At a bound, the mean is as far from it as Student's quantile allows, were the variance that of the bound."""
+    found, count = mean_share(given_shares), len(given_shares)
+    assert found.interval is not None and found.clusters == count
+    # How much less the mean varies than that of as many single wins and losses; one, where nothing varies.
+    variance = float(np.var(given_shares, ddof=1))
+    less = variance / (found.mean * (1 - found.mean)) if variance > 0 else 1.0
+    for bound in found.interval:
+        deviation = math.sqrt(less * max(0.0, bound * (1 - bound)) / count)
+        assert abs(found.mean - bound) == pytest.approx(student_95(count - 1) * deviation, abs=1e-7)
+
+
+@given(shares)
+def test_a_mean_share_holds_itself_and_mirrors(given_shares: list[float]) -> None:
+    found, mirrored = mean_share(given_shares), mean_share([1 - share for share in given_shares])
+    assert found.interval is not None and mirrored.interval is not None
+    low, high = found.interval
+    assert 0 <= low <= found.mean + 1e-12 and found.mean <= high + 1e-12 and low < high <= 1
+    assert mirrored.interval == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    changes = mean_change_of_share([2 * share - 1 for share in given_shares])
+    assert changes.interval == pytest.approx((2 * low - 1, 2 * high - 1), abs=1e-9)
+    assert changes.mean == pytest.approx(2 * found.mean - 1, abs=1e-9)
+
+
+def test_mean_shares_known_beforehand() -> None:
+    # Wins and losses alone: Wilson's interval of as many trials less one, at Student's quantile.
+    low, high = mean_share([1.0] * 60 + [0.0] * 40).interval or (0, 0)
+    assert (low, high) == pytest.approx(wilson_interval(0.6 * 99, 99), abs=0.002)
+    # All alike, in thirds too, which no float holds: as many trials as prompts.
+    for share in (1.0, 1 / 3, 0.5):
+        alike = mean_share([share] * 12).interval or (0, 0)
+        low, high = wilson_interval(12 * share, 12)
+        assert alike[0] < low + 1e-9 and alike[1] > high - 1e-9 and alike[0] > low - 0.1
+    assert mean_share([0.25]).interval is None and mean_change_of_share([0.25]).interval is None
 
 
 def test_standard_error() -> None:

@@ -29,11 +29,13 @@ _ANSWERS = st.builds(
     reward=_FINITE,
 ) | st.builds(SampledAnswer, text=_WHOLE, why=st.none() | _WHOLE.filter(bool))
 _MESSAGES = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), _WHOLE)
+_CHATS = st.lists(_MESSAGES, min_size=1, max_size=3).map(tuple)
+_TOOLS = '[{"type": "function", "function": {"name": "f"}}]'
+_PROMPTS = st.tuples(_WHOLE, st.none()) | st.tuples(_CHATS, st.none() | st.just(_TOOLS))
 _ROWS = st.builds(
-    AnswerRow,
+    lambda asked, **parts: AnswerRow(prompt=asked[0], tools=asked[1], **parts),
+    _PROMPTS,
     id=_WHOLE.filter(lambda text: bool(text.strip())),
-    prompt=_WHOLE | st.lists(_MESSAGES, min_size=1, max_size=3).map(tuple),
-    tools=st.none() | st.just('[{"type": "function", "function": {"name": "f"}}]'),
     answers=st.lists(_ANSWERS, min_size=2, max_size=4).map(tuple),
     drawn=st.none() | st.just(DRAWN),
     judge=st.none() | st.just(JudgeFacts("vader", {"threshold": 0.5})),
@@ -80,6 +82,7 @@ def test_a_line_of_ones_own_needs_a_prompt_and_answers_alone(tmp_path: Path) -> 
         ({"compared": [{"first": 0, "second": 1, "wins": 2}]}, "from 0 to 1"),
         ({"drawn": {"model": "m"}}, "`weights` of `drawn`"),
         ({"id": 3}, "`id` is a number"),
+        ({"tools": [{"name": "f"}]}, "`prompt` is text"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

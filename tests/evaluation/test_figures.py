@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from tiltlm.evaluation.figures import figures, repetition
+from tiltlm.evaluation.length_control import length_controlled
+from tiltlm.evaluation.win_rates import Scored, comparisons
 from tiltlm.runs.answers import Answer, Answers, ComparedPrompt, Comparison, ComparisonSettings
 from tiltlm.runs.estimates import Divergence
 from tiltlm.runs.outcomes import Figures
-from tiltlm.statistics import bootstrap_mean
+from tiltlm.statistics import bootstrap_mean, mean_change_of_share, mean_share
 
 # Greedy answers and uncounted prompts are in no figure: this one would be noticed.
 ODD = Answer("odd odd odd odd", 1000, reward=99.0, reference_logp=-9e9, log_ratio=None)
@@ -34,11 +37,11 @@ def comparison(*prompts: ComparedPrompt, reward: str = "vader", temperature: flo
 
 
 PROMPTS = (
-    # A win and a tie; rewards 0.25 to 0.75; log-ratios 3 in the mean.
+    # Of four comparisons three wins and a tie; rewards 0.25 to 0.75; log-ratios 3 in the mean.
     compared([answer(0.0), answer(0.5)], [answer(1.0, 2.0), answer(0.5, 4.0)]),
-    # A loss and a tie; 0.5 to 0; 0.5.
+    # Two losses and two ties; 0.5 to 0; 0.5.
     compared([answer(1.0), answer(0.0)], [answer(0.0, 1.0), answer(0.0, 0.0)]),
-    # Two wins; -1 to 0.25; 0.5.
+    # Four wins; -1 to 0.25; 0.5.
     compared([answer(-1.0), answer(-1.0)], [answer(1.0, -1.0), answer(-0.5, 2.0)]),
 )
 UNCOUNTED = compared([ODD, ODD], [answer(-99.0, 500.0), answer(-99.0, 500.0)], counted=False)
@@ -57,10 +60,41 @@ def test_rewards_are_means_over_prompts() -> None:
 
 def test_a_tie_is_half_a_win() -> None:
     shown = figures(comparison(*PROMPTS))
-    assert shown.win_rate == pytest.approx((0.75 + 0.25 + 1.0) / 3)
-    assert shown.win_rate_interval == bootstrap_mean([0.75, 0.25, 1.0]).interval
+    assert shown.win_rate == pytest.approx((0.875 + 0.25 + 1.0) / 3)
+    assert shown.win_rate_interval == mean_share([0.875, 0.25, 1.0]).interval
     nothing_changed = figures(comparison(*(compared([answer(0.3)], [answer(0.3, 0.0)]) for _ in range(4))))
     assert nothing_changed.win_rate == 0.5
+    # Four prompts that all say the same are four, not a certainty.
+    assert nothing_changed.win_rate_interval is not None and nothing_changed.win_rate_interval[0] < 0.2
+
+
+def test_the_length_controlled_win_rate_is_of_the_same_comparisons_or_says_why_not() -> None:
+    shown = figures(comparison(*PROMPTS))
+    assert shown.length_controlled_win_rate is None
+    assert (
+        shown.length_controlled_win_rate_why is not None and "all of one length" in shown.length_controlled_win_rate_why
+    )
+    rng = np.random.default_rng(0)
+
+    def drawn() -> list[Answer]:
+        return [answer(float(rng.normal()), tokens=int(rng.integers(1, 40))) for _ in range(2)]
+
+    prompts = [compared(drawn(), drawn()) for _ in range(20)]
+    shown = figures(comparison(*prompts))
+    sides = ([prompt.before.samples for prompt in prompts], [prompt.after.samples for prompt in prompts])
+    scored = [[Scored([a.reward or 0 for a in one], [a.tokens for a in one]) for one in side] for side in sides]
+    assert shown.length_controlled_win_rate == length_controlled(comparisons(*scored)).estimate
+    assert shown.length_controlled_win_rate is not None and shown.length_controlled_win_rate_why is None
+    bare = figures(comparison(*(compared([answer(None)], [answer(None)]) for _ in range(3)), reward="none"))
+    assert (bare.length_controlled_win_rate, bare.length_controlled_win_rate_why) == (None, None)
+
+
+def test_rewards_of_right_and_wrong_are_shares() -> None:
+    right, wrong = answer(1.0), answer(0.0)
+    shown = figures(comparison(*(compared([wrong, right], [right, right]) for _ in range(8))))
+    assert shown.reward_before == mean_share([0.5] * 8) and shown.reward_after == mean_share([1.0] * 8)
+    assert shown.reward_after.interval is not None and shown.reward_after.interval[0] < 0.7
+    assert shown.reward_difference == mean_change_of_share([0.5] * 8)
 
 
 def test_the_kl_has_a_standard_error_over_prompts() -> None:

@@ -110,6 +110,17 @@ def test_the_margin_is_shown_with_its_interval_and_as_training_saw_it(tmp_path: 
     assert "beta × nats, 95% interval +0.3 to +0.5, as training saw it +0.39" in text
 
 
+def test_the_length_controlled_win_rate_is_on_the_page_or_why_it_is_not(tmp_path: Path) -> None:
+    given = {"length_controlled_win_rate": {"mean": 0.62, "interval": [0.52, 0.713], "clusters": 40}}
+    text = " ".join(report(example_run.write_run(tmp_path / "one", summary=example_run.summary() | given)).split())
+    assert '<dt>Win rate after against before, length-controlled</dt> <dd class="value">62%</dd>' in text
+    assert "95% interval 52% to 71.3%" in text and "with length controlled for, in 62%" in text
+    why = {"length_controlled_win_rate_why": "every new answer is longer than the old one, so that"}
+    text = " ".join(report(example_run.write_run(tmp_path / "other", summary=example_run.summary() | why)).split())
+    told = '<dd class="unmeasured">not measured</dd> <dd class="detail">Every new answer is longer than the old one'
+    assert f"length-controlled</dt> {told}" in text
+
+
 def test_the_page_answers_questions_of_its_files_where_the_summary_does_not(tmp_path: Path) -> None:
     text = " ".join(report(example_run.write_run(tmp_path / "demo")).split())
     assert '<h2 id="questions">Questions</h2>' in text

@@ -8,7 +8,7 @@ import example_run
 import pytest
 
 from tiltlm.report.course import Finding
-from tiltlm.report.tiles import tiles
+from tiltlm.report.tiles import Bar, Tile, tiles
 from tiltlm.report.verdict import findings, verdict
 from tiltlm.runs.outcomes import Summary
 
@@ -70,6 +70,36 @@ def test_reward_that_was_never_set_and_win_rate() -> None:
     assert "No known reward was set" in unset.sentence
     assert "higher reward in 70% of comparisons (95% interval 61% to 78%)" in found("Known reward").sentence
     assert "comparisons" not in found("Known reward", win_rate=None).sentence
+
+
+CONTROLLED = {"mean": 0.62, "interval": [0.52, 0.713], "clusters": 40}
+
+
+def test_the_win_rate_with_length_controlled_for_stands_beside_the_raw_one() -> None:
+    sentence = found("Known reward", length_controlled_win_rate=CONTROLLED).sentence
+    raw = "The trained model's answer has the higher reward in 70% of comparisons (95% interval 61% to 78%)"
+    assert f"{raw}; with length controlled for, in 62% (95% interval 52% to 71.3%)." in sentence
+    assert f"{raw}." in found("Known reward").sentence
+    assert "rough" not in sentence
+    few = found("Known reward", length_controlled_win_rate=CONTROLLED, counted_prompts=15).sentence
+    assert few.endswith("71.3%). Intervals over fewer than 16 prompts are rough.")
+
+
+def win_rate_tiles(**changed: Any) -> list[Tile]:
+    shown = tiles(example_run.record(Summary, example_run.summary() | changed))
+    return [tile for tile in shown if tile.label.startswith("Win rate")]
+
+
+def test_tiles_of_win_rates() -> None:
+    raw, controlled = win_rate_tiles(length_controlled_win_rate=CONTROLLED)
+    assert (raw.value, controlled.value) == ("70%", "62%") and controlled.label.endswith("length-controlled")
+    assert controlled.bar == Bar(0.62, 0.52, 0.713) and controlled.detail == "95% interval 52% to 71.3%"
+    # A run of before there was such a figure has no tile that says it was not measured.
+    assert [tile.value for tile in win_rate_tiles()] == ["70%"]
+    _, withheld = win_rate_tiles(length_controlled_win_rate_why="every comparison is won, whatever the lengths")
+    assert withheld.value is None and withheld.why == "Every comparison is won, whatever the lengths."
+    for tile in win_rate_tiles(length_controlled_win_rate=CONTROLLED, counted_prompts=12):
+        assert tile.detail.endswith(", a rough one: 12 prompts")
 
 
 def test_divergence() -> None:

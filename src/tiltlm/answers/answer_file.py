@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -39,19 +40,26 @@ _SHOWN_ID = 60
 
 
 def read_answers(path: Path) -> list[AnswerRow]:
-    """All lines of a file of answers.
+    """All lines of a file of answers; raises as `answers_in`."""
+    return list(answers_in(path))
+
+
+def answers_in(path: Path) -> Iterator[AnswerRow]:
+    """The lines of a file of answers, one after another.
 
     Raises:
-        DataError: it cannot be read, or something in it is not understood: names file, line and id.
+        DataError: it cannot be read, is empty, or something in it is not understood: names file, line and id.
     """
+    some = False
     try:
         with path.open("rb") as stream:
-            rows = list(_rows(stream, path))
+            for row in _rows(stream, path):
+                some = True
+                yield row
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not rows:
+    if not some:
         raise DataError(f"{path} holds no answers.")
-    return rows
 
 
 def _rows(stream: IO[bytes], path: Path) -> Iterator[AnswerRow]:
@@ -103,11 +111,13 @@ def _as_row(value: dict[str, object], otherwise: str) -> AnswerRow:
         raise refuse("`id` is empty")
     if "answers" not in value or "prompt" not in value:
         raise refuse(f"`{'prompt' if 'prompt' not in value else 'answers'}` is missing")
-    answers = answers_of(value["answers"])
+    answers, prompt, tools = answers_of(value["answers"]), prompt_of(value["prompt"]), tools_of(value.get("tools"))
+    if tools is not None and isinstance(prompt, str):
+        raise refuse("`tools` are given to a chat template, and `prompt` is text: write it as a list of messages")
     return AnswerRow(
         id=id,
-        prompt=prompt_of(value["prompt"]),
-        tools=tools_of(value.get("tools")),
+        prompt=prompt,
+        tools=tools,
         answers=answers,
         drawn=drawn_of(value.get("drawn")),
         judge=judge_of(value.get("judge")),
@@ -179,7 +189,7 @@ class AnswerAppender:
         """path: a new file, or one that is to be gone on with.
 
         Raises:
-            DataError: it cannot be written, another process is at work on it, or a line of it is not understood.
+            DataError: it cannot be written, or another process is at work on it.
         """
         self.path = path
         self._synced = time.monotonic()
@@ -191,11 +201,23 @@ class AnswerAppender:
         try:
             _lock(self._stream, path)
             _cut_last(self._stream)
-            self._stream.seek(0)
-            self.rows: list[AnswerRow] = list(_rows(self._stream, path))
         except BaseException:
             self._stream.close()
             raise
+
+    def existing(self) -> Iterator[AnswerRow]:
+        """The lines that are there, one after another.
+
+        Raises:
+            DataError: one of them is not understood.
+        """
+        self._stream.seek(0)
+        yield from _rows(self._stream, self.path)
+
+    @cached_property
+    def rows(self) -> list[AnswerRow]:
+        """All lines that were there when they were first asked for; raises as `existing`."""
+        return list(self.existing())
 
     def append(self, row: AnswerRow) -> None:
         """Adds a line.

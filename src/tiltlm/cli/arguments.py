@@ -18,13 +18,16 @@ import tyro
 
 from tiltlm.cli.bench_arguments import Bench
 from tiltlm.cli.descriptions import DESCRIPTIONS, PROGRAM
+from tiltlm.cli.frontier_arguments import Frontier
 from tiltlm.cli.judge_arguments import Judge
+from tiltlm.cli.pair_arguments import Pair
 from tiltlm.cli.plan_arguments import Plan
+from tiltlm.cli.sample_arguments import Sample
 from tiltlm.cli.settings_argument import Settings
 from tiltlm.config import Config
 from tiltlm.config.help_texts import explain
 
-Cleared = Literal["reference", "tokens", "models", "replies", "all"]
+Cleared = Literal["reference", "tokens", "models", "replies", "answers", "all"]
 Arguments = TypeVar("Arguments")
 
 
@@ -227,13 +230,16 @@ COMMANDS: dict[str, type] = {
     "merge": Merge,
     "plan": Plan,
     "bench": Bench,
+    "frontier": Frontier,
+    "sample": Sample,
     "judge": Judge,
+    "pair": Pair,
     "objectives": Objectives,
     "cache": Cache,
     "convert-config": ConvertConfig,
 }
 """Every command by its name."""
-_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig, Judge)
+_WITH_TEXTS_BELOW = (Compare, Report, Export, Merge, Objectives, Cache, ConvertConfig, Frontier, Sample, Judge, Pair)
 _WITH_SETTINGS: dict[type, Callable[[Config], object]] = {
     Train: lambda config: Train(None, config),
     Plan: lambda config: Plan(None, config),

@@ -19,6 +19,7 @@ from tiltlm.cli.launched import is_first_rank, one_of_several
 from tiltlm.cli.machine_errors import MACHINE_ERRORS, in_words
 from tiltlm.cli.named_runs import RUNS, existing_run, is_folder
 from tiltlm.cli.output import WatchedOutput, inert_errors, watched_output
+from tiltlm.cli.run_commands import export_run, merge_run, report_run
 from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.model.kept_memory import keep_memory
 from tiltlm.storage.cache import cache_folder
@@ -66,7 +67,7 @@ def _run(words: list[str], output: WatchedOutput) -> int:
             complain(f"`tiltlm {words[0]}` is a command of one process: start it without torchrun.")
         return 2
     # What these come to lies in a folder: it is not lost because nobody reads along any more.
-    output.carry_on = command in (_train, _sweep, _bench)
+    output.carry_on = command in (_train, _sweep, _bench, _sample)
     if command in (_train, _sweep, _plan):
         keep_memory()
     try:
@@ -148,65 +149,14 @@ def _compare(words: Sequence[str]) -> int:
     return 0
 
 
-def _report(words: Sequence[str]) -> int:
-    if not words:
-        raise ConfigError("name the run or sweep to report on: tiltlm report runs/NAME.")
-    from tiltlm.cli.arguments import Report
-    from tiltlm.cli.command_line import parse_simple
-
-    arguments = parse_simple(Report, words, {}, positional=1)
-    from tiltlm.report.page import write_report
-    from tiltlm.report.sweep_page import write_sweep_report
-    from tiltlm.runs.sweep_folder import is_sweep
-
-    folder = existing_run(arguments.run)
-    print(visible(f"rebuilt {(write_sweep_report if is_sweep(folder) else write_report)(folder)}"))
-    return 0
-
-
-def _export(words: Sequence[str]) -> int:
-    if sum(not word.startswith("-") for word in words[:2]) < 2 and not {"-h", "--help"} & set(words):
-        raise ConfigError("name the run and the folder to write the model into: tiltlm export runs/NAME FOLDER.")
-    from tiltlm.cli.arguments import Export
-    from tiltlm.cli.command_line import parse_simple
-
-    arguments = parse_simple(Export, words, {"checkpoint": str}, positional=2)
-    from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.pipeline.exporting import export
-
-    export(existing_run(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
-    return 0
-
-
 def _objectives(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Objectives
     from tiltlm.cli.command_line import parse_simple
 
     arguments = parse_simple(Objectives, words, {}, positional=1)
-    from tiltlm.cli.objectives_command import found, list_objectives, show_objective
-    from tiltlm.cli.safe_console import SafeConsole
-    from tiltlm.objectives import OBJECTIVES
+    from tiltlm.cli.objectives_command import show_objectives
 
-    console = SafeConsole(highlight=False, emoji=False)
-    if arguments.name is None:
-        list_objectives(OBJECTIVES, console)
-    else:
-        show_objective(found(arguments.name, OBJECTIVES), console)
-    return 0
-
-
-def _merge(words: Sequence[str]) -> int:
-    if not words:
-        raise ConfigError("name the run whose adapter is to be merged: tiltlm merge runs/NAME [FOLDER].")
-    from tiltlm.cli.arguments import Merge
-    from tiltlm.cli.command_line import parse_simple
-
-    arguments = parse_simple(Merge, words, {}, positional=2)
-    with importing():
-        from tiltlm.cli.console import ConsoleReporter
-        from tiltlm.pipeline.merging import merge
-
-    merge(existing_run(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
+    show_objectives(arguments.name)
     return 0
 
 
@@ -240,6 +190,28 @@ def _bench(words: Sequence[str]) -> int:
     return 0
 
 
+def _sample(words: Sequence[str]) -> int:
+    from tiltlm.cli.sample_words import parse_sample
+
+    arguments = parse_sample(words)
+    with importing():
+        from tiltlm.cli.console import ConsoleReporter
+        from tiltlm.cli.sample_command import sample
+
+    sample(arguments, ConsoleReporter())
+    return 0
+
+
+def _pair(words: Sequence[str]) -> int:
+    from tiltlm.cli.sample_words import parse_pair
+
+    arguments = parse_pair(words)
+    from tiltlm.cli.pair_command import pair
+
+    pair(arguments)
+    return 0
+
+
 def _cache(words: Sequence[str]) -> int:
     from tiltlm.cli.arguments import Cache, Cleared
     from tiltlm.cli.command_line import parse_simple
@@ -256,6 +228,12 @@ def _convert_config(words: Sequence[str]) -> int:
     from tiltlm.cli.convert_command import run_convert
 
     return run_convert(words)
+
+
+def _frontier(words: Sequence[str]) -> int:
+    from tiltlm.cli.frontier_command import run_frontier
+
+    return run_frontier(words)
 
 
 def _judge(words: Sequence[str]) -> int:
@@ -283,13 +261,16 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
     "compare": _compare,
-    "report": _report,
+    "report": report_run,
     "inspect": _inspect,
-    "export": _export,
-    "merge": _merge,
+    "export": export_run,
+    "merge": merge_run,
     "plan": _plan,
     "bench": _bench,
+    "frontier": _frontier,
+    "sample": _sample,
     "judge": _judge,
+    "pair": _pair,
     "objectives": _objectives,
     "cache": _cache,
     "convert-config": _convert_config,

@@ -34,10 +34,16 @@ DESCRIPTIONS = {
     "The options are those of tiltlm train. The time is told from half a minute on the model as it is.",
     "bench": "Measure how fast training is on a model and data of yours, beside a naive loop and TRL.\n\n"
     "The options are those of tiltlm train; docs/speed.md says what is measured.",
+    "frontier": "Show how close a run came to the most reward that any policy could have had at its KL.\n\n"
+    "It takes a known reward: a judge. docs/frontier.md says how the limit is found, and how sure it is.",
+    "sample": "Draw answers of a model to prompts, several to each, for tiltlm judge.\n\n"
+    "Stopped or killed, the same command goes on where it was. docs/own-pairs.md has the files.",
     "judge": "Judge answers by a function, rules, a reward model, a language model or people; or judge the judge.\n\n"
     "ANSWERS.jsonl is judged line by line into --output, and gone on with where it was stopped. With --pairs the judge "
     "is held to the labels of preference pairs: how often it agrees, and whether it goes by place or by length. "
     "docs/judges.md says what each judge is, what is recorded, and what never is.",
+    "pair": "Make pairs for training out of judged answers.\n\n"
+    "What is left out is counted and listed. docs/own-pairs.md has the files.",
     "objectives": "List the objectives there are, or show one: its equation, needs, settings and source.",
     "cache": "Show what is kept between runs: where it lies, what it is, how large; or remove it.",
     "convert-config": "Write the settings that a TRL script's arguments come to.\n\n"

@@ -10,11 +10,25 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Column, Table
 
-from tiltlm.cli.safe_console import as_it_is
+from tiltlm.cli.safe_console import SafeConsole, as_it_is
 from tiltlm.config.suggestions import nearest_value
 from tiltlm.errors import ConfigError
+from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.in_words import grouped, needed, settings_in_words
 from tiltlm.objectives.interface import Objective
+
+
+def show_objectives(name: str | None) -> None:
+    """Prints all objectives, or the one of a name.
+
+    Raises:
+        ConfigError: there is none of it.
+    """
+    console = SafeConsole(highlight=False, emoji=False)
+    if name is None:
+        list_objectives(OBJECTIVES, console)
+    else:
+        show_objective(found(name, OBJECTIVES), console)
 
 
 def list_objectives(objectives: Mapping[str, Objective], console: Console) -> None:

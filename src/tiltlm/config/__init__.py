@@ -4,6 +4,7 @@ from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.data_sources import Format, SourceConfig
 from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.loss_config import LossConfig
+from tiltlm.config.rounds_config import RoundsConfig
 from tiltlm.config.sections import (
     CheckpointConfig,
     ComparisonConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "Precision",
+    "RoundsConfig",
     "RunConfig",
     "SaveDtype",
     "SourceConfig",

@@ -17,6 +17,7 @@ from tiltlm.config.declaring import NotNegative, NotNegativeInt, Positive, Posit
 from tiltlm.config.distributed_config import DistributedConfig
 from tiltlm.config.judge_words import reward_word
 from tiltlm.config.loss_config import LossConfig
+from tiltlm.config.rounds_config import RoundsConfig
 from tiltlm.config.tracker_names import TrackerNames
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -234,4 +235,5 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)

@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from tiltlm.config.data_sources import OWN_OPTIONS, named
+from tiltlm.config.judge_words import NONE
 from tiltlm.config.own_loss import read_loss
+from tiltlm.config.rounds_config import RoundsConfig
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
@@ -87,8 +89,39 @@ def _require_effects(config: Config) -> None:
         f"data.eval_fraction has no effect when data.eval is given (it is `{data.eval}`): remove one of them.",
     )
     _require_sources(data)
+    _require_rounds(config)
     if training.max_steps is not None:
         require_warmup(training.max_steps, training)
+
+
+def _require_rounds(config: Config) -> None:
+    """Refuses settings of rounds without rounds, and rounds without what they need."""
+    rounds, comparison = config.rounds, config.comparison
+    if not rounds.count:
+        changed = [name for name, value in dataclasses.asdict(rounds).items() if value != getattr(RoundsConfig(), name)]
+        _require(not changed, f"rounds.{changed[0] if changed else ''} has no effect without rounds: set rounds.count.")
+        return
+    _require(
+        bool(rounds.judge) or comparison.reward != NONE,
+        "rounds need somebody who judges: set rounds.judge, or comparison.reward.",
+    )
+    _require(
+        config.data.eval is not None,
+        "rounds need held-out data of their own, as their training pairs are made on the way: name data.eval.",
+    )
+    _require(not config.data.source, "rounds answer the prompts of data.train alone: remove data.source.")
+    _require(
+        config.loss.objective.needs.unit == "pair",
+        f"rounds make pairs, and `{config.loss.name}` learns from other examples: take an objective of pairs.",
+    )
+    _require(
+        rounds.choose != "best-worst" or rounds.most_pairs is None,
+        "rounds.most_pairs has no effect with rounds.choose best-worst, which takes one pair: remove it.",
+    )
+    _require(
+        rounds.choose != "gap" or rounds.most_pairs is not None or rounds.least_gap > 0,
+        "rounds.choose gap needs rounds.most_pairs or rounds.least_gap.",
+    )
 
 
 def _require_sources(data: DataConfig) -> None:

@@ -50,7 +50,7 @@ class LoadedExamples:
     """The examples of a source in its order, what of it is not used, and what else a user should know.
 
     chats: whether there are chats among them (True), and texts as they stand (False). rows: digests of the names of the
-    rows that they are of (`row_digest`), uint64.
+    rows that they are of (`row_digest`), uint64. file_notes: those of the notes that are on its files, not on examples.
     """
 
     examples: Sequence[Example]
@@ -59,6 +59,7 @@ class LoadedExamples:
     notes: list[str]
     chats: frozenset[bool]
     rows: np.ndarray = field(compare=False)
+    file_notes: tuple[str, ...] = ()
 
 
 def load_examples(
@@ -119,8 +120,8 @@ def load_examples(
     if elsewhere:
         opened.notes.append(f"{name} has the columns that data.columns maps to, so they are read as they are called.")
     notes = [*opened.notes, *notes_on_rows(unused, result.remarks), *result.seen.notes(unit)]
-    forms = frozenset(result.forms)
-    return LoadedExamples(examples, result.dropped, report, notes, forms, np.frombuffer(result.used, dtype=np.uint64))
+    forms, used = frozenset(result.forms), np.frombuffer(result.used, dtype=np.uint64)
+    return LoadedExamples(examples, result.dropped, report, notes, forms, used, tuple(opened.notes))
 
 
 def _opened(

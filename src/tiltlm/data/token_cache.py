@@ -49,7 +49,7 @@ def cache_key(read: ReadData, tokenizer: ExampleTokenizer) -> str:
     settings = {name: getattr(read.data, name) for name in _SETTINGS}
     looked_at_by = [version(name) for name in ("ftfy", "regex", "rensa")]
     versions = [REVISION, transformers.__version__, tokenizers.__version__, *looked_at_by]
-    made_by = [*versions, _tokenizer_state(tokenizer)]
+    made_by = [*versions, tokenizer_state(tokenizer)]
     digest.update(
         _bytes([made_by, settings, _deciding_seed(read), read.needs.unit, read.needs.mismatched, read.needs.scores])
     )
@@ -69,7 +69,7 @@ def _deciding_seed(read: ReadData) -> int | None:
     return read.seed if limited or not read.held_out else None
 
 
-def _tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
+def tokenizer_state(tokenizer: ExampleTokenizer) -> list[object]:
     """All of a tokenizer that decides on tokens: its own serialisation, special tokens, and how chats are written."""
     own = tokenizer.tokenizer
     own("")  # so that no padding or truncation of an earlier call is in its state

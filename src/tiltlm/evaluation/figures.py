@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from tiltlm.evaluation.length_control import length_controlled
+from tiltlm.evaluation.win_rates import Scored, comparisons, win_rate
 from tiltlm.runs.answers import Answer, Comparison
 from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate
 from tiltlm.runs.outcomes import Figures
-from tiltlm.statistics import bootstrap_mean, standard_error
+from tiltlm.statistics import bootstrap_mean, mean_change_of_share, mean_share, standard_error
 
 
 def figures(comparison: Comparison) -> Figures:
@@ -35,20 +37,36 @@ def figures(comparison: Comparison) -> Figures:
     drawn = [answer for side in (befores, afters) for answers in side for answer in answers]
     if comparison.settings.reward == "none" or any(answer.reward is None for answer in drawn):
         return common
-    before, after = ([_mean_reward(drawn) for drawn in side] for side in (befores, afters))
-    wins = [
-        float(np.mean([(_reward(new) > _reward(old)) + 0.5 * (_reward(new) == _reward(old)) for old, new in pairs]))
-        for pairs in (list(zip(old, new, strict=True)) for old, new in zip(befores, afters, strict=True))
-    ]
-    win_rate = bootstrap_mean(wins)
+    old, new = ([_scored(drawn) for drawn in side] for side in (befores, afters))
+    won = win_rate([scored.rewards for scored in old], [scored.rewards for scored in new])
+    controlled = length_controlled(comparisons(old, new))
+    before, after, difference = _rewards(old, new)
     return replace(
         common,
-        reward_before=bootstrap_mean(before),
-        reward_after=bootstrap_mean(after),
-        reward_difference=bootstrap_mean([new - old for old, new in zip(before, after, strict=True)]),
-        win_rate=win_rate.mean,
-        win_rate_interval=win_rate.interval,
+        reward_before=before,
+        reward_after=after,
+        reward_difference=difference,
+        win_rate=won.mean,
+        win_rate_interval=won.interval,
+        length_controlled_win_rate=controlled.estimate,
+        length_controlled_win_rate_why=controlled.why,
     )
+
+
+def _scored(answers: Sequence[Answer]) -> Scored:
+    return Scored([_reward(answer) for answer in answers], [answer.tokens for answer in answers])
+
+
+def _rewards(old: Sequence[Scored], new: Sequence[Scored]) -> tuple[Estimate, Estimate, Estimate]:
+    """The mean reward over prompts before and after, and its change prompt by prompt.
+
+    Of rewards that are all 0 or 1 the means are shares, whose intervals the bootstrap makes too narrow near 0 and 1.
+    """
+    before, after = ([float(np.mean(scored.rewards)) for scored in side] for side in (old, new))
+    change = [one - other for one, other in zip(after, before, strict=True)]
+    shares = all(reward in (0, 1) for side in (old, new) for scored in side for reward in scored.rewards)
+    mean = mean_share if shares else bootstrap_mean
+    return mean(before), mean(after), mean_change_of_share(change) if shares else mean(change)
 
 
 def _change(
@@ -81,10 +99,6 @@ def _divergence(ratios: Sequence[Sequence[float]], temperature: float) -> Diverg
 def _reward(answer: Answer) -> float:
     assert answer.reward is not None
     return answer.reward
-
-
-def _mean_reward(answers: Sequence[Answer]) -> float:
-    return float(np.mean([_reward(answer) for answer in answers]))
 
 
 def _statistics(answers: Sequence[Answer]) -> AnswerStatistics:

@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tiltlm.report.comparison_page import comparison_markdown
+from tiltlm.report.frontier_plot import frontier_svg
+from tiltlm.report.frontier_words import path_rows, sentences
 from tiltlm.report.learnt_from import imitates, method, unit
 from tiltlm.report.plots import draw_training_metrics, length_svgs, panel_svgs
 from tiltlm.report.policy import with_policy
@@ -87,6 +89,9 @@ def render_page(run: RunFiles, summary: Summary) -> str:
                 _StagePanels(stage.name, _panels(stage.files.metrics, stage_summary(stage))) for stage in run.earlier
             ],
             at_first=_at_first(run),
+            frontier_words=sentences(run),
+            frontier_rows=path_rows(run.frontier) if run.frontier is not None else [],
+            frontier_picture=Markup(frontier_svg(run.frontier)) if run.frontier is not None else None,
             listed_at_most=LISTED_AT_MOST,
             started=date_in_words(run.environment.started),
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiltlm.report.learnt_from import imitates, unit
 from tiltlm.report.verdict import NEGATIVE_KL
 from tiltlm.report.wording import at_temperature, count, duration, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
+from tiltlm.statistics import STUDIED_FROM
+
+WIN_RATE = "Win rate after against before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One figure: what it is, the figure (None: not measured), what surrounds it."""
+    """One figure: what it is, the figure (None: not measured), what surrounds it.
+
+    why: of a figure that is missing, the reason, where there is more to say than that.
+    """
 
     label: str
     value: str | None
     detail: str
     bar: Bar | None = None
+    why: str = ""
 
 
 def tiles(summary: Summary) -> list[Tile]:
@@ -58,8 +65,26 @@ def _reward_tiles(summary: Summary) -> list[Tile]:
     change = None if difference is None else signed(difference.mean)
     return [
         Tile(f"Change in reward ({summary.reward})", change, _interval(difference)),
-        _share("Win rate after against before", summary.win_rate, summary.win_rate_interval),
+        _of_few(_share(WIN_RATE, summary.win_rate, summary.win_rate_interval), summary),
+        *_length_controlled(summary),
     ]
+
+
+def _length_controlled(summary: Summary) -> list[Tile]:
+    """The tile beside the win rate; none of a run whose files know of no such figure."""
+    label, found = f"{WIN_RATE}, length-controlled", summary.length_controlled_win_rate
+    if found is not None:
+        return [_of_few(_share(label, found.mean, found.interval), summary)]
+    why = summary.length_controlled_win_rate_why
+    return [] if why is None else [Tile(label, None, "", why=f"{why[:1].upper()}{why[1:]}.")]
+
+
+def _of_few(tile: Tile, summary: Summary) -> Tile:
+    """The tile, with a word on its interval where that is of fewer prompts than such intervals were studied with."""
+    prompts = summary.counted_prompts
+    if tile.bar is None or prompts is None or prompts >= STUDIED_FROM:
+        return tile
+    return replace(tile, detail=f"{tile.detail}, a rough one: {count(prompts, 'prompt')}")
 
 
 def _share(label: str, share: float | None, interval: Interval | None) -> Tile:

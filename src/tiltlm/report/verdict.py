@@ -13,6 +13,7 @@ from tiltlm.report.learnt_from import has_reference, imitates, unit
 from tiltlm.report.wording import at_temperature, count, duration, estimated, number, percent, signed
 from tiltlm.runs.estimates import Estimate, Interval
 from tiltlm.runs.outcomes import Summary
+from tiltlm.statistics import STUDIED_FROM
 
 # Of the trained margin, what the saved weights must have at least.
 SURVIVING = 0.95
@@ -129,9 +130,17 @@ def _over_prompts(summary: Summary) -> str:
 def _win_rate(summary: Summary) -> str:
     if summary.win_rate is None:
         return ""
-    interval = summary.win_rate_interval
+    share, controlled = _share(summary.win_rate, summary.win_rate_interval), summary.length_controlled_win_rate
+    sentence = f" The trained model's answer has the higher reward in {share}"
+    if controlled is not None:
+        sentence += f"; with length controlled for, in {_share(controlled.mean, controlled.interval, '')}"
+    few = summary.counted_prompts is not None and summary.counted_prompts < STUDIED_FROM
+    return f"{sentence}.{f' Intervals over fewer than {STUDIED_FROM} prompts are rough.' if few else ''}"
+
+
+def _share(share: float, interval: Interval | None, of_what: str = " of comparisons") -> str:
     spread = f" (95% interval {percent(interval[0])} to {percent(interval[1])})" if interval else ""
-    return f" The trained model's answer has the higher reward in {percent(summary.win_rate)} of comparisons{spread}."
+    return f"{percent(share)}{of_what}{spread}"
 
 
 def _divergence(summary: Summary) -> Finding:

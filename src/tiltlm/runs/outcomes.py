@@ -105,6 +105,11 @@ class Figures:
     Intervals treat prompts as independent, not the samples of one prompt. `kl` is at temperature 1,
     `kl_at_temperature` at the sampling temperature where that is another. The changes are from before to after, prompt
     by prompt: of the length in tokens, of the share of repeated word trigrams, and of -log pi_ref per token.
+
+    win_rate: share of comparisons in which an answer after has a higher reward than one before, ties as halves. Each is
+        compared with each of its prompt; in files that record neither of the next two, with the one in its place.
+    length_controlled_win_rate: what the win rate would be of answers of one length.
+    length_controlled_win_rate_why: why that is missing where there are rewards, as a clause.
     """
 
     counted_prompts: int | None = None
@@ -113,6 +118,8 @@ class Figures:
     reward_difference: Estimate | None = None
     win_rate: float | None = None
     win_rate_interval: Interval | None = None
+    length_controlled_win_rate: Estimate | None = None
+    length_controlled_win_rate_why: str | None = None
     kl: Divergence | None = None
     kl_at_temperature: Divergence | None = None
     answers_before: AnswerStatistics | None = None

@@ -15,12 +15,16 @@ from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.earlier_stages import RECIPE, earlier_stages
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import is_foreign, runs_in
+from tiltlm.runs.frontier_record import Frontier
 from tiltlm.runs.objective_record import ObjectiveRecord
 from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
 from tiltlm.runs.rows import ROW_KINDS, EvalRow, Metrics, TrainRow
 from tiltlm.runs.schema import SCHEMA_KEY, MalformedError, NewerSchemaError, checked, from_json, require_known
 
 Kind = TypeVar("Kind")
+
+FRONTIER = "frontier.json"
+"""Written by `tiltlm frontier` into the folder of a run that ended."""
 
 Settings = dict[str, dict[str, object]]
 """The settings as the trainer wrote them: section, option, value."""
@@ -45,6 +49,7 @@ class RunFiles:
     objective: ObjectiveRecord | None = None
     earlier: tuple[EarlierStage, ...] = ()
     stage: str = ""
+    frontier: Frontier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def read_run(folder: Path) -> RunFiles:
             for name, path in earlier_stages(folder)
         ),
         stage=_last_stage(folder / RECIPE),
+        frontier=_read_if_there(folder / FRONTIER, Frontier),
     )
 
 

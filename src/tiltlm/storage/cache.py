@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tiltlm.errors import ConfigError
 
-REFERENCE, TOKENS, MODELS, REPLIES = "reference", "tokens", "models", "replies"
-"""Sub-folders of the cache: reference log-probabilities, tokenized data, the embedded model, and replies of judges."""
+REFERENCE, TOKENS, MODELS, REPLIES, ANSWERS = "reference", "tokens", "models", "replies", "answers"
+"""Sub-folders of the cache: reference log-probabilities, tokenized data, the embedded model, replies of judges, and
+answers of references to held-out prompts."""
 TRAIN_FILE, EVAL_FILE, ACCOUNT_FILE = "train.arrow", "eval.arrow", "account.json"
 """The files of tokenized data, in a folder of TOKENS."""
 REFERENCE_SUFFIX = REPLY_SUFFIX = ".sqlite"

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from tiltlm.errors import ConfigError, TiltlmError
 from tiltlm.storage.cache import (
     ACCOUNT_FILE,
+    ANSWERS,
     EMBEDDED_PREFIX,
     EVAL_FILE,
     GIVEN_PREFIX,
@@ -32,6 +33,7 @@ from tiltlm.storage.cache import (
 )
 
 _REFERENCE_NAME = re.compile(rf"(?P<model>[0-9a-f]{{32}})-(?P<how>[\w.-]+){re.escape(REFERENCE_SUFFIX)}")
+_ANSWERS_NAME = re.compile(r"[0-9a-f]{32}\.jsonl")
 _REPLIES_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(REPLY_SUFFIX)}")
 _SIDECARS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite keeps beside its own while it writes."""
@@ -52,6 +54,7 @@ _TITLES = {
     TOKENS: "tokenized data",
     MODELS: "models, converted or given from Python",
     REPLIES: "replies of language models that judge answers",
+    ANSWERS: "answers of references to held-out prompts",
 }
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -92,7 +95,7 @@ def clear_cache(root: Path, which: str) -> Iterator[str]:
     """Removes a part, saying what before it does.
 
     Args:
-        which: `reference`, `tokens`, `models`, `replies` or `all`.
+        which: `reference`, `tokens`, `models`, `replies`, `answers` or `all`.
 
     Raises:
         ConfigError: the cache is a file, or cannot be read.
@@ -151,6 +154,16 @@ def _replies(path: Path) -> Kept | None:
     except (sqlite3.Error, ValueError):
         words = f"{path.name[:12]}: damaged"
     return Kept(path, also, words, _bytes((path, *also)))
+
+
+def _answers(path: Path) -> Kept | None:
+    if not _ANSWERS_NAME.fullmatch(path.name) or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        prompts = sum(1 for _ in file)
+    return Kept(
+        path, (), f"{path.name[:12]}: answers to {prompts:,} {'prompt' if prompts == 1 else 'prompts'}", _bytes((path,))
+    )
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -216,6 +229,7 @@ _KINDS: dict[str, Callable[[Path], Kept | None]] = {
     TOKENS: _tokens,
     MODELS: _model,
     REPLIES: _replies,
+    ANSWERS: _answers,
 }
 
 

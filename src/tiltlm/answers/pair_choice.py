@@ -1,0 +1,163 @@
+"""Which two answers of a prompt make a pair: a pure function of a judged line and of settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal
+
+from tiltlm.answers.answer_rows import AnswerRow, SampledAnswer
+from tiltlm.errors import ConfigError
+
+Choose = Literal["all", "best-worst", "gap"]
+ONE_ANSWER, FAILED, EMPTY = "one answer", "judge failed", "empty answer"
+IDENTICAL, EQUAL, NEAR, UNLIKE = (
+    "identical texts",
+    "equal rewards",
+    "rewards nearer than the least gap",
+    "unlike lengths",
+)
+REPEATED, BEYOND = "repeats a pair of the same texts", "beyond the most pairs of a prompt"
+# The nearer to a pair the later: a prompt without one has the last of its reasons.
+_ORDER = (IDENTICAL, EQUAL, NEAR, UNLIKE)
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """How pairs are chosen.
+
+    choose: `all`, every two answers, which are independent draws as theory.pdf, Proposition 13 (on-policy) asks;
+        `best-worst`, of each prompt the two furthest apart; `gap`, the `most_pairs` furthest apart, or all that
+        `least_gap` leaves.
+    least_gap: rewards nearer than this make no pair. Equal ones never do.
+    most_pairs: of a prompt; None: no limit.
+    longest_ratio: the longer answer may be so many times as long as the shorter one; None: any length.
+    """
+
+    choose: Choose = "all"
+    least_gap: float = 0.0
+    most_pairs: int | None = None
+    longest_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises a ConfigError for what cannot be, or does nothing."""
+        if not 0 <= self.least_gap < float("inf"):
+            raise ConfigError(f"--least-gap must not be below 0, and is {self.least_gap:g}.")
+        if self.most_pairs is not None and self.most_pairs < 1:
+            raise ConfigError(f"--most-pairs must be at least 1, not {self.most_pairs}.")
+        if self.longest_ratio is not None and not self.longest_ratio >= 1:
+            raise ConfigError(f"--longest-ratio must be at least 1, not {self.longest_ratio:g}.")
+        if self.choose == "best-worst" and self.most_pairs is not None:
+            raise ConfigError(
+                "--most-pairs has no effect with --choose best-worst, which takes one pair: leave it out."
+            )
+        if self.choose == "gap" and self.most_pairs is None and self.least_gap == 0:
+            raise ConfigError(
+                "--choose gap without --most-pairs and --least-gap is the same as `all`: say one of them."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPair:
+    """Two answers of a line, by their places: the better and the worse one, and how far apart their rewards are."""
+
+    better: int
+    worse: int
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a line gives. pairs: in the order of their answers. why: where there is none, the reason; else None.
+
+    answers: how many are left out, by reason. left_out: how many of the two-answer combinations of the rest are, by
+    reason.
+    """
+
+    pairs: tuple[ChosenPair, ...]
+    why: str | None
+    answers: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
+    """The pairs of one line, all of whose answers were judged."""
+    lost = Counter({FAILED: 0, EMPTY: 0})
+    usable: list[tuple[int, SampledAnswer, float]] = []
+    for place, answer in enumerate(row.answers):
+        if answer.reward is None:
+            lost[FAILED] += 1
+        elif not answer.text.strip():
+            lost[EMPTY] += 1
+        else:
+            usable.append((place, answer, answer.reward))
+    lost = +lost
+    if len(usable) < 2:
+        return Choice((), ONE_ANSWER if not lost else max(lost, key=lambda why: (lost[why], why)), lost)
+    left_out: Counter[str] = Counter()
+    fitting: list[ChosenPair] = []
+    for (i, first, high), (j, second, low) in combinations(usable, 2):
+        gap = abs(high - low)
+        why = _why_not(first, second, gap, choosing)
+        if why is None:
+            fitting.append(ChosenPair(*((i, j) if high > low else (j, i)), gap))
+        else:
+            left_out[why] += 1
+    if not fitting:
+        return Choice((), max(left_out, key=_ORDER.index), lost, left_out)
+    kept = _kept(row, fitting, choosing, left_out)
+    return Choice(tuple(sorted(kept, key=lambda pair: sorted((pair.better, pair.worse)))), None, lost, left_out)
+
+
+def _why_not(first: SampledAnswer, second: SampledAnswer, gap: float, choosing: Choosing) -> str | None:
+    """Why two answers make no pair; None if they do."""
+    if first.text.strip() == second.text.strip():
+        return IDENTICAL
+    if gap == 0:
+        return EQUAL
+    if gap < choosing.least_gap:
+        return NEAR
+    if choosing.longest_ratio is not None:
+        if first.tokens and second.tokens:
+            lengths = (first.tokens, second.tokens)
+        else:
+            lengths = (len(first.text.strip()), len(second.text.strip()))
+        if max(lengths) > choosing.longest_ratio * min(lengths):
+            return UNLIKE
+    return None
+
+
+def _kept(
+    row: AnswerRow, fitting: Sequence[ChosenPair], choosing: Choosing, left_out: Counter[str]
+) -> Sequence[ChosenPair]:
+    """Those of the pairs that are wanted; the others are counted in `left_out`."""
+    if choosing.choose == "all":
+        kept = list(fitting)
+        if choosing.most_pairs is not None and len(kept) > choosing.most_pairs:
+            # By a digest, as a choice by rewards or places would prefer some answers.
+            kept.sort(key=lambda pair: _drawn(row.id, pair))
+            kept = kept[: choosing.most_pairs]
+    else:
+        widest = sorted(fitting, key=lambda pair: (-pair.gap, pair.better, pair.worse))
+        said: set[tuple[str, str]] = set()
+        kept = []
+        for pair in widest:
+            texts = (row.answers[pair.better].text, row.answers[pair.worse].text)
+            if texts in said:
+                left_out[REPEATED] += 1
+            else:
+                said.add(texts)
+                kept.append(pair)
+        most = 1 if choosing.choose == "best-worst" else choosing.most_pairs
+        kept = kept if most is None else kept[:most]
+    if beyond := len(fitting) - len(kept) - left_out[REPEATED]:
+        left_out[BEYOND] = beyond
+    return kept
+
+
+def _drawn(id: str, pair: ChosenPair) -> bytes:
+    first, second = sorted((pair.better, pair.worse))
+    return hashlib.blake2b(f"{first} {second} {id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,117 @@
+"""The frontier of a run that ended: its checkpoints and its model between the reference and the limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiltlm.checkpoints.checkpoint_folder import checkpoints_in
+from tiltlm.config import Config
+from tiltlm.config.judge_words import NONE, is_own_code
+from tiltlm.config.resuming import settings_in_place
+from tiltlm.config.validation import validate
+from tiltlm.errors import ConfigError, RunError
+from tiltlm.evaluation.frontier import Answered, frontier
+from tiltlm.judges.choosing import pointwise_judge, require_reward
+from tiltlm.pipeline.exporting import export
+from tiltlm.pipeline.held_out_answers import FrontierOptions, HeldOutAnswers, held_out_asked
+from tiltlm.pipeline.models import reference_model, saved_model
+from tiltlm.pipeline.preflight import prepare_model
+from tiltlm.pipeline.prepare import NOTHING, prepare
+from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.setup import Setup, set_up
+from tiltlm.report.frontier_words import UNKNOWN
+from tiltlm.report.page import write_report
+from tiltlm.runs.folder import RunFolder
+from tiltlm.runs.frontier_record import Frontier
+from tiltlm.runs.lock import locked
+from tiltlm.runs.run_files import FRONTIER, RunFiles, has_model, read_run
+
+FOLDER = "frontier"
+"""The folder in a run that keeps the answers of its models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a run is asked for its frontier. Unset: as its comparison was.
+
+    reward: the word of a judge. prompts: how many held-out prompts. checkpoints: whether those that there are stand on
+    the path. trusted: whether code that comes with the model, or a Python file that judges, may be run.
+    """
+
+    reward: str | None = None
+    prompts: int | None = None
+    reference_answers: int = FrontierOptions.reference_answers
+    answers: int = FrontierOptions.answers
+    checkpoints: bool = True
+    trusted: bool = False
+
+
+def measure_frontier(run: Path, asking: Asking, reporter: Reporter) -> Frontier:
+    """Measures, writes `frontier.json` and the report anew. Answers drawn before are not drawn again.
+
+    Raises:
+        RunError: the run has no model, or another process is at work on it.
+        ConfigError: no reward is known, or an option cannot be.
+        TiltlmError: the model, the data or the judge cannot be had any more.
+    """
+    files = read_run(run)
+    if not has_model(run):
+        raise RunError(f"the run in {run} holds no trained model.")
+    config = _settings(run, files, asking)
+    options = FrontierOptions(asking.prompts or config.comparison.prompts, asking.reference_answers, asking.answers)
+    require_reward(config.comparison.reward, config.hub)
+    judge = pointwise_judge(config.comparison.reward, config.hub)
+    prepare_model(config, reporter)
+    setup = set_up(config)
+    with locked(run):
+        prompts = held_out_asked(setup, prepare(setup, reporter, NOTHING), options.prompts)
+        held_out = HeldOutAnswers(setup, reference_model(setup), prompts, judge, options, reporter)
+        reference_PN = held_out.of_reference()
+        path = list(_path(run, files, setup, held_out, asking, reporter))
+        found = frontier(reference_PN, path, held_out.settings)
+        RunFolder(run).write_json(FRONTIER, found)
+        write_report(run)
+    return found
+
+
+def _settings(run: Path, files: RunFiles, asking: Asking) -> Config:
+    config = settings_in_place(run, files.settings)
+    if config.model.trust_remote_code and not asking.trusted:
+        raise RunError(
+            f"the run in {run} was trained with model.trust_remote_code, so asking its models runs Python code that "
+            "came with them: say --trust-remote-code if you trust it."
+        )
+    reward = asking.reward or config.comparison.reward
+    if reward == NONE:
+        raise ConfigError(f"{UNKNOWN} Name a judge: --reward WORD.")
+    if asking.reward is None and is_own_code(reward) and not asking.trusted:
+        raise ConfigError(
+            f"the run's answers were judged by a Python file, {reward}, which is not run because the run's folder "
+            f"names it: say --reward {reward} if you trust it."
+        )
+    comparison = dataclasses.replace(config.comparison, reward=reward)
+    return validate(dataclasses.replace(config, comparison=comparison))
+
+
+def _path(
+    run: Path, files: RunFiles, setup: Setup, held_out: HeldOutAnswers, asking: Asking, reporter: Reporter
+) -> Iterator[Answered]:
+    """The models that the run kept, in the order of its steps."""
+    last = files.metrics.train[-1].step if files.metrics.train else None
+    for checkpoint in checkpoints_in(RunFolder(run).checkpoints) if asking.checkpoints else ():
+        step = int(checkpoint.name.removeprefix("step-"))
+        if step == last:  # the trained model itself
+            continue
+        model = run / FOLDER / f".model-of-step-{step}"
+        shutil.rmtree(model, ignore_errors=True)  # of a command that was killed
+        export(run, str(step), model, reporter)
+        scorer = saved_model(setup, model)
+        yield held_out.of_model(f"step {step}", step, scorer, run / FOLDER / f"step-{step}.jsonl")
+        del scorer
+        shutil.rmtree(model)
+    scorer = saved_model(setup, run / "model")
+    yield held_out.of_model("the trained model", last, scorer, run / FOLDER / "model.jsonl")
