@@ -73,6 +73,17 @@ def test_only_who_names_it_runs_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", "runs/one", "--comparison.reward", REWARD]) == 0
 
 
+def test_nor_does_the_judge_of_kept_rounds_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--run.name", "one"]) == 0
+    settings = Path("runs/one/config.json")
+    content = json.loads(settings.read_text())
+    content["rounds"] = {"judge": REWARD}
+    settings.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["train", "--resume", "runs/one"]) == 2 and not ran()
+    assert f"say --rounds.judge {REWARD} if you trust it" in capsys.readouterr().err
+
+
 def test_a_stage_of_a_kept_recipe_runs_none(capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.toml").write_text(
         "[model]\npath = 'tiny'\n[data]\ntrain = 'pairs.jsonl'\n[training]\nmax_steps = 1\n[run]\nname = 'two'\n"

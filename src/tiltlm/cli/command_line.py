@@ -15,7 +15,7 @@ from tiltlm.cli.settings_files import DATA_NAME, read_settings, settings_without
 from tiltlm.config import Config, option_types
 from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, Stage
-from tiltlm.config.resuming import REWARD, Resume, in_place_of, recipe_to_resume, require_named
+from tiltlm.config.resuming import Resume, in_place_of, recipe_to_resume, require_named
 from tiltlm.config.suggestions import nearest_options, nearest_value, note_on
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
@@ -68,7 +68,7 @@ def parse(words: Sequence[str]) -> Parsed:
     if file:
         recipe, name_given = read_settings(file[0])
     elif run is not None:
-        recipe, name_given = recipe_to_resume(run, REWARD in named), True
+        recipe, name_given = recipe_to_resume(run, named), True
     else:
         recipe, name_given = Recipe(settings_without_file(flag_names(flags))), False
     recipe.require_common(named)

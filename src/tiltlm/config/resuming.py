@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from tiltlm.runs.earlier_stages import RECIPE, whole_run
 from tiltlm.runs.folder import STAGES, is_foreign, is_run
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
-REWARD = "comparison.reward"
+JUDGES = ("comparison.reward", "rounds.judge")
+"""Options that name a judge of answers."""
 PARTS = ("data", "model", "reference", "objective")
 """What may be allowed to be another besides options: what is read, whatever the settings call it."""
 
@@ -67,10 +68,10 @@ def settings_to_resume(run: Path) -> Config:
     return in_place_of(run, dataclasses.replace(settings, model=model))
 
 
-def recipe_to_resume(run: Path, reward_named: bool = False) -> Recipe:
+def recipe_to_resume(run: Path, named: Collection[str] = ()) -> Recipe:
     """The recipe that a run was made by, or, where it has no stages, its settings; as `settings_to_resume`.
 
-    reward_named: whether the judge of answers that is common to all stages is named again.
+    named: the options that are given again, for all stages alike.
 
     Raises:
         RunError: there is no run.
@@ -78,10 +79,10 @@ def recipe_to_resume(run: Path, reward_named: bool = False) -> Recipe:
     """
     if not made_of_stages(run):
         recipe = Recipe(settings_to_resume(run))
-        _require_reward_named(run, recipe, reward_named)
+        _require_judges_named(run, recipe, named)
         return recipe
     recipe = kept_recipe(run)
-    _require_reward_named(run, recipe, reward_named)
+    _require_judges_named(run, recipe, named)
     model = dataclasses.replace(recipe.base.model, trust_remote_code=False)
     return recipe.over(dataclasses.replace(recipe.base, model=model))
 
@@ -107,22 +108,26 @@ def kept_recipe(run: Path) -> Recipe:
     return recipe.over(in_place_of(run, recipe.base))
 
 
-def _require_reward_named(run: Path, recipe: Recipe, named: bool) -> None:
+def _require_judges_named(run: Path, recipe: Recipe, named: Collection[str]) -> None:
     """Refuses to run a Python file that judges answers because a run's files name it: they may be somebody else's.
 
-    named: whether what is common to all stages was named again.
+    named: the options that are given again.
 
     Raises:
         ConfigError: telling how to name it.
     """
-    own = [stage.settings(recipe.base) for stage in recipe.stages if stage.name in recipe.stages_that_set(REWARD)]
-    for config in [*own, *([] if named else [recipe.base])]:
-        if is_own_code(reward := config.comparison.reward):
-            say = f"--{REWARD} {reward}"
-            if config is not recipe.base:
+    for option in JUDGES:
+        section, _, name = option.partition(".")
+        of_stages = [one for one in recipe.stages if one.name in recipe.stages_that_set(option)]
+        words = [(getattr(getattr(one.settings(recipe.base), section), name), True) for one in of_stages]
+        words += [] if option in named else [(getattr(getattr(recipe.base, section), name), False)]
+        if found := next(((word, staged) for word, staged in words if word and is_own_code(word)), None):
+            word, staged = found
+            say = f"--{option.replace('_', '-')} {word}"
+            if staged:
                 say = f"tiltlm train FILE.toml --resume {run}, with your file of the stages,"
             raise ConfigError(
-                f"the answers of the run in {run} are judged by a Python file, `{reward}`, whose code is run only "
+                f"the answers of the run in {run} are judged by a Python file, `{word}`, whose code is run only "
                 f"where it is named: say {say} if you trust it."
             )
 

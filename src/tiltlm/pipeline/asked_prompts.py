@@ -12,8 +12,8 @@ from tiltlm.data.prompt_rows import GivenPrompt
 from tiltlm.data.tokens.rendering import REFUSED
 from tiltlm.data.tokens.templates import TemplateRefusalError
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
+from tiltlm.data.turns import as_chat
 from tiltlm.errors import ConfigError
-from tiltlm.evaluation.prompts import as_chat
 from tiltlm.runs.data_account import DroppedRow
 
 Form = Literal["auto", "chat", "text"]
