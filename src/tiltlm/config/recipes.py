@@ -79,7 +79,9 @@ class Recipe:
         run = dataclasses.replace(self.base.run, name=folder.name, directory=str(folder.parent))
         if number == 0:
             return dataclasses.replace(own, run=run)
-        model = dataclasses.replace(own.model, path=str(self.folder(number - 1) / "model"), reference=None)
+        # Rounds that keep their reference are held to the model before all of them.
+        kept = self.base.model.path if self.base.rounds.count and self.base.rounds.reference == "start" else None
+        model = dataclasses.replace(own.model, path=str(self.folder(number - 1) / "model"), reference=kept)
         adapter = own.adapter
         if self._adapter_before(number) is not None and adapter.kind != "none":  # said again, as in a common [adapter]
             adapter = AdapterConfig(quantise=adapter.quantise, base_dtype=adapter.base_dtype)

@@ -30,6 +30,8 @@ from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.runs.frontier_record import FrontierSettings
 from tiltlm.storage.cache import ANSWERS, writable_cache_folder
 
+REFERENCE_ANSWERS, MODEL_ANSWERS = 128, 8
+"""To each prompt, unless told otherwise: the limit is told from many, a mean from few."""
 FEWEST_ANSWERS = 16
 """Of the reference to each prompt: fewer tell of no limit above a few tenths of a nat."""
 
@@ -43,8 +45,8 @@ class FrontierOptions:
     """
 
     prompts: int
-    reference_answers: int = 128
-    answers: int = 8
+    reference_answers: int = REFERENCE_ANSWERS
+    answers: int = MODEL_ANSWERS
 
     def __post_init__(self) -> None:
         """Raises a ConfigError for what cannot be."""

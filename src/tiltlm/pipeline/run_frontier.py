@@ -17,7 +17,13 @@ from tiltlm.errors import ConfigError, RunError
 from tiltlm.evaluation.frontier import Answered, frontier
 from tiltlm.judges.choosing import pointwise_judge, require_reward
 from tiltlm.pipeline.exporting import export
-from tiltlm.pipeline.held_out_answers import FrontierOptions, HeldOutAnswers, held_out_asked
+from tiltlm.pipeline.held_out_answers import (
+    MODEL_ANSWERS,
+    REFERENCE_ANSWERS,
+    FrontierOptions,
+    HeldOutAnswers,
+    held_out_asked,
+)
 from tiltlm.pipeline.models import reference_model, saved_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, prepare
@@ -44,8 +50,8 @@ class Asking:
 
     reward: str | None = None
     prompts: int | None = None
-    reference_answers: int = FrontierOptions.reference_answers
-    answers: int = FrontierOptions.answers
+    reference_answers: int = REFERENCE_ANSWERS
+    answers: int = MODEL_ANSWERS
     checkpoints: bool = True
     trusted: bool = False
 
