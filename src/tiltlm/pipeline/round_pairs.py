@@ -51,8 +51,9 @@ def round_prompts(config: Config, reporter: Reporter) -> RoundPrompts:
     data = config.data
     assert data.eval is not None
     found = read_prompts(data.train, data, config.hub)
-    # The held-out data may be laid out otherwise, and of a data set in splits they are another split.
-    apart = replace(data, train_split=data.eval_split, format="auto", columns={})
+    # The held-out data may be laid out otherwise; of a data set in splits, which a file is not, they are another split.
+    of_file = data.eval == DEMO or Path(data.eval).expanduser().is_file()
+    apart = replace(data, train_split="train" if of_file else data.eval_split, format="auto", columns={})
     held_out = read_prompts(str(demo.EVAL) if data.eval == DEMO else data.eval, apart, config.hub)
     taken = {prompt_key(one.prompt, one.tools) for one in held_out.prompts}
     # What stands alone becomes a chat where the model has a template, so it is compared as one.

@@ -1,0 +1,182 @@
+"""Rounds from the model's own answers: whole, stopped anywhere and gone on with, and ended early."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from broken_runs import leave_undrawn
+from test_recipes import enter, same, weights
+from tiny_runs import write_model, write_pairs
+
+import tiltlm.pipeline.rounds_run as rounds_run
+from tiltlm.answers.answer_file import read_answers
+from tiltlm.cli import main
+from tiltlm.config import config_from_dict
+from tiltlm.errors import ConfigError
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.run_files import read_run
+
+SETTINGS = """
+[model]
+path = "base"
+precision = "float32"
+[data]
+train = "pairs.jsonl"
+eval = "held_out.jsonl"
+[training]
+batch_pairs = 4
+max_steps = 3
+eval_every = 2
+learning_rate = 1e-3
+[comparison]
+prompts = 6
+samples = 1
+max_new_tokens = 5
+reward = "rules.toml"
+[rounds]
+count = 2
+answers = 4
+choose = "best-worst"
+stop = false
+"""
+RULES = '[[rule]]\nname = "vowels"\npattern = "[aeiou]"\npoints = 1.0\nper_match = true\n'
+RUN = Path("runs/run")
+FIRST = RUN / "stages" / "1-round-1"
+
+
+def write_all() -> None:
+    write_model(Path("base"))
+    write_pairs(Path("pairs.jsonl"), 24)
+    lines = Path("pairs.jsonl").read_text().splitlines(keepends=True)
+    # The first held-out prompts stand among the training prompts too: they must not be answered in a round.
+    Path("held_out.jsonl").write_text("".join(lines[:8]))
+    Path("rules.toml").write_text(RULES)
+    Path("rounds.toml").write_text(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two rounds were trained without a stop; no test changes it."""
+    place = tmp_path_factory.mktemp("rounds")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        enter(place, patch)
+        write_all()
+        assert main(["train", "rounds.toml"]) == 0
+    return place
+
+
+@pytest.fixture
+def finished(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A working folder in which the rounds were trained."""
+    return enter(shutil.copytree(unbroken, tmp_path / "finished"), monkeypatch)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    enter(tmp_path, monkeypatch)
+    write_all()
+    return tmp_path
+
+
+def settings(run: Path) -> dict[str, dict[str, object]]:
+    return read_run(run).settings
+
+
+def test_each_round_learns_from_answers_of_the_model_before_it_held_to_the_model_before_all(finished: Path) -> None:
+    first, second = settings(FIRST), settings(RUN)
+    assert (first["model"]["path"], first["model"]["reference"]) == ("base", None)
+    assert (second["model"]["path"], second["model"]["reference"]) == (str(FIRST / "model"), "base")
+    drawn = [read_answers(RUN / "rounds" / number / "answers.jsonl") for number in "12"]
+    models = [{row.drawn.weights for row in rows if row.drawn is not None} for rows in drawn]
+    assert len(models[0]) == len(models[1]) == 1 and models[0] != models[1]
+    held_out = {json.loads(line)["prompt"] for line in Path("held_out.jsonl").read_text().splitlines()}
+    assert not held_out & {str(row.prompt) for rows in drawn for row in rows}
+    for number, run in zip("12", (FIRST, RUN), strict=True):
+        pairs = [json.loads(line) for line in (RUN / "rounds" / number / "pairs.jsonl").read_text().splitlines()]
+        assert pairs and all(pair["chosen_score"] > pair["rejected_score"] for pair in pairs)
+        assert all(pair["chosen_ended"] in (True, False) for pair in pairs)
+        assert read_run(run).data.sources[0].pairs == len(pairs)
+
+
+def test_each_round_has_its_point_on_the_frontier(finished: Path) -> None:
+    one, two = read_run(FIRST).frontier, read_run(RUN).frontier
+    assert one is not None and two is not None
+    assert [point.name for point in two.path] == ["round 1", "round 2"]
+    assert two.path[0] == one.path[0] and two.reference == one.reference
+    assert (two.settings.prompts, two.settings.reference_answers) == (6, 128)
+    page = (RUN / "report.html").read_text()
+    assert "How close to the best possible" in page and "round 2" in page and "1-round-1" in page
+
+
+@pytest.mark.parametrize("lost", ["answers", "judged", "pairs", "training", "frontier"])
+def test_killed_anywhere_it_goes_on_to_the_same_bits(finished: Path, lost: str) -> None:
+    """What a kill leaves: files that are cut short or not there yet, from some place of the second round on."""
+    before, frontier = weights(RUN), (RUN / "frontier.json").read_bytes()
+    own = RUN / "rounds" / "2"
+    if lost in ("answers", "judged", "pairs"):
+        for name in ["answers", "judged", "pairs"][["answers", "judged", "pairs"].index(lost) :]:
+            (own / f"{name}.jsonl").unlink()
+        if lost == "answers":
+            answers = (RUN / "rounds" / "1" / "answers.jsonl").read_bytes()
+            assert answers
+    if lost != "frontier":
+        for name in ("model", "checkpoints", "frontier"):
+            shutil.rmtree(RUN / name, ignore_errors=True)
+        for name in ("config.json", "data_report.json", "metrics.jsonl", "outcome.json", "summary.json"):
+            (RUN / name).unlink(missing_ok=True)
+    (RUN / "frontier.json").unlink()
+    assert main(["train", "--resume", str(RUN)]) == 0
+    assert same(weights(RUN), before)
+    assert (RUN / "frontier.json").read_bytes() == frontier
+
+
+def test_a_round_that_gained_nothing_is_the_last_and_the_run_is_whole(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rounds_run, "bootstrap_mean", lambda values: Estimate(0.1, (-0.1, 0.3), len(values)))
+    Path("rounds.toml").write_text(SETTINGS.replace("stop = false", "").replace("count = 2", "count = 3"))
+    assert main(["train", "rounds.toml"]) == 0
+    assert "gained nothing that is clear of chance" in capsys.readouterr().out
+    assert not (RUN / "stages").exists() and not (RUN / "rounds" / "2").exists()
+    run = read_run(RUN)
+    assert run.stage == "round-1" and run.frontier is not None and (RUN / "model").is_dir()
+    assert main(["train", "--resume", str(RUN)]) == 0
+    assert main(["report", str(RUN)]) == 0
+
+
+def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> None:
+    Path("rounds.toml").write_text(SETTINGS + 'reference = "last"\nprompts = 7\n')
+    assert main(["train", "rounds.toml"]) == 0
+    assert settings(RUN)["model"]["reference"] is None
+    asked = [{row.id for row in read_answers(RUN / "rounds" / number / "answers.jsonl")} for number in "12"]
+    assert len(asked[0]) == len(asked[1]) == 7 and not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rounds": {"answers": 3}}, "no effect without rounds"),
+        ({"rounds": {"count": 1}}, "somebody who judges"),
+        ({"rounds": {"count": 1, "judge": "none"}}, "somebody has to judge"),
+        ({"rounds": {"count": 1, "judge": "labels:people.jsonl"}}, "people have not seen"),
+        ({"rounds": {"count": 1, "judge": "vader"}}, "name data.eval"),
+        ({"rounds": {"count": 1, "judge": "vader", "choose": "gap"}, "data": {"eval": "x"}}, "most_pairs or"),
+        ({"rounds": {"count": 1, "judge": "vader"}, "data": {"eval": "x"}, "loss": {"name": "sft"}}, "of pairs"),
+    ],
+    ids=["no count", "no judge", "none", "people", "no held-out data", "gap", "imitation"],
+)
+def test_what_rounds_cannot_be_is_refused(changed: dict[str, dict[str, object]], message: str) -> None:
+    from tiltlm.config.validation import ready
+
+    with pytest.raises(ConfigError, match=message):
+        ready(config_from_dict(changed))
+
+
+def test_rounds_beside_stages_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rounds.toml").write_text(SETTINGS + "[[stage]]\nname = 'other'\ntraining = { warmup_steps = 1 }\n")
+    assert main(["train", "rounds.toml"]) == 2
+    assert "not both" in capsys.readouterr().err
