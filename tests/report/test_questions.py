@@ -454,7 +454,7 @@ def test_the_measured_records_are_told_as_they_are_known_to_be() -> None:
         "ultrafeedback": "others",
     }
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in told.glob("*.json")}
-    assert set(found) <= set(known)
+    assert set(found) == set(known)
     for name, record in found.items():
         assert author(example_run.record(PairOrigins, record["told"])) == record["author"] == known[name], name
 

@@ -29,8 +29,9 @@ from tiltlm.runs.question_answers import QuestionAnswer
 
 MISFIT = 0.1
 """By how much the scatter of surprise may differ from what is expected before the model is ruled out, beyond chance.
-Answers of the embedded model itself, at temperatures from 0.5 to 1.5, cut and selected ones among them, came to 0.94 to
-1.0 (tokens) and 0.8 to 1.1 (answers); those of people and of other models to 0.8 to 1.2 and 1.5 to 3.9."""
+Answers of the embedded model itself, at temperatures from 0.5 to 1.5, cut and selected ones among them, came to 0.95 to
+1.01 (tokens) and 0.95 to 1.07 (answers); those of people and of other models to 0.82 to 1.22 and to 1.5 to 5.4
+(benchmarks/results/pair-origins/told)."""
 GAP = 0.2
 """Nats a token by which answers that fit temperature 1 may differ from the model's own samples. Cutting the model's own
 answers at a sentence's end adds up to 0.14: an end that comes as a surprise of 4.4 nats in 32 tokens. What people wrote
