@@ -78,6 +78,7 @@ def test_the_demo_in_small(embedded_run: Path) -> None:
         "outcome.json",
         "evaluation.json",
         "summary.json",
+        "origins.json",
         "comparison.json",
         "comparison.md",
         "training_metrics.png",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tiltlm.config import option_names
 from tiltlm.report.questions.asking import QUESTIONS, answers
+from tiltlm.report.questions.authorship import CAVEAT, GAP, MISFIT, SAME, WORTH, author, authorship
 from tiltlm.report.questions.displacement import HARM_PER_TOKEN, displacement
 from tiltlm.report.questions.drift import CAPPED, LONGER, MORE_REPETITION, MORE_SURPRISE, drift
 from tiltlm.report.questions.evidence import FEWEST, Evidence, above, below, within
@@ -26,6 +28,7 @@ from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.environment import Environment
 from tiltlm.runs.estimates import AnswerStatistics, Divergence, Estimate
 from tiltlm.runs.outcomes import Evaluation, Figures, Outcome, Summary
+from tiltlm.runs.pair_origins import PairOrigins, PairWeights
 from tiltlm.runs.question_answers import QuestionAnswer
 from tiltlm.runs.rows import EvalRow, Metrics
 from tiltlm.runs.run_files import RunFiles, read_run
@@ -49,11 +52,22 @@ def seen_of(margins: list[float], **changed: Any) -> SeenPairs:
     return SeenPairs(pairs=pairs, **{**still, **changed})
 
 
+def origins(**changed: Any) -> PairOrigins:
+    """Those of answers that the model wrote itself at temperature 1, but for what is changed."""
+    same = {"chosen": at(2.0), "rejected": at(2.1), "own": at(2.0), "gap": at(0.05)}
+    sides = {"chosen_minus_own": NOTHING, "rejected_minus_own": at(0.1)}
+    fit = {"temperature": at(1.0), "token_scatter": at(1.0), "answer_scatter": at(1.0)}
+    shares = {"sayable": at(0.98), "own_sayable": at(0.99), "aligned": at(0.6)}
+    counts = {"prompts": 40, "too_long": 0, "first_tokens": 32, "temperatures_tried": (0.25, 2.0)}
+    return PairOrigins(**{**same, **sides, **fit, **shares, **counts, **changed})
+
+
 def given(
     answers: Figures | None = None,
     status: str = "completed",
     message: str | None = None,
     settings: dict[str, dict[str, object]] | None = None,
+    origins: PairOrigins | None = None,
     **evaluation: Any,
 ) -> Evidence:
     """Evidence of a run with these figures; without any, nothing was evaluated."""
@@ -72,6 +86,7 @@ def given(
         evaluation=Evaluation(saved_as="float32", figures=row, **evaluation) if evaluation or accuracy else None,
         comparison=None,
         summary=None,
+        origins=origins,
     )
     return Evidence(run, answers or Figures(counted_prompts=0))
 
@@ -394,6 +409,65 @@ def test_of_labels_that_were_not_learned_yet_one_in_twenty_at_most_is_called_noi
     assert rate(asked) <= CHANCE
 
 
+# Who wrote the answers
+
+
+@pytest.mark.parametrize(
+    ("changed", "who"),
+    [
+        ({}, "the model"),
+        ({"temperature": at(1 + SAME - 2 * CLEAR)}, "the model"),
+        ({"temperature": at(1 + SAME)}, "unclear"),
+        ({"temperature": at(1.0, half=0.3)}, "unclear"),
+        ({"temperature": at(1.0, FEWEST - 1)}, "unclear"),
+        ({"temperature": at(1 + SAME + 2 * CLEAR)}, "the model at another temperature"),
+        ({"temperature": at(1 - SAME - 2 * CLEAR), "gap": at(-1.0)}, "the model at another temperature"),
+        ({"temperature": at(0.25, half=0.0), "gap": at(-1.0)}, "the model at another temperature"),
+        ({"temperature": at(2.0, half=0.0)}, "others"),
+        ({"gap": at(GAP + 2 * CLEAR)}, "others"),
+        ({"gap": at(-GAP - 2 * CLEAR)}, "others"),
+        ({"gap": at(GAP)}, "the model"),
+        ({"token_scatter": at(1 + MISFIT + 2 * CLEAR)}, "others"),
+        ({"token_scatter": at(1 - MISFIT - 2 * CLEAR)}, "others"),
+        ({"answer_scatter": at(1 + MISFIT + 2 * CLEAR)}, "others"),
+        ({"answer_scatter": at(1 - MISFIT - 2 * CLEAR)}, "the model"),
+        # By Bonferroni's wider interval of one of three signs it is not shown.
+        ({"token_scatter": at(1 + MISFIT + 1.05 * CLEAR)}, "the model"),
+    ],
+)
+def test_who_is_shown_to_have_written_the_answers(changed: dict[str, Any], who: str) -> None:
+    written = origins(**changed)
+    found = authorship(given(origins=written))
+    assert author(written) == who and found.verdict == ("shown" if who == "others" else "not shown")
+    assert found.sentence.isascii() and CAVEAT in found.sentence and len(found.figures) == 12
+
+
+def test_the_measured_records_are_told_as_they_are_known_to_be() -> None:
+    told = ROOT / "benchmarks" / "results" / "pair-origins" / "told"
+    known = {
+        "own-at-1": "the model",
+        "own-at-0.5": "the model at another temperature",
+        "own-at-1.5": "the model at another temperature",
+        "demo": "the model at another temperature",
+        "hh-harmless-base": "others",
+        "polite-rude": "others",
+        "ultrafeedback": "others",
+    }
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in told.glob("*.json")}
+    assert set(found) == set(known)
+    for name, record in found.items():
+        assert author(example_run.record(PairOrigins, record["told"])) == record["author"] == known[name], name
+
+
+def test_what_the_weights_say_is_said_where_it_is_known() -> None:
+    weights = PairWeights(moved=at(WORTH - 0.1), aligned=at(0.4))
+    without = authorship(given(origins=origins()))
+    assert "60% of their number." in without.sentence and without.change is None
+    found = authorship(given(origins=origins(), seen=seen_of([1.0] * 20, weights=weights)))
+    assert "before training and 40% after" in found.sentence and "moved away" in found.sentence
+    assert len(found.figures) == 14 and found.change is not None
+
+
 # The whole table
 
 
@@ -419,7 +493,8 @@ def test_advice_names_options_that_there_are() -> None:
     figures = sampled(length_change=at(10.0))
     sides: dict[str, Any] = {"chosen_logp_change": at(-6.0), "rejected_logp_change": at(-9.0)}
     seen = seen_of([2.0] * 40 + [-2.0] * 20, growth=at(2.0), gap=at(1.9), loss_change=at(1.0))
-    evidence = given(figures, accuracy=LEARNED, **sides, margin=at(0.1), seen=seen, start_gap=at(0.5))
+    written = origins(token_scatter=at(2.0))
+    evidence = given(figures, accuracy=LEARNED, **sides, margin=at(0.1), seen=seen, start_gap=at(0.5), origins=written)
     found = [question(evidence) for question in QUESTIONS]
     assert [answer.verdict for answer in found] == ["shown"] * len(QUESTIONS)
     named = re.findall(
@@ -456,6 +531,7 @@ def test_the_console_has_the_lines_and_sentences_are_ascii() -> None:
 
 def test_a_run_of_version_0_1_answers_what_it_can() -> None:
     found = {answer.name: answer.verdict for answer in answers(read_run(EARLIER))}
-    assert set(found) == {"displacement", "drift", "overfitting", "learning rate", "label noise", "step 0"}
-    assert found["overfitting"] == found["label noise"] == found["step 0"] == "not measured"
+    assert set(found) == {"displacement", "drift", "overfitting", "learning rate", "label noise", "step 0", "origins"}
+    unknown = {"overfitting", "label noise", "step 0", "origins"}
+    assert {found[name] for name in unknown} == {"not measured"}
     assert found["displacement"] != "not measured"

@@ -194,7 +194,7 @@ def test_a_run_that_ends_in_no_number_is_told_by_its_learning_rate(
 def test_a_run_in_which_nothing_is_wrong_says_so_and_is_read_back_as_it_was_written(folder: Path) -> None:
     summary = run(folder, "well", rows(range(48)), rows(HELD_OUT), {"learning_rate": 1e-3})
     assert read_run(folder / "well").summary == summary
-    names = ["displacement", "drift", "overfitting", "learning rate", "label noise", "step 0"]
+    names = ["displacement", "drift", "overfitting", "learning rate", "label noise", "step 0", "origins"]
     assert [answer.name for answer in summary.questions] == names
     assert [answer.line for answer in summary.questions] == [None] * len(names)
     assert summary.eval_accuracy == 1.0

@@ -14,6 +14,7 @@ from tiltlm.model.adapter_of_peft import Adapter
 from tiltlm.model.attention import attention_arguments, choose_attention, layout_of, why_not_shareable
 from tiltlm.model.divergence import ReferenceStates, logps_and_divergence
 from tiltlm.model.head import LogitTransform, token_logps, token_logps_and_squares
+from tiltlm.model.tempered import tempered_moments
 from tiltlm.model.token_values import TokenValues
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.row_layout import SEQUENCES, Layout
@@ -29,12 +30,14 @@ class Asked:
     """What a scorer is asked to say of each scored token besides its log-probability.
 
     squares: log of its distribution's sum of squares. reference: a model at work, of which the token's log-probability
-    is wanted; divergence: and how far the whole distributions are apart.
+    is wanted; divergence: and how far the whole distributions are apart. temperatures: at each of which it is wanted
+    what the model expects there, see `tempered_moments`.
     """
 
     squares: bool = False
     reference: Scorer | None = None
     divergence: bool = False
+    temperatures: tuple[float, ...] = ()
 
 
 class Scorer(nn.Module):
@@ -130,7 +133,10 @@ class Scorer(nn.Module):
             logps_S, log_squares_S = token_logps_and_squares(hidden_SD, tokens, self.head, self.transform)
         else:
             logps_S = token_logps(hidden_SD, tokens, self.head, self.transform)
-        return TokenValues(logps_S, log_squares_S, None, reference_S)
+        tempered_SM = None
+        if asked.temperatures:
+            tempered_SM = tempered_moments(hidden_SD, tokens, self.head, self.transform, asked.temperatures)
+        return TokenValues(logps_S, log_squares_S, None, reference_S, tempered_SM)
 
 
 def sequence_logps(logps_S: Tensor, batch: MicroBatch) -> Tensor:

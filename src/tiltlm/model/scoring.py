@@ -17,6 +17,7 @@ from tiltlm.errors import NonFiniteError
 from tiltlm.model.head import token_logps
 from tiltlm.model.loading import autocast
 from tiltlm.model.scorer import Asked, Scorer
+from tiltlm.model.tempered import MOMENTS
 from tiltlm.model.token_values import Columns, TokenValues
 from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.batches import MicroBatch, Plan
@@ -54,7 +55,8 @@ def score(
     Raises:
         NonFiniteError: values are NaN or infinite, naming the examples.
     """
-    held = () if asked is None else Columns(asked.squares, asked.divergence).shape
+    tempered = 0 if asked is None else MOMENTS * len(asked.temperatures)
+    held = () if asked is None else Columns(asked.squares, asked.divergence, tempered).shape
     values = np.empty((int(columns.scored_starts[-1]), *held), dtype=np.float32)
     every, places = range(len(columns)), list[np.ndarray]()
     for batch, own in passes(scorer, columns, every, precision, token_budget, temperature, asked=asked, ranks=ranks):

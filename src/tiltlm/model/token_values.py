@@ -18,12 +18,14 @@ class TokenValues:
     log_squares_S: log of the sum over the vocabulary of pi(v)^2 where the token stands; without gradient.
     divergence_S: KL(pi_ref || pi) of the whole distributions where the token stands.
     reference_S: log pi_ref(token | what comes before it) of a reference at work; without gradient.
+    tempered_SM: what the model expects at several temperatures, shape (S, M), see `tempered_moments`.
     """
 
     logps_S: Tensor
     log_squares_S: Tensor | None = None
     divergence_S: Tensor | None = None
     reference_S: Tensor | None = None
+    tempered_SM: Tensor | None = None
 
     @property
     def differentiable(self) -> tuple[Tensor, ...]:
@@ -38,21 +40,26 @@ class TokenValues:
     def table(self) -> Tensor:
         """The policy's own values as columns, log-probabilities first, without gradient: see `Columns`."""
         columns = [self.logps_S, *(own for own in (self.log_squares_S, self.divergence_S) if own is not None)]
+        if self.tempered_SM is not None:
+            columns += self.tempered_SM.unbind(1)
         return self.logps_S.detach() if len(columns) == 1 else torch.stack(columns, dim=1).detach()
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """What arrays of scored tokens hold: log-probabilities alone, shape (tokens,), or columns, shape (tokens, columns),
-    of which they are the first; then log of the sum of squares, then divergence, where they are held."""
+    of which they are the first; then log of the sum of squares, then divergence, where they are held; then `tempered`
+    columns of what the model expects at several temperatures."""
 
     squares: bool = False
     divergence: bool = False
+    tempered: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one token's values."""
-        return (1 + self.squares + self.divergence,) if self.squares or self.divergence else ()
+        columns = 1 + self.squares + self.divergence + self.tempered
+        return () if columns == 1 else (columns,)
 
     def values(self, table: np.ndarray, dtype: torch.dtype) -> TokenValues:
         """The columns by name."""
@@ -62,6 +69,7 @@ class Columns:
             columns[0],
             log_squares_S=next(rest) if self.squares else None,
             divergence_S=next(rest) if self.divergence else None,
+            tempered_SM=torch.stack(list(rest), dim=1) if self.tempered else None,
         )
 
 

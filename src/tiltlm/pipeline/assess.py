@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltlm.config.judge_words import NONE, is_own_code
 from tiltlm.config.resuming import settings_in_place
+from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.distributed.ranks import ALONE
 from tiltlm.errors import RunError
 from tiltlm.evaluation.comparison import Models, Prompt
+from tiltlm.evaluation.generation import GenerationSettings
+from tiltlm.evaluation.pair_surprise import chosen_examples, pair_origins
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
@@ -22,11 +25,13 @@ from tiltlm.pipeline.referencing import ReferencedData
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, answers_for, prompt_room, set_up
 from tiltlm.runs.answers import Comparison
+from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.outcomes import Evaluation
+from tiltlm.runs.pair_origins import PairOrigins
 from tiltlm.runs.run_files import RunFiles, has_model
 from tiltlm.training.held_out import evaluate_saved
 from tiltlm.training.paired_figures import held_out_pairs
-from tiltlm.training.seen import evaluate_seen
+from tiltlm.training.seen import evaluate_seen, without_squares
 
 
 def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData, reporter: Reporter) -> Evaluation:
@@ -40,8 +45,10 @@ def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData
     evaluation = evaluate_saved(values, trained.values, data.exact, trained.objective, name, start)
     evaluation = dataclasses.replace(evaluation, pairs=held_out_pairs(values, data.exact, trained.objective))
     if evaluation.margin is not None:
-        seen = exact_values(setup, "training examples, the saved model", saved, data.seen, reporter, reference)
-        found = evaluate_seen(seen, data.seen, values, data.exact, trained.objective)
+        what = "training examples, the saved model"
+        seen = exact_values(setup, what, saved, data.seen, reporter, reference, squares=True)
+        own, log_squares = without_squares(seen, trained.objective)
+        found = evaluate_seen(own, data.seen, values, data.exact, trained.objective, log_squares)
         evaluation = dataclasses.replace(evaluation, seen=found)
     figures = evaluation.figures
     words = [f"held-out loss {figures.loss:.4f}"]
@@ -58,12 +65,14 @@ def compare_answers(
     prompts: list[Prompt],
     reporter: Reporter,
     with_reference: bool = True,
+    beside: Callable[[Scorer], None] = lambda before: None,
 ) -> Comparison:
     """Answers prompts with the model as it was and as it is. Of several ranks each has the models whole, if it can.
 
     Args:
         folder, trained: of the trained model, and the model as it was loaded from there.
         with_reference: whether a reference other than the model as it was, named in the settings, scores the answers.
+        beside: is given the model as it was, once it is loaded and before it answers.
     """
     other = with_reference and setup.config.model.reference is not None
     place = setup
@@ -71,10 +80,43 @@ def compare_answers(
         place = dataclasses.replace(setup, ranks=ALONE)
         trained = saved_model(place, folder)
     before = starting_model(place)
+    beside(before)
     reference = reference_model(place) if other else before
     answers = answers_for(setup)
     with reporter.progress("answering", answers.total(prompts), "answers") as advance:
         return answers.compare(Models(before, trained, reference), prompts, advance)
+
+
+def look_at_origins(
+    setup: Setup, seen: TokenColumns, before: Scorer, folder: RunFolder, reporter: Reporter
+) -> PairOrigins | None:
+    """Who wrote the training examples, as far as the model before training tells, into `origins.json`.
+
+    None, and no file, where no samples are wanted (`comparison.samples`, `comparison.prompts`), where no answer is
+    compared with another, or where no prompt leaves room for an answer.
+
+    Args:
+        seen: some of the training examples.
+    """
+    wanted = setup.config.comparison
+    if not (wanted.samples and wanted.prompts) or setup.objective.needs.unit == "demonstration":
+        return None
+    examples, too_long = chosen_examples(seen, prompt_room(setup), setup.config.run.seed)
+    with reporter.progress("who wrote the examples", 2 * len(examples), "prompts") as advance:
+        found = pair_origins(
+            before,
+            setup.tokenizer.tokenizer,
+            examples,
+            GenerationSettings(wanted.max_new_tokens, setup.config.run.seed),
+            frozenset(setup.tokenizer.terminators),
+            setup.config.training.token_budget,
+            too_long,
+            advance,
+            setup.ranks,
+        )
+    if found is not None:
+        folder.write_json("origins.json", found)
+    return found
 
 
 def ask_models(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from tiltlm.distributed.sharding import closed
 from tiltlm.model.dither import remove_dither
 from tiltlm.model.saving import round_weights, save_model
-from tiltlm.model.scorer import Scorer
+from tiltlm.model.scorer import Asked, Scorer
 from tiltlm.model.scoring import score
 from tiltlm.pipeline.models import gathered
 from tiltlm.pipeline.reporter import Reporter
@@ -90,13 +91,22 @@ def _write(setup: Setup, whole: Scorer, place: Path) -> None:
 
 
 def exact_values(
-    setup: Setup, what: str, scorer: Scorer, examples: HeldOut, reporter: Reporter, reference: Scorer | None = None
+    setup: Setup,
+    what: str,
+    scorer: Scorer,
+    examples: HeldOut,
+    reporter: Reporter,
+    reference: Scorer | None = None,
+    squares: bool = False,
 ) -> np.ndarray:
     """What the objective must know of the examples' scored tokens (`BoundObjective.columns`), in float32.
 
     reference: as it was loaded, for an objective that looks at its distributions.
+    squares: whether the columns hold the sums of squares, be it that the objective does without.
     """
     budget, asked = setup.config.training.token_budget, asked_by(setup.objective, reference)
+    if squares:
+        asked = dataclasses.replace(asked or Asked(), squares=True)
     with reporter.progress(what, len(examples.columns), "examples") as advance:
         return score(scorer, examples.columns, torch.float32, budget, advance, asked=asked, ranks=setup.ranks)
 

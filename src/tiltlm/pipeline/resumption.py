@@ -41,7 +41,7 @@ ALLOWED_BY = {
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
 _WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.", "distributed.")
 """Settings that do not change what a run comes to."""
-OF_THE_MODEL = ("evaluation.json", "comparison.json", "comparison.md")
+OF_THE_MODEL = ("evaluation.json", "origins.json", "comparison.json", "comparison.md")
 """What is recorded of a trained model beside its folder."""
 
 

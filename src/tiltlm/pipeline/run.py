@@ -18,7 +18,7 @@ from tiltlm.model.adapters import all_parameters, trained_parameters
 from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
-from tiltlm.pipeline.assess import compare_answers, evaluate
+from tiltlm.pipeline.assess import compare_answers, evaluate, look_at_origins
 from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
@@ -212,7 +212,12 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
         if prompts := asked(setup, data):
-            folder.write_json("comparison.json", compare_answers(setup, work.model, saved, prompts, reporter))
+
+            def beside(before: Scorer) -> None:
+                look_at_origins(setup, referenced.seen.columns, before, folder, reporter)
+
+            compared = compare_answers(setup, work.model, saved, prompts, reporter, beside=beside)
+            folder.write_json("comparison.json", compared)
     return True
 
 

@@ -18,6 +18,7 @@ from tiltlm.runs.folder import is_foreign, runs_in
 from tiltlm.runs.frontier_record import Frontier
 from tiltlm.runs.objective_record import ObjectiveRecord
 from tiltlm.runs.outcomes import Evaluation, Outcome, Summary
+from tiltlm.runs.pair_origins import PairOrigins
 from tiltlm.runs.rows import ROW_KINDS, EvalRow, Metrics, TrainRow
 from tiltlm.runs.schema import SCHEMA_KEY, MalformedError, NewerSchemaError, checked, from_json, require_known
 
@@ -47,6 +48,7 @@ class RunFiles:
     comparison: Comparison | None
     summary: Summary | None
     objective: ObjectiveRecord | None = None
+    origins: PairOrigins | None = None
     earlier: tuple[EarlierStage, ...] = ()
     stage: str = ""
     frontier: Frontier | None = None
@@ -87,6 +89,7 @@ def read_run(folder: Path) -> RunFiles:
         outcome=_read_if_there(folder / "outcome.json", Outcome),
         evaluation=_read_if_there(folder / "evaluation.json", Evaluation),
         comparison=_read_if_there(folder / "comparison.json", Comparison),
+        origins=_read_if_there(folder / "origins.json", PairOrigins),
         summary=_read_if_there(folder / "summary.json", Summary),
         objective=_read_if_there(folder / "objective.json", ObjectiveRecord),
         earlier=tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.pair_origins import PairWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SeenPairs:
     margin: mean reward margin. growth: that less the margin before training, which is zero where policy and reference
         were one. gap: by how much it grew more than that of the held-out pairs; the same weights give both.
     loss_change: mean loss less that before training.
+    weights: what the pairs still count for under the saved model; None in files that did not record it.
     """
 
     pairs: tuple[SeenPair, ...]
@@ -33,3 +35,4 @@ class SeenPairs:
     growth: Estimate
     gap: Estimate
     loss_change: Estimate
+    weights: PairWeights | None = None

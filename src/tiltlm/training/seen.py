@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tiltlm.config import TrainingConfig
 from tiltlm.data.tokens.grouping import prompt_groups
 from tiltlm.data.tokens.token_columns import TokenColumns
-from tiltlm.objectives.interface import LossOutput
+from tiltlm.model.scoring import totals
+from tiltlm.model.token_values import logps_of
+from tiltlm.objectives.interface import MISMATCHED, LossOutput
 from tiltlm.plan.steps import Order
+from tiltlm.resampling import effective_share
+from tiltlm.runs.pair_origins import PairWeights
 from tiltlm.runs.seen_pairs import SeenPair, SeenPairs
 from tiltlm.statistics import clustered_mean, difference_of_means
 from tiltlm.training.bound_objective import BoundObjective
@@ -29,12 +35,18 @@ def seen_examples(columns: TokenColumns, training: TrainingConfig, seed: int) ->
 
 
 def evaluate_seen(
-    saved: np.ndarray, seen: HeldOut, held_out_values: np.ndarray, held_out: HeldOut, objective: BoundObjective
+    saved: np.ndarray,
+    seen: HeldOut,
+    held_out_values: np.ndarray,
+    held_out: HeldOut,
+    objective: BoundObjective,
+    log_squares: np.ndarray | None = None,
 ) -> SeenPairs | None:
     """What the saved model makes of training pairs, beside the held-out ones; None where examples are no pairs.
 
     Args:
         saved, held_out_values: its float32 log-probabilities of the scored tokens of either.
+        log_squares: of the scored tokens of `seen`, the log of its distribution's sum of squares.
     """
     now, start = _rated(saved, seen, objective), _rated(seen.start, seen, objective)
     others = [_rated(values, held_out, objective) for values in (held_out_values, held_out.start)]
@@ -51,7 +63,31 @@ def evaluate_seen(
         growth=clustered_mean(list(growth), prompts),
         gap=difference_of_means(list(growth), prompts, list(other_growth), prompt_groups(held_out.columns)),
         loss_change=loss_change(now.losses_U - start.losses_U, seen.columns, prompts),
+        weights=None if log_squares is None else pair_weights(saved, log_squares, seen, prompts),
     )
+
+
+def without_squares(values: np.ndarray, objective: BoundObjective) -> tuple[np.ndarray, np.ndarray]:
+    """Values of tokens with their sums of squares, as the objective has its columns; and log of the sums of squares."""
+    if objective.needs.squares:
+        return values, values[:, 1]
+    own = np.delete(values, 1, axis=1)
+    return (own if objective.columns.shape else own[:, 0]), values[:, 1]
+
+
+def pair_weights(saved: np.ndarray, log_squares: np.ndarray, seen: HeldOut, prompts: Sequence[int]) -> PairWeights:
+    """Effective shares of examples' weights under the saved model, an example's being the product of its answers'.
+
+    Args:
+        saved, log_squares: see `evaluate_seen`. prompts: of each example, its prompt's number.
+    """
+    columns, now = seen.columns, logps_of(saved)
+    answers_N = columns.labels != MISMATCHED
+    example_N = np.repeat(np.arange(len(columns)), np.diff(columns.members))[answers_N]
+    moved_N = totals(now - logps_of(seen.start), columns)[answers_N]
+    aligned_N = (totals(now - log_squares, columns) / columns.scored_tokens)[answers_N]
+    moved, aligned = (np.bincount(example_N, own_N, minlength=len(columns)) for own_N in (moved_N, aligned_N))
+    return PairWeights(moved=effective_share(moved, prompts), aligned=effective_share(aligned, prompts))
 
 
 def _rated(values: np.ndarray, examples: HeldOut, objective: BoundObjective) -> LossOutput:

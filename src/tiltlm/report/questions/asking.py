@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tiltlm.report.questions.authorship import authorship
 from tiltlm.report.questions.displacement import displacement
 from tiltlm.report.questions.drift import drift
 from tiltlm.report.questions.evidence import Evidence
@@ -21,6 +22,7 @@ QUESTIONS: tuple[Callable[[Evidence], QuestionAnswer], ...] = (
     learning_rate,
     label_noise,
     step_zero,
+    authorship,
 )
 """One function a question, in the order of the page; `docs/questions.md` has what each rests on."""
 
