@@ -1,0 +1,130 @@
+"""`tiltlm frontier` on whole runs: its path, its files, what it refuses, and what a run without a reward says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broken_runs import leave_undrawn
+from test_recipes import enter
+from test_rounds import RULES
+from tiny_runs import write_model, write_pairs
+
+from tiltlm.answers.answer_file import read_answers
+from tiltlm.cli import main
+from tiltlm.report.frontier_words import UNKNOWN
+from tiltlm.runs.run_files import read_run
+
+SETTINGS = """
+[model]
+path = "base"
+precision = "float32"
+[data]
+train = "pairs.jsonl"
+eval_fraction = 0.4
+[training]
+batch_pairs = 4
+max_steps = 3
+learning_rate = 2e-2
+[checkpoint]
+every_steps = 2
+[comparison]
+prompts = 8
+samples = 1
+max_new_tokens = 5
+reward = "rules.toml"
+"""
+RUN = Path("runs/run")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that ended; no test changes it."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        enter(place, patch)
+        write_model(Path("base"))
+        write_pairs(Path("pairs.jsonl"), 24)
+        Path("rules.toml").write_text(RULES)
+        Path("run.toml").write_text(SETTINGS)
+        assert main(["train", "run.toml"]) == 0
+    return place
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    return enter(shutil.copytree(trained, tmp_path / "here"), monkeypatch)
+
+
+def test_the_run_stands_between_its_reference_and_the_limit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "was not measured: tiltlm frontier runs/run" in (RUN / "report.html").read_text()
+    assert main(["frontier", str(RUN), "--reference-answers", "32"]) == 0
+    said = capsys.readouterr().out
+    assert "nats of KL an answer" in said and "the trained model" in said
+    found = read_run(RUN).frontier
+    assert found is not None
+    assert [(point.name, point.step) for point in found.path] == [("step 2", 2), ("the trained model", 3)]
+    assert (found.settings.reward, found.settings.prompts, found.settings.reference_answers) == ("rules.toml", 8, 32)
+    # The figures are those of the files, taken by hand.
+    rows = read_answers(RUN / "frontier" / "model.jsonl")
+    vowels = np.array([[sum(answer.text.count(v) for v in "aeiou") for answer in row.answers] for row in rows])
+    assert found.path[-1].reward.mean == pytest.approx(vowels.mean())
+    assert found.path[-1].kl.mean > 0
+    page = (RUN / "report.html").read_text()
+    assert "No policy lies in the grey" in page and 'aria-label="Mean reward against KL from the reference"' in page
+    assert not list((RUN / "frontier").glob(".model*"))
+
+
+def test_what_was_drawn_is_not_drawn_again_and_gives_the_same_figures(here: Path) -> None:
+    assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
+    figures = (RUN / "frontier.json").read_bytes()
+    answers = RUN / "frontier" / "model.jsonl"
+    lines = answers.read_bytes().splitlines(keepends=True)
+    answers.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # as a kill leaves it
+    assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
+    assert answers.read_bytes() == b"".join(lines)
+    assert (RUN / "frontier.json").read_bytes() == figures
+
+
+def test_without_a_reward_it_says_what_cannot_be_known(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "summary.json"):
+        (RUN / name).write_text((RUN / name).read_text().replace('"reward": "rules.toml"', '"reward": "none"'))
+    assert main(["report", str(RUN)]) == 0
+    assert UNKNOWN[:60] in (RUN / "report.html").read_text()
+    assert main(["frontier", str(RUN)]) == 2
+    assert "No reward is known here" in capsys.readouterr().err
+    assert main(["frontier", str(RUN), "--reward", "rules.toml", "--reference-answers", "16"]) == 0
+
+
+def test_a_python_file_that_the_run_names_is_run_only_where_it_is_named_again(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text("def length(answer):\n    return float(len(answer))\n")
+    config = json.loads((RUN / "config.json").read_text())
+    config["comparison"]["reward"] = "own.py:length"
+    (RUN / "config.json").write_text(json.dumps(config))
+    assert main(["frontier", str(RUN)]) == 2
+    assert "say --reward own.py:length if you trust it" in capsys.readouterr().err
+    words = ["frontier", str(RUN), "--reward", "own.py:length", "--reference-answers", "16", "--no-checkpoints"]
+    assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the run"),
+        (["runs/none"], "no run"),
+        (["runs/run", "--reference-answers", "4"], "tell of no limit"),
+        (["runs/run", "--prompts", "1"], "2 prompts or more"),
+    ],
+    ids=["no run", "another run", "few answers", "one prompt"],
+)
+def test_what_cannot_be_asked_is_said(
+    here: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["frontier", *words]) in (1, 2)
+    assert message in capsys.readouterr().err
