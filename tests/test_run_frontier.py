@@ -64,10 +64,10 @@ def test_the_run_stands_between_its_reference_and_the_limit(here: Path, capsys: 
     assert "was not measured: tiltlm frontier runs/run" in (RUN / "report.html").read_text()
     assert main(["frontier", str(RUN), "--reference-answers", "32"]) == 0
     said = capsys.readouterr().out
-    assert "nats of KL an answer" in said and "the trained model" in said
+    assert "nats of KL an answer" in said and "step 2" in said
     found = read_run(RUN).frontier
     assert found is not None
-    assert [(point.name, point.step) for point in found.path] == [("step 2", 2), ("the trained model", 3)]
+    assert [(point.name, point.step) for point in found.path] == [("step 2", 2), ("trained", 3)]
     assert (found.settings.reward, found.settings.prompts, found.settings.reference_answers) == ("rules.toml", 8, 32)
     # The figures are those of the files, taken by hand.
     rows = read_answers(RUN / "frontier" / "model.jsonl")

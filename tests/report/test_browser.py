@@ -69,6 +69,7 @@ def test_renders_its_headings_and_runs_no_script(page: Path, tmp_path: Path) -> 
         "Questions",
         "Key figures",
         "Training curves",
+        "How close to the best possible",
         "Start-up checks",
         "Data",
         "Before and after",

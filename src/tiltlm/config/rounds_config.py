@@ -49,7 +49,7 @@ class RoundsConfig:
     answers: Annotated[int, Field(ge=2)] = 8
     """Answers to each prompt."""
     temperature: Annotated[float, Field(ge=0.001)] = 1.0
-    """Temperature of the answers. 1 is the model itself, whose own pairs theory.pdf, Proposition 14 (on-policy), asks
+    """Temperature of the answers. 1 is the model itself, whose own pairs theory.pdf, Proposition 13 (on-policy), asks
     for; another is right where the model will be used at that one."""
     max_new_tokens: PositiveInt | None = None
     """Longest answer in tokens. Unset: comparison.max_new_tokens."""

@@ -120,4 +120,4 @@ def _path(
         del scorer
         shutil.rmtree(model)
     scorer = saved_model(setup, run / "model")
-    yield held_out.of_model("the trained model", last, scorer, run / FOLDER / "model.jsonl")
+    yield held_out.of_model("trained", last, scorer, run / FOLDER / "model.jsonl")
