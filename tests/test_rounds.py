@@ -180,3 +180,12 @@ def test_rounds_beside_stages_are_refused(here: Path, capsys: pytest.CaptureFixt
     Path("rounds.toml").write_text(SETTINGS + "[[stage]]\nname = 'other'\ntraining = { warmup_steps = 1 }\n")
     assert main(["train", "rounds.toml"]) == 2
     assert "not both" in capsys.readouterr().err
+
+
+def test_a_sweep_of_rounds_is_refused_and_a_plan_says_what_it_is_of(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "rounds.toml", "--loss.beta", "0.1,0.2"]) == 2
+    assert "a sweep trains no rounds" in capsys.readouterr().err
+    assert main(["plan", "rounds.toml", "--no-calibration"]) == 0
+    assert "the pairs of [rounds] are not there yet" in capsys.readouterr().out

@@ -171,6 +171,11 @@ def _plan(words: Sequence[str]) -> int:
 
     reporter = ConsoleReporter()
     prepare_model(parsed.recipe.base, reporter)
+    if parsed.recipe.base.rounds.count:
+        reporter.say(
+            "note: the pairs of [rounds] are not there yet, nor how many there will be: this is one training on the "
+            "pairs of data.train."
+        )
     for name, config in parsed.recipe.seen_from_the_start():
         if name is not None:
             reporter.say(f"Stage `{name}`")

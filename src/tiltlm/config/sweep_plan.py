@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -85,6 +85,7 @@ class SweepPlan:
         require_read(self.base, self.swept)
         corners = combinations(self.base, grid)
         require_no_own_code(corner.config.comparison.reward for corner in corners[0])
+        _require_no_rounds(corner.config for corner in corners[0])
         if self.trials is not None:
             self._require_comparable([corner.config.loss for corner in corners[0]])
         return corners
@@ -97,6 +98,7 @@ class SweepPlan:
         """
         combination = combined(self.base, settings)[0]
         require_no_own_code([combination.config.comparison.reward])
+        _require_no_rounds([combination.config])
         return combination
 
     def _require_comparable(self, losses: list[LossConfig]) -> None:
@@ -120,6 +122,16 @@ class SweepPlan:
             )
         if self.metric != "loss" and "demonstration" in units.values():
             raise ConfigError(f"an objective of demonstrations has no held-out {self.metric}: choose --metric loss.")
+
+
+def _require_no_rounds(configs: Iterable[Config]) -> None:
+    """Refuses members that are rounds: each is a run of several stages, and a sweep's members are of one.
+
+    Raises:
+        ConfigError: one has rounds.
+    """
+    if any(config.rounds.count for config in configs):
+        raise ConfigError("a sweep trains no rounds: leave rounds.count out, or train them once for each setting.")
 
 
 def member_name(number: int, settings: Mapping[str, Any]) -> str:
