@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tiltlm.answers.answer_file import read_answers
+from tiltlm.answers.answer_file import prompt_value, read_answers
 from tiltlm.answers.answer_rows import AnswerRow
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.rendering import RenderedExample
@@ -97,8 +97,10 @@ class HeldOutAnswers:
         """Rewards of the reference's answers, shape (P, N)."""
         model = SampledModel.of("the reference", self._reference, self._setup)
         sampling = self._sampling(self._options.reference_answers)
-        named = [model.weights, dataclasses.asdict(sampling), [list(prompt.ids) for prompt in self._prompts]]
-        address = hashlib.sha256(json.dumps([*named, self._options.reference_answers]).encode()).hexdigest()[:32]
+        # All that a file which is gone on with is compared by, so that no other one is ever found in its place.
+        asked = [(prompt.id, prompt_value(prompt.prompt), prompt.tools, prompt.ids) for prompt in self._prompts]
+        named = json.dumps([model.weights, dataclasses.asdict(sampling), asked])
+        address = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         place = writable_cache_folder(ANSWERS) / f"{address}.jsonl"
         self._reporter.say(
             f"  the reference answers {len(self._prompts)} prompts {sampling.answers} times each, kept in {place}"
