@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tiltlm.answers.answer_file import read_answers
 from tiltlm.cli import main
 from tiltlm.config import config_from_dict
 from tiltlm.errors import ConfigError
+from tiltlm.pipeline.round_pairs import NoPairsError, make_pairs
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.run_files import read_run
 
@@ -114,15 +116,15 @@ def test_each_round_has_its_point_on_the_frontier(finished: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["answers", "judged", "pairs", "training", "frontier"])
 def test_killed_anywhere_it_goes_on_to_the_same_bits(finished: Path, lost: str) -> None:
-    """What a kill leaves: files that are cut short or not there yet, from some place of the second round on."""
+    """What a kill in the second round leaves: a file that is cut short, and nothing of what comes after it."""
     before, frontier = weights(RUN), (RUN / "frontier.json").read_bytes()
-    own = RUN / "rounds" / "2"
-    if lost in ("answers", "judged", "pairs"):
-        for name in ["answers", "judged", "pairs"][["answers", "judged", "pairs"].index(lost) :]:
-            (own / f"{name}.jsonl").unlink()
-        if lost == "answers":
-            answers = (RUN / "rounds" / "1" / "answers.jsonl").read_bytes()
-            assert answers
+    files = ["answers", "judged", "pairs"]
+    for name in files[files.index(lost) :] if lost in files else []:
+        path = RUN / "rounds" / "2" / f"{name}.jsonl"
+        content = path.read_bytes()
+        path.unlink()
+        if name == lost:
+            path.write_bytes(content[: len(content) // 2])
     if lost != "frontier":
         for name in ("model", "checkpoints", "frontier"):
             shutil.rmtree(RUN / name, ignore_errors=True)
@@ -134,18 +136,122 @@ def test_killed_anywhere_it_goes_on_to_the_same_bits(finished: Path, lost: str) 
     assert (RUN / "frontier.json").read_bytes() == frontier
 
 
-def test_a_round_that_gained_nothing_is_the_last_and_the_run_is_whole(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_was_moved_goes_on_where_it_is(finished: Path) -> None:
+    before = weights(RUN)
+    for name in (
+        "model",
+        "checkpoints",
+        "frontier",
+        "config.json",
+        "data_report.json",
+        "metrics.jsonl",
+        "frontier.json",
+    ):
+        path = RUN / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    moved = RUN.rename("runs/moved")
+    # What lies at the old place is another run's.
+    Path("runs/run/rounds/2").mkdir(parents=True)
+    Path("runs/run/rounds/2/pairs.jsonl").write_text("no pairs\n")
+    assert main(["train", "--resume", str(moved)]) == 0
+    assert same(weights(moved), before)
+    assert main(["frontier", str(moved), "--reference-answers", "128"]) == 0
+
+
+def test_the_same_command_does_not_replace_answers_that_a_kill_left(
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds_run, "bootstrap_mean", lambda values: Estimate(0.1, (-0.1, 0.3), len(values)))
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds_run, "train", killed)
+        assert main(["train", "rounds.toml"]) == 130
+    kept = (RUN / "rounds" / "1" / "pairs.jsonl").read_bytes()
+    Path("rounds.toml").write_text(SETTINGS.replace("count = 2", "count = 1"))
+    assert main(["train", "rounds.toml"]) == 0
+    assert (RUN / "rounds" / "1" / "pairs.jsonl").read_bytes() == kept
+    assert Path("runs/run-2").is_dir()
+
+
+def gains(*lows: float) -> Iterator[Estimate]:
+    """What rounds gain, as it is told: a lower end below nought ends them."""
+    return (Estimate(low + 0.2, (low, low + 0.4), 6) for low in lows)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_round_that_gained_nothing_is_the_last_and_the_run_is_whole(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rounds: int
+) -> None:
+    told = gains(*[0.1, 0.1] * (rounds - 1), -0.1, -0.1, -0.1)
+    monkeypatch.setattr(rounds_run, "bootstrap_mean", lambda values: next(told))
     Path("rounds.toml").write_text(SETTINGS.replace("stop = false", "").replace("count = 2", "count = 3"))
     assert main(["train", "rounds.toml"]) == 0
-    assert "gained nothing that is clear of chance" in capsys.readouterr().out
-    assert not (RUN / "stages").exists() and not (RUN / "rounds" / "2").exists()
+    assert "gained nothing that is clear of chance, which few prompts (6)" in capsys.readouterr().out
+    assert not (RUN / "rounds" / str(rounds + 1)).exists()
     run = read_run(RUN)
-    assert run.stage == "round-1" and run.frontier is not None and (RUN / "model").is_dir()
-    assert main(["train", "--resume", str(RUN)]) == 0
+    assert run.stage == f"round-{rounds}" and run.frontier is not None and (RUN / "model").is_dir()
+    assert [stage.name for stage in run.earlier] == ["round-1"][: rounds - 1]
+    assert run.summary is not None and (run.summary.run, len(run.summary.earlier)) == ("run", rounds - 1)
+    before = weights(RUN)
+    for words in (["--resume", str(RUN)], ["rounds.toml", "--auto-resume"], ["rounds.toml", "--resume", str(RUN)]):
+        monkeypatch.setattr(rounds_run, "bootstrap_mean", lambda values: Estimate(0.1, (-0.1, 0.3), 6))
+        assert main(["train", *words]) == 0
+    assert same(weights(RUN), before)
     assert main(["report", str(RUN)]) == 0
+
+
+@pytest.mark.parametrize("moved", [0, 3, 8])
+def test_killed_while_it_ends_early_it_is_whole_the_next_time(
+    here: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    monkeypatch.setattr(rounds_run, "bootstrap_mean", lambda values: Estimate(0.1, (-0.1, 0.3), 6))
+    Path("rounds.toml").write_text(SETTINGS.replace("stop = false", ""))
+    left, whole = moved, Path.replace
+
+    def replaced(path: Path, target: Path) -> Path:
+        nonlocal left
+        if path.parent == FIRST and (RUN / "rounds" / "ended.json").is_file():
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+        return whole(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replaced)
+        assert main(["train", "rounds.toml"]) == 130
+    assert FIRST.is_dir()
+    trained = [path for path in (FIRST, RUN) if (path / "model").is_dir()]
+    before = weights(trained[0])
+    assert main(["train", "--resume", str(RUN)]) == 0
+    assert not FIRST.exists() and same(weights(RUN), before)
+    assert read_run(RUN).stage == "round-1"
+
+
+def test_a_later_round_without_pairs_ends_the_rounds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_later(*given: object) -> Path:
+        if given[3]:
+            raise NoPairsError("all alike")
+        return make_pairs(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rounds_run, "make_pairs", none_later)
+    assert main(["train", "rounds.toml"]) == 0
+    assert read_run(RUN).stage == "round-1" and "all alike" in (RUN / "rounds" / "ended.json").read_text()
+
+
+def test_data_that_are_laid_out_otherwise_are_read_as_they_are_said_to_be(here: Path) -> None:
+    for name in ("pairs.jsonl", "held_out.jsonl"):
+        Path(name).write_text(Path(name).read_text().replace('"prompt"', '"question"').replace('"chosen"', '"good"'))
+    columns = "[data.columns]\nprompt = 'question'\nchosen = 'good'\n"
+    Path("rounds.toml").write_text(SETTINGS.replace("[training]", columns + "[training]"))
+    assert main(["train", "rounds.toml"]) == 0
+    assert read_run(RUN).data.sources[-1].pairs == 8
+
+
+def test_an_objective_without_a_reference_goes_in_rounds_too(here: Path) -> None:
+    Path("rounds.toml").write_text(SETTINGS + "[loss]\nname = 'simpo'\n")
+    assert main(["train", "rounds.toml"]) == 0
+    assert settings(RUN)["model"]["reference"] is None
 
 
 def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> None:
@@ -174,6 +280,11 @@ def test_what_rounds_cannot_be_is_refused(changed: dict[str, dict[str, object]],
 
     with pytest.raises(ConfigError, match=message):
         ready(config_from_dict(changed))
+
+
+def test_a_named_reference_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "rounds.toml", "--model.reference", "base"]) == 2
+    assert "model.reference has no effect on rounds" in capsys.readouterr().err
 
 
 def test_rounds_beside_stages_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tiltlm.config.adapter_config import AdapterConfig
 from tiltlm.config.data_sources import OWN_OPTIONS
-from tiltlm.config.own_loss import read_loss
+from tiltlm.config.own_loss import UnreadLoss, read_loss
 from tiltlm.config.sections import Config, RunName
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import config_from_dict, settings_table
@@ -80,12 +80,17 @@ class Recipe:
         if number == 0:
             return dataclasses.replace(own, run=run)
         # Rounds that keep their reference are held to the model before all of them.
-        kept = self.base.model.path if self.base.rounds.count and self.base.rounds.reference == "start" else None
+        kept = self.base.model.path if self.base.rounds.reference == "start" and self._held_to_start(own) else None
         model = dataclasses.replace(own.model, path=str(self.folder(number - 1) / "model"), reference=kept)
         adapter = own.adapter
         if self._adapter_before(number) is not None and adapter.kind != "none":  # said again, as in a common [adapter]
             adapter = AdapterConfig(quantise=adapter.quantise, base_dtype=adapter.base_dtype)
         return dataclasses.replace(own, run=run, model=model, adapter=adapter)
+
+    def _held_to_start(self, own: Config) -> bool:
+        """Whether a round has the model before all rounds as its reference, if it is to be kept."""
+        loss = own.loss  # the code of a user's own is not run for this
+        return bool(self.base.rounds.count) and (isinstance(loss, UnreadLoss) or loss.objective.needs.reference)
 
     def seen_from_the_start(self) -> list[tuple[str | None, Config]]:
         """The settings of each stage with its name, and with the model that there is before the first, on which the

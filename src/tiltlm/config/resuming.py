@@ -12,13 +12,14 @@ from typing import Any
 from tiltlm.config.judge_words import is_own_code
 from tiltlm.config.own_loss import UnreadLoss
 from tiltlm.config.recipes import Recipe, recorded_recipe
+from tiltlm.config.round_stages import in_rounds
 from tiltlm.config.sections import Config
 from tiltlm.config.suggestions import nearest
 from tiltlm.config.tables import config_from_dict, option_names, settings_of_run
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.objectives.own_file import GIVEN
 from tiltlm.runs.earlier_stages import RECIPE, whole_run
-from tiltlm.runs.folder import STAGES, is_foreign, is_run
+from tiltlm.runs.folder import ROUNDS, STAGES, is_foreign, is_run
 from tiltlm.runs.schema import SCHEMA_KEY, NewerSchemaError, require_known
 
 JUDGES = ("comparison.reward", "rounds.judge")
@@ -105,7 +106,7 @@ def kept_recipe(run: Path) -> Recipe:
         recipe = recorded_recipe(table)
     except (OSError, ValueError, AttributeError, NewerSchemaError, ConfigError) as error:
         raise ConfigError(f"{kept}: {error}") from error
-    return recipe.over(in_place_of(run, recipe.base))
+    return in_rounds(recipe.over(in_place_of(run, recipe.base)))
 
 
 def _require_judges_named(run: Path, recipe: Recipe, named: Collection[str]) -> None:
@@ -155,10 +156,21 @@ def in_place_of(run: Path, settings: Config) -> Config:
     where = run if run.name not in ("", "..") else run.resolve()
     here = dataclasses.replace(settings.run, name=where.name, directory=str(where.parent), overwrite=False)
     moved = dataclasses.replace(settings, run=here)
+    if (pairs := pairs_of_round(settings)) is not None:
+        source = dataclasses.replace(settings.data.source[0], path=str(whole_run(where) / pairs))
+        moved = dataclasses.replace(moved, data=dataclasses.replace(moved.data, source=(source,)))
     left = left_by_stage_before(settings)
     if left is not None and (where.parent.name != STAGES or whole_run(where) != where):
         moved = dataclasses.replace(moved, model=dataclasses.replace(moved.model, path=str(_stages_of(moved) / left)))
     return moved
+
+
+def pairs_of_round(settings: Config) -> Path | None:
+    """Where the pairs of a round are that these settings are of, seen from the whole run; None of other settings."""
+    if not settings.rounds.count or not settings.data.source:
+        return None
+    path = Path(settings.data.source[0].path)
+    return Path(ROUNDS, path.parent.name, path.name)
 
 
 def left_by_stage_before(settings: Config) -> Path | None:

@@ -6,26 +6,33 @@ from pathlib import Path
 
 from tiltlm.config.recipes import Recipe, Stage
 from tiltlm.errors import ConfigError
+from tiltlm.runs.folder import ROUNDS
 
-ROUNDS = "rounds"
-"""The folder in a run that keeps, for each round, the answers, what the judge said, and the pairs."""
 ANSWERS, JUDGED, PAIRS = "answers.jsonl", "judged.jsonl", "pairs.jsonl"
 
 
 def in_rounds(recipe: Recipe) -> Recipe:
-    """The recipe with a stage for each round that [rounds] asks for; one without rounds, or with its stages, as it is.
+    """The recipe with a stage for each round that [rounds] asks for; one without rounds as it is.
+
+    Stages that a run's file keeps are made anew, so that they read from where the run is, wherever it was begun.
 
     Raises:
-        ConfigError: there are stages of other kinds besides.
+        ConfigError: there are stages of other kinds besides, or an option has no effect on rounds.
     """
-    count = recipe.base.rounds.count
-    if not count:
+    base = recipe.base
+    if not base.rounds.count:
         return recipe
-    if not recipe.stages:
-        return Recipe(recipe.base, tuple(_stage(recipe, number) for number in range(count)))
+    if base.model.reference is not None:
+        raise ConfigError(
+            "model.reference has no effect on rounds, whose reference is the model before all of them or the one of "
+            "the round before (rounds.reference): remove it."
+        )
+    if base.data.source:
+        raise ConfigError("rounds answer the prompts of data.train alone: remove data.source.")
     if any(stage.name != _name(number) for number, stage in enumerate(recipe.stages)):
         raise ConfigError("a file has [rounds] or [[stage]], not both: train the stages first, then rounds from there.")
-    return recipe
+    count = len(recipe.stages) or base.rounds.count
+    return Recipe(base, tuple(_stage(recipe, number) for number in range(count)))
 
 
 def round_folder(recipe: Recipe, number: int) -> Path:
@@ -38,5 +45,8 @@ def _name(number: int) -> str:
 
 
 def _stage(recipe: Recipe, number: int) -> Stage:
-    data = {"train": str(round_folder(recipe, number) / PAIRS), "format": "auto", "columns": {}}
-    return Stage(_name(number), {"data": data})
+    """How the common data are laid out is said of the held-out ones alone: pairs are as `tiltlm pair` leaves them."""
+    data = recipe.base.data
+    pairs = {"path": str(round_folder(recipe, number) / PAIRS)}
+    held_out = {"format": data.format, "columns": dict(data.columns), "subset": data.subset}
+    return Stage(_name(number), {"data": {"source": [pairs], **held_out}})

@@ -109,7 +109,6 @@ def _require_rounds(config: Config) -> None:
         config.data.eval is not None,
         "rounds need held-out data of their own, as their training pairs are made on the way: name data.eval.",
     )
-    _require(not config.data.source, "rounds answer the prompts of data.train alone: remove data.source.")
     _require(
         config.loss.objective.needs.unit == "pair",
         f"rounds make pairs, and `{config.loss.name}` learns from other examples: take an objective of pairs.",

@@ -13,6 +13,7 @@ from tiltlm.config.validation import places_read
 from tiltlm.errors import RunError
 from tiltlm.pipeline.ranks_at_work import sign
 from tiltlm.pipeline.resumption import effective_settings, not_as_it_began
+from tiltlm.pipeline.rounds_end import cut_short
 from tiltlm.runs.earlier_stages import RECIPE
 from tiltlm.runs.folder import RunFolder, require_apart
 from tiltlm.runs.lock import locked
@@ -25,7 +26,7 @@ def require_same_stages(recipe: Recipe, resume: Resume) -> None:
         RunError: there are others, or one has a setting that is another and was not allowed to be.
     """
     staged = made_of_stages(resume.run)
-    kept = kept_recipe(resume.run) if staged else Recipe(recipe.base)
+    kept = cut_short(kept_recipe(resume.run)) if staged else Recipe(recipe.base)
     was, now = ([stage.name for stage in one.stages] for one in (kept, recipe))
     if was != now:
         then, given = (", ".join(names) or "none" for names in (was, now))
@@ -56,12 +57,11 @@ def whole_folder(recipe: Recipe, settings: Sequence[Config], resume: Resume | No
             with locked(folder.path):
                 folder.write_json(RECIPE, recipe.to_dict())
         return folder
-    for number, config in enumerate(settings):
+    # What rounds read of their own is made in the folder of the run.
+    for number, config in enumerate([recipe.base] if recipe.base.rounds.count else settings):
         reads = places_read(config)
         if number:
             del reads["model.path"]  # the stage before leaves it there
-        if recipe.base.rounds.count:
-            del reads["data.train"]  # rounds make their pairs in the folder of the run
         require_apart(Path(run.directory) / run.name, reads)
     folder = RunFolder.create(Path(run.directory), run.name, run.overwrite)
     folder.write_json(RECIPE, recipe.to_dict())

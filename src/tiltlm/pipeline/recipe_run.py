@@ -20,6 +20,7 @@ from tiltlm.pipeline.prepare import NOTHING, Given, prepare
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT, begun_before, begun_by_this_job
 from tiltlm.pipeline.recipe_folder import require_same_stages, whole_folder
 from tiltlm.pipeline.reporter import LogReporter, Reporter
+from tiltlm.pipeline.rounds_end import cut_short
 from tiltlm.pipeline.rounds_run import train_rounds
 from tiltlm.pipeline.run import Run, train
 from tiltlm.pipeline.setup import set_up
@@ -51,7 +52,7 @@ def train_recipe(
     Raises:
         TiltlmError: with what is wrong and how to mend it. What can be known of later stages is known before the first.
     """
-    recipe = in_rounds(recipe.ready()).ready()
+    recipe = in_rounds(recipe).ready()
     if auto_resume and (resume is not None or recipe.base.run.overwrite):
         raise ConfigError(
             "auto-resume goes on with the run of this name, where it was begun: --resume names another, and "
@@ -61,6 +62,7 @@ def train_recipe(
         run = Path(recipe.base.run.directory) / recipe.base.run.name
         resume = resume or ranks.from_first(lambda: begun_before(run) if auto_resume else begun_by_this_job(run))
         if resume is not None:
+            recipe = cut_short(recipe)
             require_same_stages(recipe, resume)
         if recipe.base.rounds.count:
             _require_alone(ranks, given)

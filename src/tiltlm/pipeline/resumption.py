@@ -15,7 +15,7 @@ from tiltlm.checkpoints.checkpoint_folder import read_record, set_aside, sweep
 from tiltlm.checkpoints.keeper import Checkpoints, Found, last_whole
 from tiltlm.checkpoints.state_files import read_state
 from tiltlm.config import Config, config_from_dict, settings_table
-from tiltlm.config.resuming import Resume, left_by_stage_before
+from tiltlm.config.resuming import Resume, left_by_stage_before, pairs_of_round
 from tiltlm.distributed.sharding import closed
 from tiltlm.errors import RunError
 from tiltlm.model.dither import add_dither, remove_dither
@@ -235,11 +235,13 @@ def reopened(config: Config, resume: Resume) -> Iterator[ReopenedRun]:
 def effective_settings(config: Config) -> dict[str, str]:
     """Every setting that decides what a run comes to, as text, by `section.option`; secrets are masked.
 
-    A model that an earlier stage left is named by the stage, wherever the run is.
+    What an earlier stage or a round left is named by its place in the run, wherever that is.
     """
     table = settings_table(config)
     if (left := left_by_stage_before(config)) is not None:
         table["model"]["path"] = f"{STAGES}/{left.as_posix()}"
+    if (pairs := pairs_of_round(config)) is not None:
+        table["data"]["source"] = pairs.as_posix()
     flat = {
         f"{section}.{option}": str(masked_values(value))
         for section, options in table.items()

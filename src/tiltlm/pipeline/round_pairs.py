@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiltlm import demo
 from tiltlm.answers.answer_file import read_answers
-from tiltlm.answers.pair_choice import Choosing
+from tiltlm.answers.pair_choice import Choosing, choose_pairs
 from tiltlm.answers.pair_file import write_pairs
 from tiltlm.config import Config
 from tiltlm.config.round_stages import ANSWERS, JUDGED, PAIRS
@@ -25,6 +25,10 @@ from tiltlm.pipeline.setup import Setup
 
 SEEDS_APART = 1_000_003
 """Between the seeds of two rounds, so that no round draws by the random numbers of another."""
+
+
+class NoPairsError(DataError):
+    """A round has nothing to learn from: all answers to each prompt have the same reward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,9 @@ def round_prompts(config: Config, reporter: Reporter) -> RoundPrompts:
     data = config.data
     assert data.eval is not None
     found = read_prompts(data.train, data, config.hub)
-    # The held-out data may be laid out otherwise; of a data set in splits, which a file is not, they are another split.
+    # Of a data set in splits, which a file is not, they are another split.
     of_file = data.eval == DEMO or Path(data.eval).expanduser().is_file()
-    apart = replace(data, train_split="train" if of_file else data.eval_split, format="auto", columns={})
+    apart = replace(data, train_split="train" if of_file else data.eval_split)
     held_out = read_prompts(str(demo.EVAL) if data.eval == DEMO else data.eval, apart, config.hub)
     taken = {prompt_key(one.prompt, one.tools) for one in held_out.prompts}
     # What stands alone becomes a chat where the model has a template, so it is compared as one.
@@ -86,13 +90,11 @@ def make_pairs(
         setup: of the round, whose model answers. number: of the round, counted from 0. folder: of the round's files.
 
     Raises:
-        DataError: no prompt can be asked, or no two answers to one are of unlike reward.
+        NoPairsError: no two answers to one prompt are of unlike reward.
+        DataError: no prompt can be asked.
         TiltlmError: the model or the judge fails.
     """
     rounds, pairs = setup.config.rounds, folder / PAIRS
-    if pairs.is_file():
-        reporter.say(f"  the pairs of this round are in {pairs}")
-        return pairs
     most = rounds.max_new_tokens or setup.config.comparison.max_new_tokens
     room = None if setup.positions is None else setup.positions - most
     wanted = prompts.of(number, rounds.prompts)
@@ -114,8 +116,10 @@ def make_pairs(
     judged = judge_answers(folder / ANSWERS, folder / JUDGED, judge, reporter)
     for remark in judged.remarks:
         reporter.say(f"  {remark}")
-    choosing = Choosing(rounds.choose, rounds.least_gap, rounds.most_pairs)
-    made = write_pairs(read_answers(folder / JUDGED), choosing, pairs, str(folder / JUDGED))
+    choosing, rows = Choosing(rounds.choose, rounds.least_gap, rounds.most_pairs), read_answers(folder / JUDGED)
+    if not any(choose_pairs(row, choosing).pairs for row in rows):
+        raise NoPairsError(f"no two answers to one of {len(rows)} prompts can be told apart ({folder / JUDGED}).")
+    made = write_pairs(rows, choosing, pairs, str(folder / JUDGED), overwrite=True)
     left = sum(made.left_out.values())
     reporter.say(
         f"  {made.pairs} pairs of {made.with_pairs} prompts; {left} couples of answers left out, "

@@ -21,6 +21,8 @@ from tiltlm.text.masking import masked_values
 
 STAGES = "stages"
 """The folder in a run of several stages that holds all but the last of them, each a run of its own."""
+ROUNDS = "rounds"
+"""The folder in a run of rounds that keeps, for each, the answers, what the judge said, and the pairs."""
 MARKER = ".tiltlm-run"
 """The file by which a run's folder is known, written before any other. A folder without it is never removed."""
 _MARKER_TEXT = "A run of tiltlm. `tiltlm train --run.overwrite` replaces folders that hold this file, and no others.\n"
@@ -41,7 +43,7 @@ class RunFolder:
     def require_free(directory: Path, name: str, overwrite: bool) -> None:
         """Says at once whether `create` would refuse, before any work is done.
 
-        A run that ended before it trained (it has the marker but no metrics, model or stages) is in nobody's way.
+        A run that ended before its work (it has the marker but no metrics, model, stages or rounds) is in nobody's way.
 
         Raises:
             RunError: a run of this name exists and `overwrite` is off, the folder holds something else, lies within
@@ -56,7 +58,7 @@ class RunFolder:
                 f"{path} holds something that is not a run of this version (it has no file {MARKER}), so it is not "
                 "replaced: give this run another name (--run.name), or remove that yourself."
             )
-        if not overwrite and any((path / name).exists() for name in ("metrics.jsonl", "model", STAGES)):
+        if not overwrite and any((path / name).exists() for name in ("metrics.jsonl", "model", STAGES, ROUNDS)):
             raise RunError(
                 f"there is a run in {path} already: give this one another name (--run.name), or replace that one "
                 "(--run.overwrite)."
