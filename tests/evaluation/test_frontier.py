@@ -123,6 +123,36 @@ def test_a_price_beyond_the_answers_buys_the_best_of_them_and_is_thin() -> None:
     assert (found.beta, found.thin) == (0.0, True)
 
 
+def test_rare_successes_tell_of_no_limit_however_many_prompts_have_none() -> None:
+    """One answer in 1,000 is right. Prompts without a hit have all of their answers alike, and hide nothing of that."""
+    drawn = (np.random.default_rng(1).random((32, 128)) < 0.001).astype(float)
+    limit = RewardLimit(drawn)
+    assert drawn.sum() == 3
+    assert all(limit.at(price).thin for price in (0.3, 1.0, 4.0))
+    told = point(drawn, np.full((32, 4), 0.05), 1.0 + 0.1 * np.linspace(-1, 1, 128).reshape(32, 4))
+    assert (told.limit, told.share) == (None, None) and "draw about" in str(told.why)
+
+    # The truth at a nat, and what would have been told.
+    assert _binary_kl(0.221, 0.001) == pytest.approx(1.0, abs=0.01) and limit.at(1.0).reward < 0.1
+
+
+def test_common_successes_tell_of_it() -> None:
+    drawn = (np.random.default_rng(1).random((32, 128)) < 0.3).astype(float)
+    drawn[0] = 0.0  # a prompt that nobody hits
+    found = RewardLimit(drawn).at(0.3)
+    price = 0.3 * 32 / 31
+    hits = max(np.linspace(0.3, 0.99, 5000), key=lambda h: h if _binary_kl(h, 0.3) <= price else 0.0)
+    assert not found.thin and found.reward == pytest.approx(hits * 31 / 32, abs=0.03)
+    beyond = point(drawn, np.ones((32, 4)), 3 + 0.1 * np.linspace(-1, 1, 128).reshape(32, 4))
+    assert beyond.limit is None and "nobody knows of better ones" in str(beyond.why)
+    alike = RewardLimit(np.ones((4, 16))).at(0.5)
+    assert (alike.effective, alike.thin) == (16.0, False)
+
+
+def _binary_kl(one: float, other: float) -> float:
+    return one * math.log(one / other) + (1 - one) * math.log((1 - one) / (1 - other))
+
+
 def test_the_best_of_n_is_the_mean_over_all_choices() -> None:
     drawn = np.random.default_rng(0).normal(size=(2, 7))
     for n in range(1, 8):

@@ -92,11 +92,16 @@ def _why_none(found: Limit, kl: Estimate, limit: RewardLimit, answers: int) -> s
     """Why a share of the possible gain would say nothing, in words; None where it says something."""
     if kl.interval is None or kl.interval[0] <= 0:
         return "its KL is not shown to be above nought: it has not moved far enough for a gain to be possible"
-    if found.thin:
+    if found.effective < FEWEST_EFFECTIVE:
         more = math.ceil(1.5 * FEWEST_EFFECTIVE / found.effective)
         return (
             f"the limit at {kl.mean:.2f} nats rests on {found.effective:.1f} answers a prompt, and fewer than "
             f"{FEWEST_EFFECTIVE:.0f} tell nothing: draw about {more * answers} answers of the reference (--answers)"
+        )
+    if found.thin:
+        return (
+            f"{kl.mean:.2f} nats are more than it takes to give the best of the reference's answers that were drawn, "
+            "and nobody knows of better ones"
         )
     if found.reward - limit.reference <= 0:
         return "all answers of the reference have the same reward, so there is nothing to gain"
