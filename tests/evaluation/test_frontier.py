@@ -217,6 +217,26 @@ def test_a_share_is_refused_where_it_would_say_nothing() -> None:
     assert same.share is None and "nothing to gain" in str(same.why)
 
 
+@pytest.mark.parametrize(("price", "advice"), [(3.0, "draw about "), (6.0, "draw about 2018 "), (9.0, "will not tell")])
+def test_as_many_answers_are_asked_for_as_the_price_needs_at_least(price: float, advice: str) -> None:
+    """By Jensen no fewer than 5 exp(KL) have an effective number of 5; what the few drawn suggest is far below it."""
+    drawn = np.random.default_rng(7).normal(size=(12, 32))
+    why = str(point(drawn, np.ones((12, 4)), price + np.linspace(-0.1, 0.1, 48).reshape(12, 4)).why)
+    assert advice in why and ("--reference-answers" in why) == (price < 9)
+
+
+def test_the_curve_goes_as_far_as_it_is_told_and_its_chords_leave_what_is_reachable() -> None:
+    limit = RewardLimit(np.random.default_rng(8).normal(size=(16, 128)))
+    curve = limit.curve(41, 6.0)
+    assert len(curve) == 41 and not curve[-1].thin and limit.at(curve[-1].kl + 0.01).thin
+    assert limit.curve(41, 0.5)[-1].kl == pytest.approx(0.5)
+    prices = [point.kl for point in curve]
+    between = np.linspace(0.0, prices[-1], 200)
+    chords = np.interp(between, prices, [point.reward for point in curve])
+    cut = [limit.at(price).reward - chord for price, chord in zip(between, chords, strict=True)]
+    assert max(cut) < 0.01 * (curve[-1].reward - limit.reference)
+
+
 def test_intervals_of_the_share_cover_it() -> None:
     """In a world of many prompts, of which experiments draw some: a policy tilted by a reward that it sees dimly."""
     generator = np.random.default_rng(1)

@@ -106,9 +106,24 @@ class RewardLimit:
         return self.tilted(high)
 
     def curve(self, points: int, up_to: float) -> list[Limit]:
-        """Limits at evenly spaced prices from 0 to `up_to` nats, as far as they are not thin."""
-        found = [self.at(kl) for kl in np.linspace(0.0, up_to, points)]
+        """Limits at prices from 0 to `up_to` nats, or to the last price that is not thin.
+
+        The prices are evenly spaced in their square root, of which the reward is nearly linear at first, so that the
+        chord between two points hardly cuts into what can be reached.
+        """
+        last = self._last_told(up_to)
+        found = [self.at(last * share**2) for share in np.linspace(0.0, 1.0, points)]
         return [limit for limit in found if not limit.thin]
+
+    def _last_told(self, up_to: float) -> float:
+        """The highest price up to `up_to` nats that is not thin; every effective number falls as lambda rises."""
+        if not self.at(up_to).thin:
+            return up_to
+        told, thin = 0.0, up_to
+        for _ in range(40):
+            middle = (told + thin) / 2
+            told, thin = (told, middle) if self.at(middle).thin else (middle, thin)
+        return told
 
     def resampled(self, shares_BP: np.ndarray, kl_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of resamples of the prompts: the reference's mean reward, and the limit at a price; shape (B,) both.
