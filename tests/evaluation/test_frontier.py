@@ -237,6 +237,14 @@ def test_the_curve_goes_as_far_as_it_is_told_and_its_chords_leave_what_is_reacha
     assert max(cut) < 0.01 * (curve[-1].reward - limit.reference)
 
 
+def test_beta_is_unbounded_at_no_price_and_falls_from_there() -> None:
+    drawn = np.random.default_rng(8).normal(size=(4, 64))
+    first, *rest = frontier(drawn, [], settings(drawn, 1)).limit
+    betas = [one.beta for one in rest if one.beta is not None]
+    assert (first.kl, first.beta) == (0.0, None) and len(betas) == len(rest)
+    assert betas == sorted(betas, reverse=True)
+
+
 def test_intervals_of_the_share_cover_it() -> None:
     """In a world of many prompts, of which experiments draw some: a policy tilted by a reward that it sees dimly."""
     generator = np.random.default_rng(1)

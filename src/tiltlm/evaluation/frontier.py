@@ -64,8 +64,7 @@ def frontier(reference_PN: np.ndarray, path: Sequence[Answered], settings: Front
 
 
 def _limit_point(limit: Limit) -> LimitPoint:
-    # JSON has no infinity: at no price at all beta is unbounded, and nothing is read off it.
-    beta = limit.beta if math.isfinite(limit.beta) else 0.0
+    beta = limit.beta if math.isfinite(limit.beta) else None
     return LimitPoint(kl=limit.kl, reward=limit.reward, beta=beta, effective=limit.effective)
 
 
