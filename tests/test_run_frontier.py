@@ -128,3 +128,18 @@ def test_what_cannot_be_asked_is_said(
 ) -> None:
     assert main(["frontier", *words]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_quantised_weights_beneath_an_adapter_are_those_of_the_reference_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
+    """KL of an adapter that was not trained is nothing, of weights that are kept in fewer bits as of any."""
+    enter(tmp_path, monkeypatch)
+    write_model(Path("base"))
+    write_pairs(Path("pairs.jsonl"), 24)
+    Path("rules.toml").write_text(RULES)
+    Path("run.toml").write_text(SETTINGS.replace("2e-2", "1e-12") + '[adapter]\nkind = "lora"\nquantise = "int8"\n')
+    assert main(["train", "run.toml"]) == 0
+    assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
+    found = read_run(RUN).frontier
+    assert found is not None and abs(found.path[-1].kl.mean) < 1e-5

@@ -24,7 +24,7 @@ from tiltlm.pipeline.held_out_answers import (
     HeldOutAnswers,
     held_out_asked,
 )
-from tiltlm.pipeline.models import reference_model, saved_model
+from tiltlm.pipeline.models import reference_model, saved_model, starting_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.reporter import Reporter
@@ -75,7 +75,9 @@ def measure_frontier(run: Path, asking: Asking, reporter: Reporter) -> Frontier:
     setup = set_up(config)
     with locked(run):
         prompts = held_out_asked(setup, prepare(setup, reporter, NOTHING), options.prompts)
-        held_out = HeldOutAnswers(setup, reference_model(setup), prompts, judge, options, reporter)
+        # The model as training starts from it: beneath an adapter its frozen weights may be kept in fewer bits.
+        reference = starting_model(setup) if config.model.reference is None else reference_model(setup)
+        held_out = HeldOutAnswers(setup, reference, prompts, judge, options, reporter)
         reference_PN = held_out.of_reference()
         path = list(_path(run, files, setup, held_out, asking, reporter))
         found = frontier(reference_PN, path, held_out.settings)
