@@ -60,6 +60,12 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn
     return enter(shutil.copytree(trained, tmp_path / "here"), monkeypatch)
 
 
+def kept(name: str) -> Path:
+    """The one file of a model's answers."""
+    (place,) = (RUN / "frontier").glob(f"{name}-*.jsonl")
+    return place
+
+
 def test_the_run_stands_between_its_reference_and_the_limit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "was not measured: tiltlm frontier runs/run" in (RUN / "report.html").read_text()
     assert main(["frontier", str(RUN), "--reference-answers", "32"]) == 0
@@ -70,7 +76,7 @@ def test_the_run_stands_between_its_reference_and_the_limit(here: Path, capsys: 
     assert [(point.name, point.step) for point in found.path] == [("step 2", 2), ("trained", 3)]
     assert (found.settings.reward, found.settings.prompts, found.settings.reference_answers) == ("rules.toml", 8, 32)
     # The figures are those of the files, taken by hand.
-    rows = read_answers(RUN / "frontier" / "model.jsonl")
+    rows = read_answers(kept("model"))
     vowels = np.array([[sum(answer.text.count(v) for v in "aeiou") for answer in row.answers] for row in rows])
     assert found.path[-1].reward.mean == pytest.approx(vowels.mean())
     assert found.path[-1].kl.mean > 0
@@ -82,12 +88,27 @@ def test_the_run_stands_between_its_reference_and_the_limit(here: Path, capsys: 
 def test_what_was_drawn_is_not_drawn_again_and_gives_the_same_figures(here: Path) -> None:
     assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
     figures = (RUN / "frontier.json").read_bytes()
-    answers = RUN / "frontier" / "model.jsonl"
+    answers = kept("model")
     lines = answers.read_bytes().splitlines(keepends=True)
     answers.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # as a kill leaves it
     assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
     assert answers.read_bytes() == b"".join(lines)
     assert (RUN / "frontier.json").read_bytes() == figures
+
+
+def test_a_model_that_was_trained_on_or_is_asked_otherwise_has_answers_of_its_own(here: Path) -> None:
+    words = ["frontier", str(RUN), "--reference-answers", "16"]
+    assert main(words) == 0
+    assert main([*words, "--answers", "4", "--prompts", "6"]) == 0
+    found = read_run(RUN).frontier
+    assert found is not None and (found.settings.answers, found.settings.prompts) == (4, 6)
+    on = ["train", "--resume", str(RUN), "--training.max-steps", "5", "--allow", "training.max_steps"]
+    assert main(on) == 0
+    assert read_run(RUN).frontier is None  # it was of the model before
+    assert main(words) == 0
+    found = read_run(RUN).frontier
+    assert found is not None and found.path[-1].step == 5
+    assert len(list((RUN / "frontier").glob("model-*.jsonl"))) == 3
 
 
 def test_without_a_reward_it_says_what_cannot_be_known(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
