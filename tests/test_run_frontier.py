@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from broken_runs import leave_undrawn
 from test_recipes import enter
-from test_rounds import RULES
+from test_rounds import FIRST, RULES
+from test_rounds import write_all as write_rounds
 from tiny_runs import write_model, write_pairs
 
 from tiltlm.answers.answer_file import read_answers
@@ -58,6 +59,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
     return enter(shutil.copytree(trained, tmp_path / "here"), monkeypatch)
+
+
+def set_comparison(**values: object) -> None:
+    """Makes the run one that was set otherwise."""
+    config = json.loads((RUN / "config.json").read_text())
+    config["comparison"].update(values)
+    (RUN / "config.json").write_text(json.dumps(config))
 
 
 def kept(name: str) -> Path:
@@ -141,14 +149,39 @@ def test_a_python_file_that_the_run_names_is_run_only_where_it_is_named_again(
         (["runs/none"], "no run"),
         (["runs/run", "--reference-answers", "4"], "tell of no limit"),
         (["runs/run", "--prompts", "1"], "2 prompts or more"),
+        (["runs/run", "--prompts", "0"], "2 prompts or more"),
     ],
-    ids=["no run", "another run", "few answers", "one prompt"],
+    ids=["no run", "another run", "few answers", "one prompt", "no prompt"],
 )
 def test_what_cannot_be_asked_is_said(
     here: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["frontier", *words]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_a_run_that_answered_no_prompts_is_told_of_the_option(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_comparison(prompts=0, reward="none")
+    words = ["frontier", str(RUN), "--reward", "rules.toml", "--reference-answers", "16", "--no-checkpoints"]
+    assert main(words) == 2
+    assert "--prompts N" in capsys.readouterr().err
+    assert main([*words, "--prompts", "4"]) == 0
+
+
+def test_of_rounds_the_models_of_all_stand_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
+    enter(tmp_path, monkeypatch)
+    write_rounds()
+    assert main(["train", "rounds.toml"]) == 0
+    before = read_run(RUN).frontier
+    assert main(["frontier", str(RUN)]) == 0
+    found = read_run(RUN).frontier
+    assert before is not None and [point.name for point in before.path] == ["round 1", "round 2"]
+    assert found == before  # the same reference, the same answers
+    assert main(["frontier", str(FIRST), "--reference-answers", "16"]) == 0
+    first = read_run(FIRST).frontier
+    assert first is not None and first.path[0].kl == before.path[0].kl and len(first.path) == 1
 
 
 def test_quantised_weights_beneath_an_adapter_are_those_of_the_reference_too(

@@ -31,6 +31,7 @@ from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, set_up
 from tiltlm.report.frontier_words import UNKNOWN
 from tiltlm.report.page import write_report
+from tiltlm.runs.earlier_stages import RECIPE, earlier_stages, whole_run
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.frontier_record import Frontier
 from tiltlm.runs.lock import locked
@@ -45,7 +46,8 @@ class Asking:
     """How a run is asked for its frontier. Unset: as its comparison was.
 
     reward: the word of a judge. prompts: how many held-out prompts. checkpoints: whether those that there are stand on
-    the path. trusted: whether code that comes with the model, or a Python file that judges, may be run.
+    the path; of rounds their models alone do. trusted: whether code that comes with the model, or a Python file that
+    judges, may be run.
     """
 
     reward: str | None = None
@@ -59,31 +61,50 @@ class Asking:
 def measure_frontier(run: Path, asking: Asking, reporter: Reporter) -> Frontier:
     """Measures, writes `frontier.json` and the report anew. Answers drawn before are not drawn again.
 
+    Of a run in rounds the models of all rounds stand on the path, and the reference is the model before them all.
+
     Raises:
         RunError: the run has no model, or another process is at work on it.
         ConfigError: no reward is known, or an option cannot be.
         TiltlmError: the model, the data or the judge cannot be had any more.
     """
-    files = read_run(run)
-    if not has_model(run):
-        raise RunError(f"the run in {run} holds no trained model.")
-    config = _settings(run, files, asking)
-    options = FrontierOptions(asking.prompts or config.comparison.prompts, asking.reference_answers, asking.answers)
+    rounds = _rounds(run)
+    begun = rounds[0] if rounds else run
+    files = read_run(begun)
+    for one in rounds or [run]:
+        if not has_model(one):
+            raise RunError(f"the run in {one} holds no trained model.")
+    config = _settings(begun, files, asking)
+    options = FrontierOptions(config.comparison.prompts, asking.reference_answers, asking.answers)
     require_reward(config.comparison.reward, config.hub)
     judge = pointwise_judge(config.comparison.reward, config.hub)
     prepare_model(config, reporter)
     setup = set_up(config)
     with locked(run):
-        prompts = held_out_asked(setup, prepare(setup, reporter, NOTHING), options.prompts)
+        data = prepare(setup, reporter, NOTHING)
+        prompts = held_out_asked(setup, data, options.prompts)
+        before = rounds or config.model.reference is None
         # The model as training starts from it: beneath an adapter its frozen weights may be kept in fewer bits.
-        reference = starting_model(setup) if config.model.reference is None else reference_model(setup)
+        reference = starting_model(setup) if before else reference_model(setup)
         held_out = HeldOutAnswers(setup, reference, prompts, judge, options, reporter)
         reference_PN = held_out.of_reference()
-        path = list(_path(run, files, setup, held_out, asking, reporter))
+        if rounds:
+            path = list(_path_of_rounds(rounds, held_out, asking))
+        else:
+            path = list(_path(run, files, setup, held_out, asking, reporter))
         found = frontier(reference_PN, path, held_out.settings)
         RunFolder(run).write_json(FRONTIER, found)
         write_report(run)
     return found
+
+
+def _rounds(run: Path) -> list[Path]:
+    """The runs of the rounds ([rounds]) up to this one, in their order; none of a run that is not of rounds."""
+    whole = whole_run(run)
+    if not (whole / RECIPE).is_file() or not settings_in_place(run, read_run(run).settings).rounds.count:
+        return []
+    every = [*(path for _, path in earlier_stages(whole)), whole]
+    return every[: 1 + [path.resolve() for path in every].index(run.resolve())]
 
 
 def _settings(run: Path, files: RunFiles, asking: Asking) -> Config:
@@ -101,7 +122,14 @@ def _settings(run: Path, files: RunFiles, asking: Asking) -> Config:
             f"the run's answers were judged by a Python file, {reward}, which is not run because the run's folder "
             f"names it: say --reward {reward} if you trust it."
         )
-    comparison = dataclasses.replace(config.comparison, reward=reward)
+    prompts = config.comparison.prompts if asking.prompts is None else asking.prompts
+    if not prompts:
+        raise ConfigError(
+            "the run answered no held-out prompts (comparison.prompts is 0): say how many are to be, --prompts N."
+            if asking.prompts is None
+            else "--prompts 0: a frontier needs 2 prompts or more."
+        )
+    comparison = dataclasses.replace(config.comparison, reward=reward, prompts=prompts)
     return validate(dataclasses.replace(config, comparison=comparison))
 
 
@@ -123,3 +151,11 @@ def _path(
         shutil.rmtree(model)
     scorer = saved_model(setup, run / "model")
     yield held_out.of_model("trained", last, scorer, run / FOLDER / "model.jsonl")
+
+
+def _path_of_rounds(rounds: list[Path], held_out: HeldOutAnswers, asking: Asking) -> Iterator[Answered]:
+    """The models that the rounds left."""
+    for number, run in enumerate(rounds, start=1):
+        scorer = saved_model(set_up(_settings(run, read_run(run), asking)), run / "model")
+        yield held_out.of_model(f"round {number}", None, scorer, run / FOLDER / "model.jsonl")
+        del scorer
