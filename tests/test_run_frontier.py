@@ -168,6 +168,16 @@ def test_a_run_that_answered_no_prompts_is_told_of_the_option(here: Path, capsys
     assert main([*words, "--prompts", "4"]) == 0
 
 
+def test_data_that_were_changed_since_are_not_taken_for_those_of_the_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = Path("pairs.jsonl").read_text()
+    Path("pairs.jsonl").write_text(lines.replace("a number", "an integer"))
+    assert main(["frontier", str(RUN), "--reference-answers", "16"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the data are not those of the run" in said and "held-out prompt 1 was" in said and "an integer" in said
+
+
 def test_of_rounds_the_models_of_all_stand_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ) -> None:

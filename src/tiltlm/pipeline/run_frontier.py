@@ -13,8 +13,10 @@ from tiltlm.config import Config
 from tiltlm.config.judge_words import NONE, is_own_code
 from tiltlm.config.resuming import settings_in_place
 from tiltlm.config.validation import validate
+from tiltlm.data.preparation import PreparedData
 from tiltlm.errors import ConfigError, RunError
 from tiltlm.evaluation.frontier import Answered, frontier
+from tiltlm.evaluation.prompts import held_out_prompts
 from tiltlm.judges.choosing import pointwise_judge, require_reward
 from tiltlm.pipeline.exporting import export
 from tiltlm.pipeline.held_out_answers import (
@@ -28,9 +30,10 @@ from tiltlm.pipeline.models import reference_model, saved_model, starting_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.setup import Setup, set_up
+from tiltlm.pipeline.setup import Setup, prompt_room, set_up
 from tiltlm.report.frontier_words import UNKNOWN
 from tiltlm.report.page import write_report
+from tiltlm.runs.answers import Comparison
 from tiltlm.runs.earlier_stages import RECIPE, earlier_stages, whole_run
 from tiltlm.runs.folder import RunFolder
 from tiltlm.runs.frontier_record import Frontier
@@ -64,7 +67,7 @@ def measure_frontier(run: Path, asking: Asking, reporter: Reporter) -> Frontier:
     Of a run in rounds the models of all rounds stand on the path, and the reference is the model before them all.
 
     Raises:
-        RunError: the run has no model, or another process is at work on it.
+        RunError: the run has no model, its data are others by now, or another process is at work on it.
         ConfigError: no reward is known, or an option cannot be.
         TiltlmError: the model, the data or the judge cannot be had any more.
     """
@@ -82,6 +85,7 @@ def measure_frontier(run: Path, asking: Asking, reporter: Reporter) -> Frontier:
     setup = set_up(config)
     with locked(run):
         data = prepare(setup, reporter, NOTHING)
+        _require_same_prompts(begun, files.comparison, setup, data)
         prompts = held_out_asked(setup, data, options.prompts)
         before = rounds or config.model.reference is None
         # The model as training starts from it: beneath an adapter its frozen weights may be kept in fewer bits.
@@ -105,6 +109,19 @@ def _rounds(run: Path) -> list[Path]:
         return []
     every = [*(path for _, path in earlier_stages(whole)), whole]
     return every[: 1 + [path.resolve() for path in every].index(run.resolve())]
+
+
+def _require_same_prompts(run: Path, compared: Comparison | None, setup: Setup, data: PreparedData) -> None:
+    """Refuses prompts other than those that the run answered when it ended: its data may have been changed since."""
+    was = [(one.id, one.prompt) for one in compared.prompts if one.counted] if compared is not None else []
+    here = held_out_prompts(data.eval_rendered, len(was), setup.tokenizer, prompt_room(setup)) if was else []
+    for number, (id, prompt) in enumerate(was):
+        if number >= len(here) or (here[number].id, here[number].text) != (id, prompt):
+            found = f"{here[number].id!r}, {here[number].text[:60]!r}" if number < len(here) else "none"
+            raise RunError(
+                f"the data are not those of the run in {run}: its held-out prompt {number + 1} was {id!r}, "
+                f"{prompt[:60]!r}, and there is {found}. Put the files back that it was trained with."
+            )
 
 
 def _settings(run: Path, files: RunFiles, asking: Asking) -> Config:
