@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tiny_runs import write_model, write_pairs
 
 from tiltlm.answers.answer_file import read_answers
 from tiltlm.cli import main
-from tiltlm.report.frontier_words import UNKNOWN
+from tiltlm.report.frontier_words import UNKNOWN, of_frontier, sentences
+from tiltlm.runs.estimates import Estimate
+from tiltlm.runs.frontier_record import BestOf, Frontier, FrontierPoint, FrontierSettings
 from tiltlm.runs.run_files import read_run
 
 SETTINGS = """
@@ -127,6 +130,34 @@ def test_without_a_reward_it_says_what_cannot_be_known(here: Path, capsys: pytes
     assert main(["frontier", str(RUN)]) == 2
     assert "No reward is known here" in capsys.readouterr().err
     assert main(["frontier", str(RUN), "--reward", "rules.toml", "--reference-answers", "16"]) == 0
+
+
+def test_of_imitation_nothing_is_said_of_pairs(here: Path) -> None:
+    run = read_run(RUN)
+    assert run.summary is not None
+    settings = {**run.settings, "comparison": {"reward": "none"}}
+    imitation = replace(run, settings=settings, summary=replace(run.summary, loss="sft", objective=None))
+    (said,) = sentences(imitation)
+    assert "imitated" in said and "pair" not in said.lower()
+    assert sentences(replace(run, settings=settings)) == [UNKNOWN]
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.9, False), (1.1, True)], ids=["within chance", "clear"])
+def test_best_of_n_is_said_to_have_more_only_where_that_is_clear_of_chance(low: float, said: bool) -> None:
+    last = FrontierPoint(
+        name="trained",
+        reward=Estimate(1.0, (0.9, 1.1), 8),
+        gain=Estimate(0.5, (0.4, 0.6), 8),
+        kl=Estimate(1.0, (0.9, 1.1), 8),
+        limit=1.5,
+        share=Estimate(0.5, (0.4, 0.6), 8),
+    )
+    best = BestOf(n=2, reward=Estimate(1.2, (low, 1.5), 8), kl=0.2)
+    settings = FrontierSettings(
+        reward="known", prompts=8, reference_answers=16, answers=4, temperature=1.0, max_new_tokens=5, seed=0
+    )
+    record = Frontier(settings=settings, reference=Estimate(0.5, None, 8), limit=(), best_of=(best,), path=(last,))
+    assert any("more, for less" in one for one in of_frontier(record)) == said
 
 
 def test_a_python_file_that_the_run_names_is_run_only_where_it_is_named_again(

@@ -31,7 +31,7 @@ from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, prompt_room, set_up
-from tiltlm.report.frontier_words import UNKNOWN
+from tiltlm.report.frontier_words import unknown
 from tiltlm.report.page import write_report
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.earlier_stages import RECIPE, earlier_stages, whole_run
@@ -133,7 +133,7 @@ def _settings(run: Path, files: RunFiles, asking: Asking) -> Config:
         )
     reward = asking.reward or config.comparison.reward
     if reward == NONE:
-        raise ConfigError(f"{UNKNOWN} Name a judge: --reward WORD.")
+        raise ConfigError(f"{unknown(files.summary)} Name a judge: --reward WORD.")
     if asking.reward is None and is_own_code(reward) and not asking.trusted:
         raise ConfigError(
             f"the run's answers were judged by a Python file, {reward}, which is not run because the run's folder "
