@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from broken_runs import leave_undrawn
 from test_recipes import enter
 from test_rounds import FIRST, RULES
 from test_rounds import write_all as write_rounds
 from tiny_runs import write_model, write_pairs
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiltlm.answers.answer_file import read_answers
 from tiltlm.cli import main
@@ -238,3 +240,35 @@ def test_quantised_weights_beneath_an_adapter_are_those_of_the_reference_too(
     assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
     found = read_run(RUN).frontier
     assert found is not None and abs(found.path[-1].kl.mean) < 1e-5
+
+
+def test_kl_is_from_the_reference_that_is_named_and_at_the_temperature_of_the_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
+    enter(tmp_path, monkeypatch)
+    write_model(Path("base"))
+    write_model(Path("other"), seed=1)
+    write_pairs(Path("pairs.jsonl"), 24)
+    Path("rules.toml").write_text(RULES)
+    named = SETTINGS.replace('path = "base"', 'path = "base"\nreference = "other"')
+    Path("run.toml").write_text(named.replace("samples = 1", "samples = 1\ntemperature = 0.7"))
+    assert main(["train", "run.toml"]) == 0
+    assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained("base")
+    models = [AutoModelForCausalLM.from_pretrained(name) for name in (RUN / "model", "other")]
+    ratios = []
+    for row in read_answers(kept("model")):
+        prompt = tokenizer(row.prompt)["input_ids"]
+        for answer in row.answers:
+            ids = torch.tensor([*prompt, *(answer.ids or ())])
+            with torch.no_grad():
+                logps = [
+                    torch.log_softmax(model(ids[None]).logits[0] / 0.7, -1)[:-1]
+                    .gather(1, ids[1:, None])[len(prompt) - 1 :]
+                    .sum()
+                    for model in models
+                ]
+            ratios.append(float(logps[0] - logps[1]))
+    found = read_run(RUN).frontier
+    assert found is not None and len(ratios) == 8 * 8
+    assert found.path[-1].kl.mean == pytest.approx(np.mean(ratios), rel=1e-4)
