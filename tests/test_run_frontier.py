@@ -22,7 +22,7 @@ from tiltlm.cli import main
 from tiltlm.report.frontier_words import UNKNOWN, of_frontier, sentences
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.frontier_record import BestOf, Frontier, FrontierPoint, FrontierSettings
-from tiltlm.runs.run_files import read_run
+from tiltlm.runs.run_files import Settings, read_run
 
 SETTINGS = """
 [model]
@@ -137,7 +137,7 @@ def test_without_a_reward_it_says_what_cannot_be_known(here: Path, capsys: pytes
 def test_of_imitation_nothing_is_said_of_pairs(here: Path) -> None:
     run = read_run(RUN)
     assert run.summary is not None
-    settings = {**run.settings, "comparison": {"reward": "none"}}
+    settings: Settings = {**run.settings, "comparison": {"reward": "none"}}
     imitation = replace(run, settings=settings, summary=replace(run.summary, loss="sft", objective=None))
     (said,) = sentences(imitation)
     assert "imitated" in said and "pair" not in said.lower()
