@@ -123,6 +123,36 @@ def test_a_price_beyond_the_answers_buys_the_best_of_them_and_is_thin() -> None:
     assert (found.beta, found.thin) == (0.0, True)
 
 
+def test_rare_successes_tell_of_no_limit_however_many_prompts_have_none() -> None:
+    """One answer in 1,000 is right. Prompts without a hit have all of their answers alike, and hide nothing of that."""
+    drawn = (np.random.default_rng(1).random((32, 128)) < 0.001).astype(float)
+    limit = RewardLimit(drawn)
+    assert drawn.sum() == 3
+    assert all(limit.at(price).thin for price in (0.2, 1.0, 4.0))
+    told = point(drawn, np.full((32, 4), 0.05), 1.0 + 0.1 * np.linspace(-1, 1, 128).reshape(32, 4))
+    assert (told.limit, told.share) == (None, None) and "draw about" in str(told.why)
+
+    # The truth at a nat, and what would have been told.
+    assert _binary_kl(0.221, 0.001) == pytest.approx(1.0, abs=0.01) and limit.at(1.0).reward < 0.1
+
+
+def test_common_successes_tell_of_it() -> None:
+    drawn = (np.random.default_rng(1).random((32, 128)) < 0.3).astype(float)
+    drawn[0] = 0.0  # a prompt that nobody hits
+    found = RewardLimit(drawn).at(0.3)
+    price = 0.3 * 32 / 31
+    hits = max(np.linspace(0.3, 0.99, 5000), key=lambda h: h if _binary_kl(h, 0.3) <= price else 0.0)
+    assert not found.thin and found.reward == pytest.approx(hits * 31 / 32, abs=0.03)
+    beyond = point(drawn, np.ones((32, 4)), 3 + 0.1 * np.linspace(-1, 1, 128).reshape(32, 4))
+    assert beyond.limit is None and "nobody knows of better ones" in str(beyond.why)
+    alike = RewardLimit(np.ones((4, 16))).at(0.5)
+    assert (alike.effective, alike.thin) == (16.0, False)
+
+
+def _binary_kl(one: float, other: float) -> float:
+    return one * math.log(one / other) + (1 - one) * math.log((1 - one) / (1 - other))
+
+
 def test_the_best_of_n_is_the_mean_over_all_choices() -> None:
     drawn = np.random.default_rng(0).normal(size=(2, 7))
     for n in range(1, 8):
@@ -185,6 +215,34 @@ def test_a_share_is_refused_where_it_would_say_nothing() -> None:
     assert far.share is None and far.limit is None and "answers a prompt" in str(far.why)
     same = point(np.ones((12, 32)), np.ones((12, 4)), np.full((12, 4), 0.5))
     assert same.share is None and "nothing to gain" in str(same.why)
+
+
+@pytest.mark.parametrize(("price", "advice"), [(3.0, "draw about "), (6.0, "draw about 2018 "), (9.0, "will not tell")])
+def test_as_many_answers_are_asked_for_as_the_price_needs_at_least(price: float, advice: str) -> None:
+    """By Jensen no fewer than 5 exp(KL) have an effective number of 5; what the few drawn suggest is far below it."""
+    drawn = np.random.default_rng(7).normal(size=(12, 32))
+    why = str(point(drawn, np.ones((12, 4)), price + np.linspace(-0.1, 0.1, 48).reshape(12, 4)).why)
+    assert advice in why and ("--reference-answers" in why) == (price < 9)
+
+
+def test_the_curve_goes_as_far_as_it_is_told_and_its_chords_leave_what_is_reachable() -> None:
+    limit = RewardLimit(np.random.default_rng(8).normal(size=(16, 128)))
+    curve = limit.curve(41, 6.0)
+    assert len(curve) == 41 and not curve[-1].thin and limit.at(curve[-1].kl + 0.01).thin
+    assert limit.curve(41, 0.5)[-1].kl == pytest.approx(0.5)
+    prices = [point.kl for point in curve]
+    between = np.linspace(0.0, prices[-1], 200)
+    chords = np.interp(between, prices, [point.reward for point in curve])
+    cut = [limit.at(price).reward - chord for price, chord in zip(between, chords, strict=True)]
+    assert max(cut) < 0.01 * (curve[-1].reward - limit.reference)
+
+
+def test_beta_is_unbounded_at_no_price_and_falls_from_there() -> None:
+    drawn = np.random.default_rng(8).normal(size=(4, 64))
+    first, *rest = frontier(drawn, [], settings(drawn, 1)).limit
+    betas = [one.beta for one in rest if one.beta is not None]
+    assert (first.kl, first.beta) == (0.0, None) and len(betas) == len(rest)
+    assert betas == sorted(betas, reverse=True)
 
 
 def test_intervals_of_the_share_cover_it() -> None:

@@ -18,11 +18,13 @@ from tiltlm.statistics import bootstrap_mean, expanded_interval
 
 RESAMPLES = 4_000
 CURVE_POINTS = 41
-"""Points of the limit that are kept, evenly spaced in KL."""
+"""Points of the limit that are kept, evenly spaced in the square root of KL."""
 BEYOND = 1.3
 """How far the limit is followed beyond the dearest point, as a multiple of its KL."""
 LEAST_CURVE = 1.0
 """Nats up to which the limit is followed however little was paid."""
+MOST_DRAWN = 20_000
+"""Answers of the reference to a prompt beyond which nobody is told to draw more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +64,7 @@ def frontier(reference_PN: np.ndarray, path: Sequence[Answered], settings: Front
 
 
 def _limit_point(limit: Limit) -> LimitPoint:
-    # JSON has no infinity: at no price at all beta is unbounded, and nothing is read off it.
-    beta = limit.beta if math.isfinite(limit.beta) else 0.0
+    beta = limit.beta if math.isfinite(limit.beta) else None
     return LimitPoint(kl=limit.kl, reward=limit.reward, beta=beta, effective=limit.effective)
 
 
@@ -92,15 +93,34 @@ def _why_none(found: Limit, kl: Estimate, limit: RewardLimit, answers: int) -> s
     """Why a share of the possible gain would say nothing, in words; None where it says something."""
     if kl.interval is None or kl.interval[0] <= 0:
         return "its KL is not shown to be above nought: it has not moved far enough for a gain to be possible"
-    if found.thin:
-        more = math.ceil(1.5 * FEWEST_EFFECTIVE / found.effective)
+    if found.effective < FEWEST_EFFECTIVE:
         return (
             f"the limit at {kl.mean:.2f} nats rests on {found.effective:.1f} answers a prompt, and fewer than "
-            f"{FEWEST_EFFECTIVE:.0f} tell nothing: draw about {more * answers} answers of the reference (--answers)"
+            f"{FEWEST_EFFECTIVE:.0f} tell nothing: {_how_many(found, kl.mean, answers)}"
+        )
+    if found.thin:
+        return (
+            f"{kl.mean:.2f} nats are more than it takes to give the best of the reference's answers that were drawn, "
+            f"and nobody knows of better ones: {_how_many(found, kl.mean, answers)}"
         )
     if found.reward - limit.reference <= 0:
         return "all answers of the reference have the same reward, so there is nothing to gain"
     return None
+
+
+def _how_many(found: Limit, kl: float, answers: int) -> str:
+    """How many answers of the reference would tell of the limit at a price, in words.
+
+    The effective number is at most N exp(-KL): by Jensen's inequality the log of the sum of squared weights, which is a
+    mean of log-weights under the weights, is at least log(1 / N) + KL.
+    """
+    if kl > math.log(MOST_DRAWN):
+        wanted = math.inf
+    else:
+        wanted = max(1.5 * FEWEST_EFFECTIVE / found.effective * answers, FEWEST_EFFECTIVE * math.exp(kl))
+    if wanted > MOST_DRAWN:
+        return f"it would take more than {MOST_DRAWN:,} answers of the reference, so drawing will not tell it"
+    return f"draw about {math.ceil(wanted)} answers of the reference (--reference-answers)"
 
 
 def _share(reward_P: np.ndarray, kl_P: np.ndarray, limit: RewardLimit, found: Limit) -> Estimate:

@@ -33,7 +33,8 @@ class Limit:
 
     reward: its mean reward, with what the estimate is too low by on average added. kl: in nats. beta: 1 / lambda, the
         reward that a nat more would buy; 0 where the price buys the best answer that was drawn, and more.
-    effective: the effective number of answers a prompt, in the harmonic mean: 1 / sum of squared weights.
+    effective: the effective number of answers a prompt, 1 / sum of squared weights, in the harmonic mean over the
+        prompts whose rewards vary; all N where none do.
     bias: what was added.
     """
 
@@ -45,8 +46,9 @@ class Limit:
 
     @property
     def thin(self) -> bool:
-        """Whether it rests on too few answers to be told."""
-        return self.effective < FEWEST_EFFECTIVE
+        """Whether it rests on too few answers to be told, or its price lies beyond all that were drawn: what was not
+        drawn may be better."""
+        return self.effective < FEWEST_EFFECTIVE or self.beta == 0
 
 
 class RewardLimit:
@@ -69,7 +71,10 @@ class RewardLimit:
         if rewards_PN.ndim != 2 or not rewards_PN.size:
             raise ValueError("the limit takes rewards of answers to prompts, shape (P, N)")
         self._rewards_PN = rewards_PN.astype(np.float64)
-        spread = float((self._rewards_PN.max(1) - self._rewards_PN.min(1)).max())
+        spread_P = self._rewards_PN.max(1) - self._rewards_PN.min(1)
+        # A prompt whose answers are all alike has all of them at every tilt, whatever those not drawn are worth. So it
+        # tells nothing of how many the others rest on.
+        self._varies_P, spread = spread_P > 0, float(spread_P.max())
         self._largest = LARGEST_LAMBDA / spread if spread > 0 else 0.0
 
     @property
@@ -81,7 +86,8 @@ class RewardLimit:
         """The reference tilted by lambda."""
         reward_P, kl_P, effective_P = _tilted(self._rewards_PN, lam)
         bias = _correction(effective_P, self._rewards_PN.shape[1], lam)
-        effective = 1 / float((1 / effective_P).mean())
+        varies_P = self._varies_P if self._largest else slice(None)
+        effective = 1 / float((1 / effective_P[varies_P]).mean())
         return Limit(float(reward_P.mean()) + bias, float(kl_P.mean()), 1 / lam if lam else math.inf, effective, bias)
 
     def at(self, kl: float) -> Limit:
@@ -100,9 +106,24 @@ class RewardLimit:
         return self.tilted(high)
 
     def curve(self, points: int, up_to: float) -> list[Limit]:
-        """Limits at evenly spaced prices from 0 to `up_to` nats, as far as they are not thin."""
-        found = [self.at(kl) for kl in np.linspace(0.0, up_to, points)]
+        """Limits at prices from 0 to `up_to` nats, or to the last price that is not thin.
+
+        The prices are evenly spaced in their square root, of which the reward is nearly linear at first, so that the
+        chord between two points hardly cuts into what can be reached.
+        """
+        last = self._last_told(up_to)
+        found = [self.at(last * share**2) for share in np.linspace(0.0, 1.0, points)]
         return [limit for limit in found if not limit.thin]
+
+    def _last_told(self, up_to: float) -> float:
+        """The highest price up to `up_to` nats that is not thin; every effective number falls as lambda rises."""
+        if not self.at(up_to).thin:
+            return up_to
+        told, thin = 0.0, up_to
+        for _ in range(40):
+            middle = (told + thin) / 2
+            told, thin = (told, middle) if self.at(middle).thin else (middle, thin)
+        return told
 
     def resampled(self, shares_BP: np.ndarray, kl_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of resamples of the prompts: the reference's mean reward, and the limit at a price; shape (B,) both.

@@ -97,22 +97,30 @@ class HeldOutAnswers:
         """Rewards of the reference's answers, shape (P, N)."""
         model = SampledModel.of("the reference", self._reference, self._setup)
         sampling = self._sampling(self._options.reference_answers)
-        # All that a file which is gone on with is compared by, so that no other one is ever found in its place.
-        asked = [(prompt.id, prompt_value(prompt.prompt), prompt.tools, prompt.ids) for prompt in self._prompts]
-        named = json.dumps([model.weights, dataclasses.asdict(sampling), asked])
-        address = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        place = writable_cache_folder(ANSWERS) / f"{address}.jsonl"
+        place = writable_cache_folder(ANSWERS) / f"{self._address(model, sampling)[:32]}.jsonl"
         self._reporter.say(
             f"  the reference answers {len(self._prompts)} prompts {sampling.answers} times each, kept in {place}"
         )
         return self._rewards(self._drawn(model, sampling, place))
 
     def of_model(self, name: str, step: int | None, scorer: Scorer, place: Path) -> Answered:
-        """Rewards and log-ratios of a model's answers. place: the file that keeps them."""
-        model = SampledModel.of(name, scorer, self._setup)
-        rows = self._drawn(model, self._sampling(self._options.answers), place)
+        """Rewards and log-ratios of a model's answers.
+
+        place: a file beside which they are kept, called as it is but for a digest of all that decides them: another
+            model of that name, more answers or other prompts have a file of their own.
+        """
+        model, sampling = SampledModel.of(name, scorer, self._setup), self._sampling(self._options.answers)
+        own_place = place.with_name(f"{place.stem}-{self._address(model, sampling)[:12]}{place.suffix}")
+        rows = self._drawn(model, sampling, own_place)
         own = np.array([[answer.logp for answer in row.answers] for row in rows], dtype=np.float64)
         return Answered(name, step, self._rewards(rows), own - self._reference_logps(rows))
+
+    def _address(self, model: SampledModel, sampling: SamplingSettings) -> str:
+        """A digest of all that a file which is gone on with is compared by, so that no other one is ever found in its
+        place."""
+        asked = [(prompt.id, prompt_value(prompt.prompt), prompt.tools, prompt.ids) for prompt in self._prompts]
+        named = json.dumps([model.weights, dataclasses.asdict(sampling), asked])
+        return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _sampling(self, answers: int) -> SamplingSettings:
         comparison = self._setup.config.comparison

@@ -25,7 +25,7 @@ from tiltlm.runs.environment import Environment
 from tiltlm.runs.folder import STAGES, RunFolder, is_run
 from tiltlm.runs.lock import locked
 from tiltlm.runs.outcomes import Outcome, Resumption
-from tiltlm.runs.run_files import RunFiles, read_run
+from tiltlm.runs.run_files import FRONTIER, RunFiles, read_run
 from tiltlm.storage.whole_files import EARLIER, sync
 from tiltlm.text.masking import masked_values
 from tiltlm.training.loop import Trainer
@@ -41,7 +41,7 @@ ALLOWED_BY = {
 """By which name a difference of a checkpoint's identity is allowed; settings are allowed by their own."""
 _WITHOUT_EFFECT = ("run.name", "run.directory", "run.overwrite", "run.trackers", "checkpoint.", "distributed.")
 """Settings that do not change what a run comes to."""
-OF_THE_MODEL = ("evaluation.json", "origins.json", "comparison.json", "comparison.md")
+OF_THE_MODEL = ("evaluation.json", "origins.json", "comparison.json", "comparison.md", FRONTIER)
 """What is recorded of a trained model beside its folder."""
 
 

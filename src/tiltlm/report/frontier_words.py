@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tiltlm.report.learnt_from import imitates
 from tiltlm.report.wording import count, number, percent
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.frontier_record import Frontier, FrontierPoint
+from tiltlm.runs.outcomes import Summary
 from tiltlm.runs.run_files import RunFiles
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
@@ -18,6 +20,13 @@ UNKNOWN = (
     "of the model's own. A judge makes it measurable, as far as the judge is right: docs/judges.md."
 )
 """What cannot be known, said where comparison.reward is none."""
+UNKNOWN_OF_IMITATION = (
+    "No reward is known here. The run imitated answers that it was given, and nothing says how good they are, nor how "
+    "good other answers are. So nobody can say how much reward the run gained, how much any method could have gained "
+    "at the same KL, or which share of that was reached. A judge makes it measurable, as far as the judge is right: "
+    "docs/judges.md."
+)
+"""The same where nothing was compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +46,18 @@ def sentences(run: RunFiles) -> list[str]:
         return of_frontier(run.frontier)
     reward = run.settings.get("comparison", {}).get("reward", "none")
     if reward == "none":
-        return [UNKNOWN]
+        return [unknown(run.summary)]
     own = run.settings.get("run", {})
     where = visible(masked(f"{own.get('directory', 'runs')}/{own.get('name', 'NAME')}"))
     return [
         f"How close the run came to the best possible at its KL was not measured: tiltlm frontier {where} "
         "draws answers of the reference and tells."
     ]
+
+
+def unknown(summary: Summary | None) -> str:
+    """What cannot be known of a run without a known reward, by what it learnt from."""
+    return UNKNOWN_OF_IMITATION if summary is not None and imitates(summary) else UNKNOWN
 
 
 def of_frontier(frontier: Frontier) -> list[str]:
@@ -57,7 +71,7 @@ def of_frontier(frontier: Frontier) -> list[str]:
             f"At that price no policy can have more than {number(last.limit or 0.0)}: of the possible gain it reached "
             f"{_share(last.share)}."
         )
-        cheaper = [one for one in frontier.best_of if one.reward.mean >= last.reward.mean and one.kl < last.kl.mean]
+        cheaper = [one for one in frontier.best_of if _clearly_above(one.reward, last) and one.kl < last.kl.mean]
         if cheaper:
             one = cheaper[0]
             said.append(
@@ -76,6 +90,10 @@ def of_frontier(frontier: Frontier) -> list[str]:
             "added to it, by which such estimates are too low on average."
         )
     return said
+
+
+def _clearly_above(reward: Estimate, point: FrontierPoint) -> bool:
+    return reward.interval is not None and reward.interval[0] > point.reward.mean
 
 
 def _gain(point: FrontierPoint) -> str:

@@ -29,11 +29,15 @@ class FrontierSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPoint:
-    """The most mean reward at a price. beta: what a nat more would buy. effective: answers a prompt it rests on."""
+    """The most mean reward at a price.
+
+    beta: what a nat more would buy; None at no price at all, where it is unbounded.
+    effective: answers a prompt that it rests on.
+    """
 
     kl: float
     reward: float
-    beta: float
+    beta: float | None
     effective: float
 
 
