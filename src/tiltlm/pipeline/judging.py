@@ -10,8 +10,9 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-from tiltlm.answers.answer_file import AnswerAppender, read_answers
+from tiltlm.answers.answer_file import read_answers
 from tiltlm.answers.answer_rows import AnswerRow, Compared, JudgeFacts, SampledAnswer
+from tiltlm.answers.growing_file import AnswerAppender
 from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.judge_interface import Advance, BothOrders, ComparingJudge, PointwiseJudge, asked_of
 from tiltlm.judges.labels import Labels
