@@ -114,6 +114,30 @@ def test_where_the_end_cannot_be_told_the_row_is_dropped(template: str, answer: 
     assert row.reason in (UNENDED, "lost in the chat template")
 
 
+@pytest.mark.parametrize("name", ["THINKS", "OPENS_THOUGHT", "CLOSES_THOUGHT"])
+@pytest.mark.parametrize("text", ["so it is", "<think>\nso it", "<think>\nso\n</think>\n\nit is"])
+def test_a_thinking_block_that_nobody_wrote_is_never_learnt(name: str, text: str) -> None:
+    whole = pair_tokenizer(byte_level(chat_template=getattr(templates, name)))
+    result = outcomes(whole, Example("p:1", QUESTION, (said(text),), (CHOSEN,), ended=(False,)))
+    # One template writes a whole thought as it was said; another asks with an empty one, and the rest is the model's.
+    kept = name == "THINKS" and "</think>" in text or name == "CLOSES_THOUGHT" and "</think>" not in text
+    assert [row.reason for row in result.dropped] == ([] if kept else [UNENDED])
+    for example in result.examples:
+        (sequence,) = example.sequences
+        asked, _ = whole.render_prompt(QUESTION)
+        assert sequence.ids.tolist() == whole.encoder.prompt(asked + text)
+
+
+@pytest.mark.parametrize("template", [templates.PLAIN, templates.THINKS], ids=["plain", "thinks"])
+def test_of_several_messages_the_last_one_alone_is_unfinished(template: str) -> None:
+    answer = (*said("yes"), Message("tool", "4"), *said("it is"))
+    result = outcomes(
+        pair_tokenizer(byte_level(chat_template=template)),
+        Example("p:1", QUESTION, (answer,), (CHOSEN,), ended=(False,)),
+    )
+    assert [row.reason for row in result.dropped] == ([UNENDED] if template == templates.THINKS else [])
+
+
 def converted(row: dict[str, object], unit: Unit = "pair") -> list[tuple[bool, ...] | None]:
     (name, _), place = recognise_format([Row("f:1", row)], unit), Row("f:1", row)
     result = conversion(name, "all", unit)(place)
