@@ -120,7 +120,7 @@ def test_a_thinking_block_that_nobody_wrote_is_never_learnt(name: str, text: str
     whole = pair_tokenizer(byte_level(chat_template=getattr(templates, name)))
     result = outcomes(whole, Example("p:1", QUESTION, (said(text),), (CHOSEN,), ended=(False,)))
     # One template writes a whole thought as it was said; another asks with an empty one, and the rest is the model's.
-    kept = name == "THINKS" and "</think>" in text or name == "CLOSES_THOUGHT" and "</think>" not in text
+    kept = (name == "THINKS" and "</think>" in text) or (name == "CLOSES_THOUGHT" and "</think>" not in text)
     assert [row.reason for row in result.dropped] == ([] if kept else [UNENDED])
     for example in result.examples:
         (sequence,) = example.sequences
