@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, Template, byte_level, outcomes, pair_tokenizer
 
-from tiltlm.config import DataConfig
+from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import load_examples
 from tiltlm.data.examples import Example, Message
 from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.fields import RowError
@@ -196,6 +197,23 @@ def test_columns_say_whether_answers_ended(row: dict[str, object], unit: Unit, e
 def test_what_is_not_understood_is_refused(row: dict[str, object], unit: Unit, says: str) -> None:
     with pytest.raises(RowError, match=says):
         converted(row, unit)
+
+
+@pytest.mark.parametrize(
+    ("values", "endings", "dropped"),
+    [
+        (["2023-01-02", "2023-01-05", None], [None] * 3, 0),
+        ([True, "2023-01-05", False], [None, (False,)], 1),
+        ([None, None, None], [None] * 3, 0),
+    ],
+    ids=["dates", "mostly truths", "nothing"],
+)
+def test_a_column_of_something_else_drops_no_row(values: list[object], endings: list[object], dropped: int) -> None:
+    rows = [{"prompt": f"Q{n}", "completion": "a", "ended": value} for n, value in enumerate(values)]
+    found = load_examples(rows, DataConfig(), HubConfig(), "train", "demonstration")
+    assert [None if one.ended is None or all(one.ended) else one.ended for one in found.examples] == endings
+    assert len(found.dropped) == dropped
+    assert ("ended" in found.source.unused_columns) == isinstance(values[0], str)
 
 
 def unfinished(ended: tuple[bool, bool] | None = (False, True)) -> Example:

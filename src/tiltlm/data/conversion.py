@@ -17,6 +17,7 @@ from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.files.sources import Source as OpenedSource
 from tiltlm.data.files.sources import given_name, given_source, open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
+from tiltlm.data.formats.endings import tell_endings
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
@@ -95,7 +96,9 @@ def load_examples(
     except DataError:
         require_found(rename, readable, name)
         raise
-    result = _convert_all(chain(sample, rows), rename, conversion(format_name, data.ranked_pairs, unit, scores))
+    endings = tell_endings(rename(row).fields for row in readable)
+    convert = conversion(format_name, data.ranked_pairs, unit, scores, endings)
+    result = _convert_all(chain(sample, rows), rename, convert)
     require_found(rename, readable, name)
     examples = result.examples.examples()
     if not examples:
