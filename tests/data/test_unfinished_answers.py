@@ -213,7 +213,7 @@ def test_a_column_of_something_else_drops_no_row(values: list[object], endings: 
     found = load_examples(rows, DataConfig(), HubConfig(), "train", "demonstration")
     assert [None if one.ended is None or all(one.ended) else one.ended for one in found.examples] == endings
     assert len(found.dropped) == dropped
-    assert ("ended" in found.source.unused_columns) == isinstance(values[0], str)
+    assert ("ended" in (found.source.unused_columns or {})) == isinstance(values[0], str)
 
 
 def unfinished(ended: tuple[bool, bool] | None = (False, True)) -> Example:
