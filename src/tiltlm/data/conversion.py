@@ -96,9 +96,7 @@ def load_examples(
     except DataError:
         require_found(rename, readable, name)
         raise
-    endings = tell_endings(rename(row).fields for row in readable)
-    convert = conversion(format_name, data.ranked_pairs, unit, scores, endings)
-    result = _convert_all(chain(sample, rows), rename, convert)
+    result = _convert_all(chain(sample, rows), rename, _conversion(format_name, data, unit, scores, readable, rename))
     require_found(rename, readable, name)
     examples = result.examples.examples()
     if not examples:
@@ -181,6 +179,13 @@ def _format_of(
         return recognise_format([rename(row) for row in readable], unit, rename.paths)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
+
+
+def _conversion(
+    format_name: str, data: DataConfig, unit: Unit, scores: Scores, readable: Sequence[Row], rename: Renaming
+) -> Convert:
+    endings = tell_endings(rename(row).fields for row in readable)
+    return conversion(format_name, data.ranked_pairs, unit, scores, endings)
 
 
 @dataclass(slots=True)
