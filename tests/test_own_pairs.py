@@ -262,6 +262,9 @@ def test_numbers_that_cannot_be_are_refused(here: Path, capsys: pytest.CaptureFi
     assert "Did you mean `--prompts`?" in capsys.readouterr().err
     assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "model"]) == 2
     assert "is a folder" in capsys.readouterr().err
+    prompts = Path("prompts.txt").read_bytes()
+    assert main(["sample", "model", "--prompts", "prompts.txt", "--output", "./prompts.txt"]) == 2
+    assert "the file of the prompts itself" in capsys.readouterr().err and Path("prompts.txt").read_bytes() == prompts
 
 
 def test_the_embedded_model_answers_and_its_pairs_are_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

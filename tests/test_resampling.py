@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltlm.resampling import cluster_sums, effective_share, of_sums, ratio
-from tiltlm.statistics import clustered_mean
+from tiltlm.resampling import effective_share, of_sums, ratio
+from tiltlm.statistics import cluster_sums, clustered_mean
 
 LOGS = st.lists(st.floats(-20, 20), min_size=1, max_size=12)
 

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tiltlm.runs.estimates import Estimate
-from tiltlm.statistics import student_95
+from tiltlm.statistics import cluster_sums, student_95
 
 RESAMPLES = 2000
 """Bootstrap samples: the ends of a 95% interval are then themselves known to a twentieth of its width."""
@@ -39,14 +39,6 @@ def of_sums(
     below = NormalDist().cdf(-math.sqrt(clusters / (clusters - 1)) * student_95(clusters - 1))
     low, high = np.quantile(figure(drawn @ sums_CK), [below, 1 - below])
     return Estimate(found, (float(low), float(high)), clusters)
-
-
-def cluster_sums(values_NK: np.ndarray, clusters: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The sum of each column over each cluster, shape (C, K), in the order of the clusters' numbers."""
-    _, cluster_N = np.unique(np.asarray(clusters), return_inverse=True)
-    sums_CK = np.zeros((int(cluster_N.max()) + 1 if len(cluster_N) else 0, values_NK.shape[1]))
-    np.add.at(sums_CK, cluster_N, values_NK)
-    return sums_CK
 
 
 def ratio(sums_R2: np.ndarray) -> np.ndarray:

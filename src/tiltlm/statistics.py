@@ -72,25 +72,44 @@ def student_95(freedom: int) -> float:
 def mean_share(shares: Sequence[float]) -> Estimate:
     """Mean of independent shares in [0, 1] (one per prompt) with its 95% score interval; None for one share.
 
-    Wilson's interval with as many trials as would give the mean the variance that it is seen to have, and Student's
-    quantile for the normal one: it stays within [0, 1], is the mirror image for the shares of losses, and covers where
-    shares are near 0 or 1 and their bootstrap interval would be too narrow. Where all shares are the same, which shows
-    no variance, each counts as one trial.
+    See `clustered_share`. Its coverage: docs/win-rates.md.
+
+    Raises:
+        ValueError: there are no shares.
+    """
+    return clustered_share(shares, range(len(shares)))
+
+
+def clustered_share(shares: Sequence[float], clusters: Sequence[int]) -> Estimate:
+    """Mean of shares in [0, 1], of which those of one cluster (pairs of one prompt) may depend on each other, with its
+    95% score interval; None where there is but one cluster.
+
+    Wilson's interval with as many trials as would give the mean the variance that it is seen to have between clusters,
+    and Student's quantile for the normal one: it stays within [0, 1], is the mirror image for the shares of losses, and
+    covers where shares are near 0 or 1 and their bootstrap interval would be too narrow. Where no variance is seen,
+    there are as many trials as `effective_number` says.
 
     Source: N. Dean, M. Pagano, Journal of Survey Statistics and Methodology 3 (2015) 484-503; the effective number of
-    trials: E. L. Korn, B. I. Graubard, Survey Methodology 24 (1998) 193-201. Its coverage: docs/win-rates.md.
+    trials: E. L. Korn, B. I. Graubard, Survey Methodology 24 (1998) 193-201; the variance of the ratio of two sums over
+    clusters: W. G. Cochran, Sampling Techniques (1977), section 9A.
+
+    Args:
+        clusters: of each share, the cluster that it belongs to.
 
     Raises:
         ValueError: there are no shares.
     """
     if not len(shares):
         raise ValueError("the mean of nothing is not defined")
-    count, mean = len(shares), float(np.mean(shares))
+    mean = float(np.mean(shares))
+    sums_C2 = cluster_sums(np.stack([np.asarray(shares, dtype=np.float64), np.ones(len(shares))], 1), clusters)
+    count = len(sums_C2)
     if count == 1:
         return Estimate(mean, None, 1)
-    variance = float(np.var(shares, ddof=1)) / count
+    residuals_C = sums_C2[:, 0] - mean * sums_C2[:, 1]
+    variance = float(residuals_C @ residuals_C) * count / (count - 1) / len(shares) ** 2
     # Equal shares that no float holds, as thirds, differ from their mean by its rounding.
-    trials = mean * (1 - mean) / variance if variance > 1e-20 else float(count)
+    trials = mean * (1 - mean) / variance if variance > 1e-20 else effective_number(clusters)
     return Estimate(mean, _score_interval(mean, trials, student_95(count - 1)), count)
 
 
@@ -208,7 +227,7 @@ def clustered_means(values_NK: np.ndarray, clusters: Sequence[int], resamples: i
         values_NK: N values of each of K figures.
         clusters: of each of the N, the cluster that it belongs to.
     """
-    sums_CK, sizes = _cluster_sums(values_NK, clusters)
+    sums_CK, sizes = cluster_sums(values_NK, clusters), _sizes(clusters)
     count, generator = len(sizes), np.random.default_rng(0)
     rows, means = max(1, DRAWN_AT_ONCE // count), []
     for start in range(0, resamples, rows):
@@ -232,10 +251,10 @@ def sign_flip_p_values(differences_NK: np.ndarray, clusters: Sequence[int], flip
         differences_NK: N paired differences of each of K comparisons.
         clusters: of each of the N, the cluster that it belongs to.
     """
-    sums_CK, sizes = _cluster_sums(differences_NK, clusters)
+    sums_CK = cluster_sums(differences_NK, clusters)
     # What differs by rounding alone is a tie: sums of the same numbers in another order.
     least_K = np.abs(sums_CK.sum(0)) * (1 - 1e-12) - 1e-300
-    generator, count = np.random.default_rng(0), len(sizes)
+    generator, count = np.random.default_rng(0), len(sums_CK)
     rows, as_large_K = max(1, DRAWN_AT_ONCE // count), np.ones(sums_CK.shape[1])
     for start in range(0, flips, rows):
         signs = generator.integers(0, 2, (min(rows, flips - start), count)) * 2.0 - 1.0
@@ -256,10 +275,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _cluster_sums(values_NK: np.ndarray, clusters: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of each figure over each cluster, shape (C, K), and the clusters' sizes, shape (C,)."""
-    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    sizes = np.bincount(cluster).astype(np.float64)
-    sums_CK = np.zeros((len(sizes), values_NK.shape[1]))
-    np.add.at(sums_CK, cluster, values_NK)
-    return sums_CK, sizes
+def cluster_sums(values_NK: np.ndarray, clusters: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The sum of each column over each cluster, shape (C, K), in the order of the clusters' numbers."""
+    _, cluster_N = np.unique(np.asarray(clusters), return_inverse=True)
+    sums_CK = np.zeros((int(cluster_N.max()) + 1 if len(cluster_N) else 0, values_NK.shape[1]))
+    np.add.at(sums_CK, cluster_N, values_NK)
+    return sums_CK
+
+
+def _sizes(clusters: Sequence[int]) -> np.ndarray:
+    """How many values each cluster has, shape (C,)."""
+    return np.unique(np.asarray(clusters), return_counts=True)[1].astype(np.float64)

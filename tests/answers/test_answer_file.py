@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltlm.answers.answer_file import AnswerAppender, read_answers, to_line
+from tiltlm.answers.answer_file import read_answers, to_line
 from tiltlm.answers.answer_rows import AnswerRow, Compared, Drawn, JudgeFacts, SampledAnswer
+from tiltlm.answers.growing_file import AnswerAppender
 from tiltlm.data.examples import Message
 from tiltlm.errors import DataError
 
@@ -114,6 +115,47 @@ def test_a_line_cut_short_is_dropped_when_the_file_is_gone_on_with(left: str, tm
     with AnswerAppender(path) as file:
         assert file.rows == [ROW]
     assert path.read_bytes() == whole
+
+
+FOREIGN = {
+    "array": b'[\n{"prompt": "Q", "chosen": "a"},\n{"prompt": "R", "chosen": "b"}]',
+    "array of one line": b'[{"id": "p:1", "prompt": "Q"}]',
+    "pairs without a last end": b'{"prompt": "Q", "chosen": "a"}\n{"prompt": "R", "chosen": "b"}',
+    "one pair without an end": b'{"prompt": "Q", "chosen": "a"}',
+    "prompt with an id": b'{"id": "p:1", "prompt": "Q"}',
+    "text": b"my notes",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_anything_else_is_refused_and_stays_as_it_is(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(FOREIGN[name])
+    with pytest.raises(DataError), AnswerAppender(path) as file:
+        file.append(ROW)
+    assert path.read_bytes() == FOREIGN[name]
+
+
+def test_a_cut_line_stays_where_the_caller_refuses_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    content = (to_line(ROW) + "\n" + to_line(ROW)[:-9]).encode()
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError), AnswerAppender(path) as file:
+        assert file.rows == [ROW]
+        raise RuntimeError
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kept", range(0, len(to_line(ROW)), 7))
+def test_of_a_cut_first_line_only_a_whole_one_is_kept(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    line = to_line(ROW).encode()
+    other = AnswerRow("p:2", "Q", None, ROW.answers)
+    for left, rows in ((line[:kept], [other]), (line, [ROW, other])):
+        path.write_bytes(left)
+        with AnswerAppender(path) as file:
+            file.append(other)
+        assert read_answers(path) == rows
 
 
 def test_a_line_cut_short_is_named_when_the_file_is_read(tmp_path: Path) -> None:

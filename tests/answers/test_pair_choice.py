@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from itertools import permutations
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltlm.answers import pair_choice
-from tiltlm.answers.answer_rows import AnswerRow, SampledAnswer
+from tiltlm.answers.answer_rows import AnswerRow, Compared, JudgeFacts, SampledAnswer
 from tiltlm.answers.pair_choice import Choosing, ChosenPair, choose_pairs
+from tiltlm.answers.pair_file import pair_line
 from tiltlm.errors import ConfigError
 
 
@@ -107,6 +109,40 @@ def test_the_ways_of_choosing() -> None:
     assert places(choose_pairs(made, Choosing("gap", most_pairs=2))) == [(1, 0), (1, 2)]
     assert places(choose_pairs(made, Choosing("gap", least_gap=1.0))) == [(1, 0), (1, 2), (1, 3), (3, 2)]
     assert places(choose_pairs(rewarded(1, 1, 0, 0), Choosing("best-worst"))) == [(0, 2)]
+
+
+def compared(judge: str, *verdicts: tuple[int, int, float]) -> AnswerRow:
+    made = rewarded(0.75, 0.5, 0.25)
+    return dataclasses.replace(made, judge=JudgeFacts(judge), compared=tuple(Compared(*one) for one in verdicts))
+
+
+def test_the_comparison_of_the_two_says_more_than_means_over_others() -> None:
+    made = compared("https://host/v1", (0, 1, 0.0), (2, 0, 0.5))
+    found = choose_pairs(made, Choosing())
+    assert found.pairs == (ChosenPair(1, 0, -0.25), ChosenPair(1, 2, 0.25))
+    assert found.left_out == Counter({pair_choice.TIED: 1})
+    assert "_score" not in pair_line(made, found.pairs[0]) and '"chosen_score": 0.5' in pair_line(made, found.pairs[1])
+    assert choose_pairs(made, Choosing(least_gap=0.1)).left_out == Counter({pair_choice.TIED: 1, pair_choice.NEAR: 1})
+
+
+def test_equal_means_do_not_undo_a_comparison() -> None:
+    made = dataclasses.replace(rewarded(0.5, 0.5, 0.5), compared=(Compared(0, 1, 1.0), Compared(1, 2, 1.0)))
+    found = choose_pairs(made, Choosing())
+    assert places(found) == [(0, 1), (1, 2)] and found.left_out == Counter({pair_choice.EQUAL: 1})
+
+
+def test_people_are_taken_at_their_word_alone() -> None:
+    found = choose_pairs(compared("labels:said.jsonl", (0, 1, 0.75), (1, 2, 0.5)), Choosing())
+    assert places(found) == [(0, 1)]
+    assert found.left_out == Counter({pair_choice.TIED: 1, pair_choice.UNCOMPARED: 1})
+    numbers = dataclasses.replace(compared("labels:said.jsonl"), compared=None)
+    assert len(choose_pairs(numbers, Choosing()).pairs) == 3
+
+
+def test_the_least_gap_is_not_undone_by_rounding() -> None:
+    assert 0.3 - 0.1 < 0.2
+    assert places(choose_pairs(rewarded(0.1, 0.3), Choosing(least_gap=0.2))) == [(1, 0)]
+    assert not choose_pairs(rewarded(0.1, 0.2999), Choosing(least_gap=0.2)).pairs
 
 
 def test_which_of_all_pairs_are_kept_does_not_depend_on_the_rewards() -> None:

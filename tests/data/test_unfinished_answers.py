@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import EOS, Template, byte_level, outcomes, pair_tokenizer
 
-from tiltlm.config import DataConfig
+from tiltlm.config import DataConfig, HubConfig
+from tiltlm.data.conversion import load_examples
 from tiltlm.data.examples import Example, Message
 from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.formats.fields import RowError
@@ -114,6 +115,30 @@ def test_where_the_end_cannot_be_told_the_row_is_dropped(template: str, answer: 
     assert row.reason in (UNENDED, "lost in the chat template")
 
 
+@pytest.mark.parametrize("name", ["THINKS", "OPENS_THOUGHT", "CLOSES_THOUGHT"])
+@pytest.mark.parametrize("text", ["so it is", "<think>\nso it", "<think>\nso\n</think>\n\nit is"])
+def test_a_thinking_block_that_nobody_wrote_is_never_learnt(name: str, text: str) -> None:
+    whole = pair_tokenizer(byte_level(chat_template=getattr(templates, name)))
+    result = outcomes(whole, Example("p:1", QUESTION, (said(text),), (CHOSEN,), ended=(False,)))
+    # One template writes a whole thought as it was said; another asks with an empty one, and the rest is the model's.
+    kept = (name == "THINKS" and "</think>" in text) or (name == "CLOSES_THOUGHT" and "</think>" not in text)
+    assert [row.reason for row in result.dropped] == ([] if kept else [UNENDED])
+    for example in result.examples:
+        (sequence,) = example.sequences
+        asked, _ = whole.render_prompt(QUESTION)
+        assert sequence.ids.tolist() == whole.encoder.prompt(asked + text)
+
+
+@pytest.mark.parametrize("template", [templates.PLAIN, templates.THINKS], ids=["plain", "thinks"])
+def test_of_several_messages_the_last_one_alone_is_unfinished(template: str) -> None:
+    answer = (*said("yes"), Message("tool", "4"), *said("it is"))
+    result = outcomes(
+        pair_tokenizer(byte_level(chat_template=template)),
+        Example("p:1", QUESTION, (answer,), (CHOSEN,), ended=(False,)),
+    )
+    assert [row.reason for row in result.dropped] == ([UNENDED] if template == templates.THINKS else [])
+
+
 def converted(row: dict[str, object], unit: Unit = "pair") -> list[tuple[bool, ...] | None]:
     (name, _), place = recognise_format([Row("f:1", row)], unit), Row("f:1", row)
     result = conversion(name, "all", unit)(place)
@@ -172,6 +197,23 @@ def test_columns_say_whether_answers_ended(row: dict[str, object], unit: Unit, e
 def test_what_is_not_understood_is_refused(row: dict[str, object], unit: Unit, says: str) -> None:
     with pytest.raises(RowError, match=says):
         converted(row, unit)
+
+
+@pytest.mark.parametrize(
+    ("values", "endings", "dropped"),
+    [
+        (["2023-01-02", "2023-01-05", None], [None] * 3, 0),
+        ([True, "2023-01-05", False], [None, (False,)], 1),
+        ([None, None, None], [None] * 3, 0),
+    ],
+    ids=["dates", "mostly truths", "nothing"],
+)
+def test_a_column_of_something_else_drops_no_row(values: list[object], endings: list[object], dropped: int) -> None:
+    rows = [{"prompt": f"Q{n}", "completion": "a", "ended": value} for n, value in enumerate(values)]
+    found = load_examples(rows, DataConfig(), HubConfig(), "train", "demonstration")
+    assert [None if one.ended is None or all(one.ended) else one.ended for one in found.examples] == endings
+    assert len(found.dropped) == dropped
+    assert ("ended" in (found.source.unused_columns or {})) == isinstance(values[0], str)
 
 
 def unfinished(ended: tuple[bool, bool] | None = (False, True)) -> Example:

@@ -181,3 +181,22 @@ def test_a_reply_that_no_file_could_hold_is_mended(tmp_path: Path) -> None:
     with served(in_turn((200, {}, '{"choices": [{"message": {"content": "A\\ud83d"}}]}'))) as server:
         reply = asked(server.address, []).ask(BODY)
     assert reply.text == "A?" and reply.prompt_tokens is None
+
+
+def test_what_is_for_this_machine_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(in_turn(completion("B"))) as proxy, served(in_turn(completion("A"))) as server:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.address.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert asked(server.address, []).ask(BODY).text == "A"
+        assert not proxy.asked
+
+
+def test_a_reply_that_was_cut_before_its_text_says_so() -> None:
+    content = '{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'
+    with (
+        served(in_turn((200, {}, content))) as server,
+        pytest.raises(RequestFailedError, match=r"was cut .*--max-tokens"),
+    ):
+        asked(server.address, []).ask(BODY)

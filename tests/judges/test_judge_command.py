@@ -159,14 +159,61 @@ def test_failed_comparisons_are_told_and_all_of_them_failing_is_an_error(capsys:
         return (400, {}, "too long") if "short" in texts_of(body) else longer(body, number)
 
     with served(some) as server:
-        assert judge(server.address, "--model", "m") == 0
-    assert rewards()[0] == [1.0, None, 0.0]
-    assert lines()[0]["answers"][1]["why"] == "HTTP 400 Bad Request: too long"
+        assert judge(server.address, "--model", "m", "--report", "r.json") == 0
+    # The mean of what is left would be of other opponents than those of the other answers.
+    assert rewards()[0] == [None, None, None]
+    assert {answer["why"] for answer in lines()[0]["answers"]} == {"HTTP 400 Bad Request: too long"}
+    assert lines()[0]["compared"] == [{"first": 0, "second": 2, "wins": 1.0}]
+    account = json.loads(Path("r.json").read_text())
+    assert (account["failed_pairs"], account["comparisons"], account["disagreements"]) == (2, 2, 0)
+    assert "2 comparisons failed" in capsys.readouterr().out
     Path("judged.jsonl").unlink()
     with served(lambda body, number: completion("both are good")) as server:
         assert judge(server.address, "--model", "m") == 1
     err = capsys.readouterr().err
     assert "could not judge a single answer: the reply is not understood: 'both are good'" in err
+
+
+def test_only_answers_whose_comparisons_failed_have_no_reward() -> None:
+    four = {"id": "d", "prompt": "Who?", "answers": ["one", "four", "three", "eleven"]}
+    Path("answers.jsonl").write_text(json.dumps(four) + "\n")
+
+    def some(body: dict[str, Any], number: int) -> Answered:
+        return (400, {}, "no") if set(texts_of(body)) == {"one", "four"} else longer(body, number)
+
+    with served(some) as server:
+        assert judge(server.address, "--model", "m") == 0
+    assert rewards() == [[None, None, 2 / 3, 1.0]]
+
+
+def test_pairs_of_one_text_are_no_comparisons() -> None:
+    Path("answers.jsonl").write_text(json.dumps({"id": "d", "prompt": "Who?", "answers": ["one", "one", "two"]}) + "\n")
+    with served(lambda body, number: completion("A")) as server:
+        assert judge(server.address, "--model", "m", "--report", "r.json") == 0
+    account = json.loads(Path("r.json").read_text())
+    assert (account["comparisons"], account["disagreements"], account["for_first_place"]) == (2, 2, 2)
+
+
+def test_rows_with_comparisons_that_failed_are_judged_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [True]
+
+    def some(body: dict[str, Any], number: int) -> Answered:
+        return (400, {}, "no") if broken[0] and "short" in texts_of(body) else longer(body, number)
+
+    with served(some) as server:
+        assert judge(server.address, "--model", "m") == 0
+        kept = Path("judged.jsonl").read_bytes().splitlines()[1:]
+        broken[0] = False
+        capsys.readouterr()
+        assert judge(server.address, "--model", "m") == 0
+        said, asked = capsys.readouterr().out, len(server.asked)
+        assert "1 rows in judged.jsonl have comparisons that failed, and are judged anew" in said
+        assert "2 of 3 rows are in judged.jsonl already" in said
+        whole = Path("judged.jsonl").read_bytes()
+        assert whole.splitlines()[:2] == kept, "the other lines stay as they are"
+        assert rewards() == [[0.0, 1.0], [None], [1.0, 0.0, 0.5]]
+        assert judge(server.address, "--model", "m") == 0
+        assert len(server.asked) == asked and Path("judged.jsonl").read_bytes() == whole
 
 
 def test_people_by_a_file(capsys: pytest.CaptureFixture[str]) -> None:

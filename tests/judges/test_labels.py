@@ -58,6 +58,7 @@ def test_rows_without_labels_and_labels_without_rows_are_counted_and_named(tmp_p
         ({"id": "a", "rewards": []}, "should be a list"),
         ({"id": "a", "rewards": [True]}, "finite numbers or null"),
         ('{"id": "a", "rewards": [1e999]}', "finite numbers or null"),
+        ({"id": "a", "rewards": [10**400]}, "finite numbers or null"),
         ({"id": "a", "first": 0, "winner": 0}, "`second` should be the place"),
         ({"id": "a", "first": 0, "second": True, "winner": 0}, "`second` should be the place"),
         ({"id": "a", "first": 1, "second": 1, "winner": 1}, "the same answer"),

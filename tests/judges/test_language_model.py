@@ -186,6 +186,37 @@ def test_an_address_that_refuses_everything_ends_the_work() -> None:
         assert len(server.asked) <= 4
 
 
+def test_an_address_that_ended_the_work_says_so_when_it_is_asked_again() -> None:
+    with served(lambda body, number: (401, {}, "wrong key")) as server:
+        one = judge(server)
+        with pytest.raises(JudgeError, match="look at the key"):
+            one.compare(PAIRS)
+        found: list[str] = []
+        # In a thread of its own, as it might wait for ever.
+        again = threading.Thread(target=lambda: found.append(_raised(one)), daemon=True)
+        again.start()
+        again.join(10.0)
+    assert found and "is asked nothing more" in found[0]
+
+
+def _raised(one: LanguageModel) -> str:
+    try:
+        one.compare(PAIRS)
+    except JudgeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("first", [completion("I like both"), completion("A", "length")], ids=["unclear", "cut"])
+def test_a_reply_that_is_not_understood_is_asked_for_again(first: Answered) -> None:
+    replies = [first, first, completion("A"), completion("B")]
+    with served(lambda body, number: replies[number]) as server:
+        assert judge(server).compare(PAIRS[:1]) == [None]
+        again = judge(server, at_once=1)
+        assert again.compare(PAIRS[:1]) == [1.0]
+        assert len(server.asked) == 4 and again.account.cached == 0
+
+
 def test_the_key_stands_in_no_file_and_no_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not even where the server sends it back, in replies that are understood, are not, and in errors."""
 

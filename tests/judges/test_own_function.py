@@ -36,6 +36,13 @@ def none(): return 0
 def prompt_alone(prompt): return 0
 def keyword(*, answer): return 0
 number = 3
+def answer_first(answer, question): return 10 * len(question) + len(answer)
+def prompt_last(response, prompt): return 10 * len(prompt) + len(response)
+def prompt_first(prompt, response): return 10 * len(prompt) + len(response)
+def answer_last(question, answer): return 10 * len(question) + len(answer)
+def by_place(answer, prompt, /): return 10 * len(prompt) + len(answer)
+def huge(answer): return 10 ** 400
+def beyond(answer): return 10 ** 5000
 """
 
 
@@ -56,6 +63,11 @@ def judge(file: Path, name: str) -> PointwiseJudge:
         ("answer_alone", [4.0, 0.0]),
         ("both", [14.0, 40.0]),
         ("by_name", [14.0, 40.0]),
+        ("answer_first", [14.0, 40.0]),
+        ("prompt_last", [14.0, 40.0]),
+        ("prompt_first", [14.0, 40.0]),
+        ("answer_last", [14.0, 40.0]),
+        ("by_place", [14.0, 40.0]),
         ("with_default", [8.0, 0.0]),
         ("of_numpy", [4.0, 0.0]),
         ("truth", [1.0, 0.0]),
@@ -77,6 +89,8 @@ def test_a_function_is_given_what_it_takes(file: Path, name: str, expected: list
         ("text", "returned str 'good' for answer 1 ('four'); a finite number is needed"),
         ("nothing", "returned NoneType None"),
         ("infinite", "returned float inf"),
+        ("huge", "returned int 1000"),
+        ("beyond", "returned int of too many digits for answer 1"),
         ("leaves", "fails at answer 1 ('four')"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_templates as templates
 import torch
 from hostile import SCRIPT
 from tiny_folders import change_json, pickle_weights, save_tiny
@@ -144,9 +145,19 @@ def test_two_labels_are_log_odds(tmp_path: Path) -> None:
     assert judge(folder, form="joined").rewards(asked) == pytest.approx([one[0] - one[1] for one in logits], abs=1e-5)
 
 
+def test_of_two_labels_with_names_one_must_be_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", "llama", byte_level(), labels=2)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": {"0": "safe", "1": "toxic"}, "label2id": {"safe": 0, "toxic": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"2 labels \(safe, toxic\), .* --label .*comparison.reward takes no label"):
+        judge(folder)
+    assert judge(folder, label="safe").describes == "the log-odds of its label safe"
+
+
 def test_of_several_labels_one_must_be_named(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", "llama", byte_level(), labels=3)
-    with pytest.raises(ConfigError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\): say with --label"):
+    with pytest.raises(ConfigError, match=r"has 3 labels \(LABEL_0, LABEL_1, LABEL_2\), and .* --label"):
         judge(folder)
     with pytest.raises(ConfigError, match=r"no label `LABEL_7`; it has .* Did you mean `LABEL_\d`\?"):
         judge(folder, label="LABEL_7")
@@ -226,6 +237,21 @@ def test_the_digest_is_of_the_weights(tmp_path: Path) -> None:
     torch.nn.init.normal_(model.score.weight)
     model.save_pretrained(one)
     assert judge(one).facts()["weights"] != before["weights"]
+
+
+def test_the_digest_is_of_tokenizer_and_template_too(tmp_path: Path) -> None:
+    one, tokenizer = saved(tmp_path / "m", "llama", byte_level()), byte_level()
+    digests = [judge(one).facts()["weights"]]
+    tokenizer.chat_template = templates.PLAIN
+    tokenizer.save_pretrained(one)
+    digests.append(judge(one).facts()["weights"])
+    tokenizer.chat_template = templates.TRIMS
+    tokenizer.save_pretrained(one)
+    digests.append(judge(one).facts()["weights"])
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(one)
+    digests.append(judge(one).facts()["weights"])
+    assert len(set(digests)) == 4
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path) -> None:

@@ -1,18 +1,11 @@
-"""Files of answers: JSON lines, one a prompt, each complete in itself. Read strictly, written so that a crash loses a
-line at most."""
+"""Files of answers: JSON lines, one a prompt, each complete in itself, and read strictly."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
 from tiltlm.answers.answer_rows import AnswerRow, SampledAnswer
 from tiltlm.answers.line_parts import (
@@ -33,8 +26,6 @@ from tiltlm.errors import DataError
 
 LINE = ("id", "prompt", "tools", "answers", "drawn", "judge", "compared")
 """The keys that a line may have."""
-SYNC_SECONDS = 5.0
-"""How long what was appended may wait for the disk."""
 _BOM = b"\xef\xbb\xbf"
 _SHOWN_ID = 60
 
@@ -53,7 +44,7 @@ def answers_in(path: Path) -> Iterator[AnswerRow]:
     some = False
     try:
         with path.open("rb") as stream:
-            for row in _rows(stream, path):
+            for row in rows_in(stream, path):
                 some = True
                 yield row
     except OSError as error:
@@ -62,9 +53,14 @@ def answers_in(path: Path) -> Iterator[AnswerRow]:
         raise DataError(f"{path} holds no answers.")
 
 
-def _rows(stream: IO[bytes], path: Path) -> Iterator[AnswerRow]:
+def rows_in(lines: Iterable[bytes], path: Path) -> Iterator[AnswerRow]:
+    """The rows of the lines of a file. path: named in messages.
+
+    Raises:
+        DataError: a line is not understood.
+    """
     seen: dict[str, int] = {}
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(lines, start=1):
         content = line.removeprefix(_BOM) if number == 1 else line
         if not content.strip():
             continue
@@ -177,103 +173,3 @@ def _answer_value(answer: SampledAnswer) -> dict[str, object]:
     if answer.why is not None:
         value["reward"] = answer.reward
     return value
-
-
-class AnswerAppender:
-    """A file of answers that grows by whole lines, of one process at a time.
-
-    What a crash left of a last line is cut off when the file is opened: its work is to be done again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """path: a new file, or one that is to be gone on with.
-
-        Raises:
-            DataError: it cannot be written, or another process is at work on it.
-        """
-        self.path = path
-        self._synced = time.monotonic()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream: IO[bytes] = path.open("a+b")
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
-        try:
-            _lock(self._stream, path)
-            _cut_last(self._stream)
-        except BaseException:
-            self._stream.close()
-            raise
-
-    def existing(self) -> Iterator[AnswerRow]:
-        """The lines that are there, one after another.
-
-        Raises:
-            DataError: one of them is not understood.
-        """
-        self._stream.seek(0)
-        yield from _rows(self._stream, self.path)
-
-    @cached_property
-    def rows(self) -> list[AnswerRow]:
-        """All lines that were there when they were first asked for; raises as `existing`."""
-        return list(self.existing())
-
-    def append(self, row: AnswerRow) -> None:
-        """Adds a line.
-
-        Raises:
-            DataError: it holds what a file cannot.
-            OSError: the disk is full.
-        """
-        self._stream.write(to_line(row).encode("utf-8") + b"\n")
-        self._stream.flush()
-        if time.monotonic() - self._synced >= SYNC_SECONDS:
-            self.sync()
-
-    def sync(self) -> None:
-        """Waits until all lines are on the disk."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._synced = time.monotonic()
-
-    def close(self) -> None:
-        """All lines are on the disk, and others may write."""
-        try:
-            self.sync()
-        finally:
-            self._stream.close()
-
-    def __enter__(self) -> AnswerAppender:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _cut_last(stream: IO[bytes]) -> None:
-    """Cuts off what follows the last end of a line."""
-    end = stream.seek(0, os.SEEK_END)
-    start = end
-    while start > 0:
-        step = min(1 << 16, start)
-        start = stream.seek(start - step)
-        place = stream.read(step).rfind(b"\n")
-        if place >= 0:
-            start += place + 1
-            break
-    if start < end:
-        stream.truncate(start)
-
-
-def _lock(stream: IO[Any], path: Path) -> None:
-    """The system lets go of the lock when the file is closed, however the process ends."""
-    with contextlib.suppress(ImportError):  # no such locks on this system
-        import fcntl
-
-        try:
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process is writing {path}: wait until it has ended.") from error

@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Literal
 
 from tiltlm.answers.answer_rows import AnswerRow, SampledAnswer
+from tiltlm.config.judge_words import LABELS
 from tiltlm.errors import ConfigError
 
 Choose = Literal["all", "best-worst", "gap"]
@@ -20,9 +21,11 @@ IDENTICAL, EQUAL, NEAR, UNLIKE = (
     "rewards nearer than the least gap",
     "unlike lengths",
 )
+UNCOMPARED, TIED = "nobody compared the two", "a tie of the two"
 REPEATED, BEYOND = "repeats a pair of the same texts", "beyond the most pairs of a prompt"
+_ROUNDING = 1e-9
 # The nearer to a pair the later: a prompt without one has the last of its reasons.
-_ORDER = (IDENTICAL, EQUAL, NEAR, UNLIKE)
+_ORDER = (IDENTICAL, UNCOMPARED, TIED, EQUAL, NEAR, UNLIKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,10 @@ class Choosing:
 
 @dataclass(frozen=True, slots=True)
 class ChosenPair:
-    """Two answers of a line, by their places: the better and the worse one, and how far apart their rewards are."""
+    """Two answers of a line, by their places: the better and the worse one, and how far apart their rewards are.
+
+    gap: 0 or less where the two were compared, and their rewards, which rest on other comparisons too, say otherwise.
+    """
 
     better: int
     worse: int
@@ -84,7 +90,11 @@ class Choice:
 
 
 def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
-    """The pairs of one line, all of whose answers were judged."""
+    """The pairs of one line, all of whose answers were judged.
+
+    Where the two were compared themselves, that says which is better; else their rewards do. Of people's winners no
+    other pairs are made: a mean over other opponents is nobody's word on these two.
+    """
     lost = Counter({FAILED: 0, EMPTY: 0})
     usable: list[tuple[int, SampledAnswer, float]] = []
     for place, answer in enumerate(row.answers):
@@ -99,11 +109,13 @@ def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
         return Choice((), ONE_ANSWER if not lost else max(lost, key=lambda why: (lost[why], why)), lost)
     left_out: Counter[str] = Counter()
     fitting: list[ChosenPair] = []
+    verdicts = _verdicts(row)
     for (i, first, high), (j, second, low) in combinations(usable, 2):
-        gap = abs(high - low)
-        why = _why_not(first, second, gap, choosing)
+        better = verdicts.get((i, j), float(high > low))
+        gap = high - low if better > 0.5 else low - high
+        why = _why_not(first, second, gap, choosing, verdicts.get((i, j)), _by_people(row))
         if why is None:
-            fitting.append(ChosenPair(*((i, j) if high > low else (j, i)), gap))
+            fitting.append(ChosenPair(*((i, j) if better > 0.5 else (j, i)), gap))
         else:
             left_out[why] += 1
     if not fitting:
@@ -112,13 +124,36 @@ def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
     return Choice(tuple(sorted(kept, key=lambda pair: sorted((pair.better, pair.worse)))), None, lost, left_out)
 
 
-def _why_not(first: SampledAnswer, second: SampledAnswer, gap: float, choosing: Choosing) -> str | None:
-    """Why two answers make no pair; None if they do."""
+def _verdicts(row: AnswerRow) -> dict[tuple[int, int], float]:
+    """Of two answers that were compared, the lower place first, the share of wins of the first."""
+    found: dict[tuple[int, int], float] = {}
+    for one in row.compared or ():
+        if one.first < one.second:
+            found[one.first, one.second] = one.wins
+        else:
+            found[one.second, one.first] = 1.0 - one.wins
+    return found
+
+
+def _by_people(row: AnswerRow) -> bool:
+    """Whether people said which of two answers is better."""
+    return row.compared is not None and row.judge is not None and row.judge.name.startswith(LABELS)
+
+
+def _why_not(
+    first: SampledAnswer, second: SampledAnswer, gap: float, choosing: Choosing, verdict: float | None, by_people: bool
+) -> str | None:
+    """Why two answers make no pair; None if they do. verdict: of their own comparison, if there was one."""
     if first.text.strip() == second.text.strip():
         return IDENTICAL
-    if gap == 0:
+    if verdict is None and by_people:
+        return UNCOMPARED
+    if verdict == 0.5:
+        return TIED
+    if verdict is None and gap == 0:
         return EQUAL
-    if gap < choosing.least_gap:
+    # Differences of decimal fractions are theirs but for rounding.
+    if choosing.least_gap > 0 and gap < choosing.least_gap * (1 - _ROUNDING):
         return NEAR
     if choosing.longest_ratio is not None:
         if first.tokens and second.tokens:

@@ -126,7 +126,8 @@ def pair_line(row: AnswerRow, pair: ChosenPair) -> str:
     for side, answer in sides.items():
         text = answer.text
         line[side] = text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
-    line |= {f"{side}_score": answer.reward for side, answer in sides.items()}
+    if pair.gap > 0:  # else the rewards would say the opposite of the comparison that the pair is of
+        line |= {f"{side}_score": answer.reward for side, answer in sides.items()}
     # What is not said of an answer's end is left open, and taken as an end.
     line |= {f"{side}_ended": answer.ended for side, answer in sides.items() if answer.ended is not None}
     return json_line(line, row.id)

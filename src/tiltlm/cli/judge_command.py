@@ -103,6 +103,8 @@ def _say_account(account: JudgingAccount, output: Path, reporter: Reporter) -> N
     reporter.say(f"{output}: {judged} of {account.answers} answers in {account.rows} rows have a reward.")
     if account.failed:
         reporter.say(f"look at: {account.failed} answers have none; `why` of each says the reason.")
+    if account.failed_pairs:
+        reporter.say(f"look at: {account.failed_pairs} comparisons failed; call again to have them made again.")
     if account.comparisons:
         reporter.say(
             f"Of {account.comparisons} pairs the two orders disagree on {account.disagreements}, "

@@ -39,6 +39,9 @@ def sample(arguments: Sample, reporter: ConsoleReporter) -> SamplingAccount:
     output = arguments.output.expanduser()
     if output.is_dir():
         raise ConfigError(f"--output {output} is a folder: name a file.")
+    prompts = Path(arguments.prompts).expanduser()
+    if output.exists() and prompts.exists() and output.samefile(prompts):
+        raise ConfigError(f"--output {output} is the file of the prompts itself: name another one.")
     settings = _settings(arguments)
     # Read first: a mistake in the data's name is found before a model is loaded.
     found = read_prompts(arguments.prompts, settings.data, settings.hub)

@@ -14,7 +14,9 @@ Kind = Literal["vader", "function", "rules", "model", "language-model", "labels"
 
 NONE = "none"
 _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
-_PREFIXES = ("model:", "labels:")
+LABELS = "labels:"
+"""What the word begins with that names a file of what people said."""
+_PREFIXES = ("model:", LABELS)
 _POINTWISE: frozenset[Kind] = frozenset({"vader", "function", "rules", "model"})
 """Judges that give one answer a number. The others compare answers, or know some answers alone."""
 _FORMS = {

@@ -17,6 +17,7 @@ from tiltlm.data.files.raw_rows import Row
 from tiltlm.data.files.sources import Source as OpenedSource
 from tiltlm.data.files.sources import given_name, given_source, open_source
 from tiltlm.data.formats.columns import Renaming, are_ours, renaming, require_found
+from tiltlm.data.formats.endings import tell_endings
 from tiltlm.data.formats.fields import RowError
 from tiltlm.data.formats.recognition import Convert, conversion, recognise_format, require_usable
 from tiltlm.data.formats.table import FORMATS
@@ -95,7 +96,7 @@ def load_examples(
     except DataError:
         require_found(rename, readable, name)
         raise
-    result = _convert_all(chain(sample, rows), rename, conversion(format_name, data.ranked_pairs, unit, scores))
+    result = _convert_all(chain(sample, rows), rename, _conversion(format_name, data, unit, scores, readable, rename))
     require_found(rename, readable, name)
     examples = result.examples.examples()
     if not examples:
@@ -178,6 +179,13 @@ def _format_of(
         return recognise_format([rename(row) for row in readable], unit, rename.paths)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
+
+
+def _conversion(
+    format_name: str, data: DataConfig, unit: Unit, scores: Scores, readable: Sequence[Row], rename: Renaming
+) -> Convert:
+    endings = tell_endings(rename(row).fields for row in readable)
+    return conversion(format_name, data.ranked_pairs, unit, scores, endings)
 
 
 @dataclass(slots=True)

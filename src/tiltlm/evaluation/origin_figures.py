@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiltlm.resampling import cluster_sums, effective_share, of_sums, ratio
+from tiltlm.resampling import effective_share, of_sums, ratio
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.pair_origins import PairOrigins
-from tiltlm.statistics import bootstrap_mean, effective_number, wilson_interval
+from tiltlm.statistics import bootstrap_mean, cluster_sums, effective_number, wilson_interval
 
 TEMPERATURES = tuple(2 ** (power / 2) for power in range(-4, 3))
 """At which the model is asked: from 1/4, nearly greedy, to 2, where small models write no language. Between them is

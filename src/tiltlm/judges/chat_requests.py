@@ -81,7 +81,9 @@ class ChatAddress:
         self._key = _key(urlsplit(self.address), key_variable)
         self._stopped = threading.Event()
         self._patience, self._sleep = patience or Patience(), sleep or self._stopped.wait
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        # What is for this machine goes through nobody's hands: some proxies are set for all addresses.
+        direct = [urllib.request.ProxyHandler({})] if _is_here(urlsplit(self.address).hostname) else []
+        self._opener = urllib.request.build_opener(_NoRedirects, *direct)
         self._lock = threading.Lock()
         self.retried = 0
 
@@ -174,6 +176,11 @@ class ChatAddress:
             # A proxy on the way, or a server that is starting.
             shown = self._clean(content[:_SHOWN].decode("utf-8", "replace"))
             raise _PassingError(f"the reply is no chat completion: {shown!r}") from None
+        if not isinstance(text, str) and not finished:
+            raise RequestFailedError(
+                "the reply was cut at the most tokens that it may have before it had any text: a model that thinks "
+                "first needs more (--max-tokens)"
+            )
         if not isinstance(text, str):
             raise RequestFailedError("the reply has no text")
         first, second = (value if isinstance(value, int) and value >= 0 else None for value in tokens)

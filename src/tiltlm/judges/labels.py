@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from tiltlm.errors import DataError
 TIE = "tie"
 _KEYS = ("id", "rewards", "first", "second", "winner", "by")
 _LISTED = 3
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _numbers(value: object, place: str) -> list[float | None]:
     if not isinstance(value, list) or not value:
         raise DataError(f"{place}: `rewards` is {kind_of(value)}, and should be a list with a number for each answer.")
     for item in value:
-        number = isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+        number = isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= _LARGEST
         if item is not None and not number:
             raise DataError(f"{place}: `rewards` holds {item!r:.40}, and should hold finite numbers or null.")
     return [None if item is None else float(item) for item in value]

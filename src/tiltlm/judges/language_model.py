@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from tiltlm.config.judge_words import JudgeWord
-from tiltlm.errors import ConfigError
+from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.chat_requests import ChatAddress, Reply, RequestFailedError
 from tiltlm.judges.judge_interface import Advance, Asked, BothOrders
 from tiltlm.judges.reply_cache import ReplyCache
@@ -165,19 +165,26 @@ class LanguageModel:
         ask = []
         for key, body in keyed.items():
             reply = self._cache.get(key)
-            if reply is None:
+            wins = None if reply is None else _wins(reply)
+            if wins is None:
                 ask.append((key, body))
                 continue
             self.account.cached += 1
-            yield key, self._understood(reply)
+            yield key, wins
         for key, outcome in _at_once(self._address, ask, self._asking.at_once):
             if isinstance(outcome, RequestFailedError):
                 self.account.failed += 1
                 yield key, str(outcome)
                 continue
-            self._cache.put(key, outcome)
             self._count(outcome)
-            yield key, self._understood(outcome)
+            wins = _wins(outcome)
+            if wins is None:
+                self.account.not_understood += 1
+                yield key, self._not_understood(outcome)
+                continue
+            # The others are asked again another time, which may be understood.
+            self._cache.put(key, outcome)
+            yield key, wins
 
     def _count(self, reply: Reply) -> None:
         self.account.asked += 1
@@ -185,13 +192,14 @@ class LanguageModel:
         self.account.completion_tokens += reply.completion_tokens or 0
         self.account.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None
 
-    def _understood(self, reply: Reply) -> float | str:
-        wins = wins_of_first(reply.text) if reply.finished else None
-        if wins is not None:
-            return wins
-        self.account.not_understood += 1
+    def _not_understood(self, reply: Reply) -> str:
         cut = "" if reply.finished else f", cut at {self._asking.max_tokens} tokens"
         return f"the reply is not understood{cut}: {' '.join(reply.text.split())[-80:]!r}"
+
+
+def _wins(reply: Reply) -> float | None:
+    """What a whole reply says; None where it was cut or is not understood."""
+    return wins_of_first(reply.text) if reply.finished else None
 
 
 def _of_replies(verdicts: Sequence[float | str]) -> BothOrders:
@@ -209,7 +217,12 @@ def _at_once(
     """Outcomes in the order in which they come; of the requests so many at most are on their way at a time.
 
     Where one ends everything, those that wait are not made. Threads do not keep the program from ending.
+
+    Raises:
+        JudgeError: no other request would get a reply either, or the address was stopped before.
     """
+    if bodies and address.stopped:
+        raise JudgeError(f"{address.address} is asked nothing more, as it refused what it was asked before.")
     left: SimpleQueue[tuple[bytes, Mapping[str, object]]] = SimpleQueue()
     outcomes: SimpleQueue[tuple[bytes, Reply | BaseException]] = SimpleQueue()
     for body in bodies:

@@ -22,8 +22,9 @@ _TRIED = (Asked("What is 2 + 2?", None, "It is 4."), Asked("What is 2 + 2?", Non
 class OwnFunction:
     """`FILE.py:FUNCTION`: a function of the answer, or of the prompt and the answer, that returns a number.
 
-    Parameters called `prompt` and `answer` get what they are called, in any order; otherwise a single one is the
-    answer, and the first of two is the prompt. Those with defaults keep them.
+    Parameters called `prompt` and `answer` get what they are called, in any order, and beside one of these the other
+    one gets the other text; otherwise a single one is the answer, and the first of two is the prompt. Those with
+    defaults keep them.
     """
 
     def __init__(self, word: JudgeWord) -> None:
@@ -78,13 +79,14 @@ class OwnFunction:
                 raise JudgeError(
                     f"the judge `{self.name}` fails at answer {number} ({_shown(one)}): {raised_in(self._path, error)}."
                 ) from error
-            if not isinstance(value, numbers.Real) or not math.isfinite(value):
-                what = f"{type(value).__name__} {value!r:.60}"
+            number_found = _finite(value)
+            if number_found is None:
+                what = f"{type(value).__name__} {_in_short(value)}"
                 raise JudgeError(
                     f"the judge `{self.name}` returned {what} for answer {number} ({_shown(one)}); a finite number is "
                     "needed."
                 )
-            found.append(float(value))
+            found.append(number_found)
             advance(1)
         return found
 
@@ -103,15 +105,33 @@ def _called(function: Callable[..., object], name: str) -> Callable[[str, str], 
         one for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
     names = [one.name for one in needed]
-    by_name = all(one.kind is not one.POSITIONAL_ONLY for one in needed)
-    if set(names) == {"prompt", "answer"} and by_name:
+    if set(names) == {"prompt", "answer"} and all(one.kind is not one.POSITIONAL_ONLY for one in needed):
         return lambda prompt, answer: function(prompt=prompt, answer=answer)
     if any(one.kind is one.KEYWORD_ONLY for one in needed) or len(names) not in (1, 2) or names in (["prompt"],):
         took = f"it takes ({', '.join(names)})" if names else "it takes none"
         raise ConfigError(f"the judge `{name}` should be a function of (answer) or of (prompt, answer); {took}.")
     if len(names) == 1:
         return lambda prompt, answer: function(answer)
+    # One of two that is called by its name says what the other one is.
+    if names[0] == "answer" or names[1] == "prompt":
+        return lambda prompt, answer: function(answer, prompt)
     return lambda prompt, answer: function(prompt, answer)
+
+
+def _finite(value: object) -> float | None:
+    """A value as a number; None where it is none, or no finite one."""
+    try:
+        found = float(value) if isinstance(value, numbers.Real) else math.inf
+    except OverflowError:  # a whole number beyond all floating-point ones
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _in_short(value: object) -> str:
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # more digits than Python writes out
+        return "of too many digits"
 
 
 def _shown(asked: Asked) -> str:

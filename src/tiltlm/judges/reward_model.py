@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,9 +113,9 @@ class RewardModel:
         return f"the log-odds of its label {self._config.id2label[self._output.label]}"
 
     def facts(self) -> dict[str, object]:
-        """The digest of the weights, the form of the texts, and the label."""
+        """The digest of weights and tokenizer, the form of the texts, and the label."""
         if self._digest is None:
-            self._digest = _digest(self._source)
+            self._digest = _digest(self._source, self._tokenizer)
         label = None if self._output.label is None else str(self._config.id2label[self._output.label])
         return {"weights": self._digest, "form": self._form, "label": label}
 
@@ -227,11 +228,12 @@ def _output(config: Any, label: str | None, name: str) -> Output:
     positive = [place for place, own in enumerate(labels) if own.upper() == _POSITIVE]
     if len(positive) == 1:
         return Output(positive[0], independent)
-    if len(labels) == 2:
+    if labels == ["LABEL_0", "LABEL_1"]:  # nobody named them
         return Output(1, independent)
     raise ConfigError(
-        f"the judge `{name}` has {len(labels)} labels ({', '.join(labels)}): say with --label which one counts "
-        "(tiltlm judge)."
+        f"the judge `{name}` has {len(labels)} labels ({', '.join(labels)}), and which one counts cannot be told: say "
+        "so with --label (tiltlm judge). comparison.reward takes no label: name a model with one, or whose label is "
+        f"called {_POSITIVE}, or a function of your own, FILE.py:FUNCTION."
     )
 
 
@@ -262,12 +264,17 @@ def _unused(ids_BT: Tensor, vocabulary: int) -> int | None:
     return next((token for token in range(vocabulary) if token not in used), None)
 
 
-def _digest(source: ModelSource) -> str:
-    """Of the weights and the configuration, as they lie in files."""
+def _digest(source: ModelSource, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Of the weights and the configuration, as they lie in files, the tokenizer and its chat template."""
     digest = xxhash.xxh3_128()
     for path in [source.file(CONFIG), *(safe_files(source) or [])]:
         if path is not None:
             with path.open("rb") as file:
                 while block := file.read(1 << 22):
                     digest.update(block)
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):  # of the last call, not of the tokenizer
+        rules.pop(state, None)
+    special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    digest.update(json.dumps([rules, special, tokenizer.chat_template], sort_keys=True).encode())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from tiltlm.errors import DataError
 from tiltlm.judges.judge_interface import Advance, Asked, BothOrders, ComparingJudge, PointwiseJudge, asked_of
 from tiltlm.judges.labels import Labels
 from tiltlm.runs.estimates import Estimate
-from tiltlm.statistics import clustered_mean, effective_number, wilson_interval
+from tiltlm.statistics import clustered_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +205,15 @@ def _wins(one: JudgedPair) -> float:
 
 
 def _mean(pairs: Sequence[JudgedPair], values: Sequence[float], share: bool = True) -> Estimate | None:
-    """The mean with its interval over prompts; None of nothing. share: whether it lies between 0 and 1."""
+    """The mean with its interval over prompts; None of nothing. share: whether values lie between 0 and 1, else
+    between -1 and 1."""
     if not pairs:
         return None
     numbers: dict[str, int] = {}
     clusters = [numbers.setdefault(one.prompt, len(numbers)) for one in pairs]
-    estimate = clustered_mean(values, clusters)
-    if share and len(set(values)) == 1 and values[0] in (0.0, 1.0):
-        # Of pairs that are all alike every sample is, too; that says nothing of the next pair.
-        worth = effective_number(clusters)
-        return Estimate(estimate.mean, wilson_interval(values[0] * worth, worth), estimate.clusters)
-    return estimate
+    if share:
+        return clustered_share(values, clusters)
+    # A change of a share is one on another scale.
+    found = clustered_share([(1 + value) / 2 for value in values], clusters)
+    interval = None if found.interval is None else (2 * found.interval[0] - 1, 2 * found.interval[1] - 1)
+    return Estimate(2 * found.mean - 1, interval, found.clusters)

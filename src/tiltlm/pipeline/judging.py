@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-from tiltlm.answers.answer_file import AnswerAppender, read_answers
+from tiltlm.answers.answer_file import read_answers, to_line
 from tiltlm.answers.answer_rows import AnswerRow, Compared, JudgeFacts, SampledAnswer
+from tiltlm.answers.growing_file import AnswerAppender
 from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.judge_interface import Advance, BothOrders, ComparingJudge, PointwiseJudge, asked_of
 from tiltlm.judges.labels import Labels
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.storage.whole_files import written_whole
 from tiltlm.text.masking import masked, masked_values
 
 AnyJudge = PointwiseJudge | ComparingJudge | Labels
@@ -31,8 +33,9 @@ class JudgingAccount:
     """What judging a file came to.
 
     rows, answers: in the file. done_before: rows that an earlier command judged. failed: answers without a reward, in
-    all rows. comparisons, disagreements, for_first_place: of the pairs that were judged in both orders now, those on
-    which the orders disagree, and those of them in favour of what stood in the first place.
+    all rows. failed_pairs: of those asked about now, the ones without a verdict in both orders. comparisons,
+    disagreements, for_first_place: the pairs that were asked about now and have both verdicts, those on which the
+    orders disagree, and those of them in favour of what stood in the first place.
     """
 
     judge: dict[str, object]
@@ -40,6 +43,7 @@ class JudgingAccount:
     answers: int
     done_before: int
     failed: int = 0
+    failed_pairs: int = 0
     comparisons: int = 0
     disagreements: int = 0
     for_first_place: int = 0
@@ -51,7 +55,10 @@ class JudgingAccount:
         self.failed += sum(answer.reward is None for answer in row.answers)
 
     def see_orders(self, orders: BothOrders) -> None:
-        """Counts a pair that was judged."""
+        """Counts a pair that was asked about."""
+        if orders.verdict is None:
+            self.failed_pairs += 1
+            return
         self.comparisons += 1
         self.disagreements += orders.favours_first_place is not None
         self.for_first_place += orders.favours_first_place is True
@@ -60,7 +67,8 @@ class JudgingAccount:
 def judge_answers(answers: Path, output: Path, judge: AnyJudge, reporter: Reporter) -> JudgingAccount:
     """Has a judge judge all answers of a file, and writes each line with the judgements to another one.
 
-    What the output holds already is left, if it is of the same answers by the same judge.
+    What the output holds already is left, if it is of the same answers by the same judge. Rows with comparisons that
+    failed are judged anew.
 
     Raises:
         DataError: a file cannot be read or written, or a line is not understood.
@@ -74,6 +82,9 @@ def judge_answers(answers: Path, output: Path, judge: AnyJudge, reporter: Report
     if earlier := sum(row.judge is not None or any(one.judged for one in row.answers) for row in rows):
         reporter.say(f"{earlier} of {len(rows)} rows have been judged before: {output} has this judge's word alone.")
     rows = [_unjudged(row) for row in rows]
+    pairs = isinstance(judge, ComparingJudge)
+    if pairs and output.exists():
+        _take_out_failed(output, rows, facts, reporter)
     with AnswerAppender(output) as appender:
         _require_same(appender.rows, rows, facts, output)
         done = {row.id for row in appender.rows}
@@ -85,7 +96,6 @@ def judge_answers(answers: Path, output: Path, judge: AnyJudge, reporter: Report
         left = [row for row in rows if row.id not in done]
         if done:
             reporter.say(f"{len(done)} of {len(rows)} rows are in {output} already.")
-        pairs = isinstance(judge, ComparingJudge)
         total = sum(_judgements(row, pairs) for row in left)
         with reporter.progress("judging", total, "comparisons" if pairs else "answers") as advance:
             for chunk in _chunks(left, pairs):
@@ -98,6 +108,20 @@ def judge_answers(answers: Path, output: Path, judge: AnyJudge, reporter: Report
     if account.failed == account.answers:
         raise JudgeError(f"the judge `{judge.name}` could not judge a single answer: {_why(output)}")
     return account
+
+
+def _take_out_failed(output: Path, rows: Sequence[AnswerRow], facts: JudgeFacts, reporter: Reporter) -> None:
+    """Takes the rows of which some comparisons have no verdict out of a file that is gone on with; raises as
+    `_require_same`."""
+    with AnswerAppender(output) as appender:
+        _require_same(appender.rows, rows, facts, output)
+        kept = [row for row in appender.rows if len(row.compared or ()) == _judgements(row, pairs=True)]
+        failed = len(appender.rows) - len(kept)
+        if failed:
+            with written_whole(output.resolve()) as unfinished:
+                unfinished.write_bytes("".join(f"{to_line(row)}\n" for row in kept).encode())
+    if failed:
+        reporter.say(f"{failed} rows in {output} have comparisons that failed, and are judged anew.")
 
 
 def _why(output: Path) -> str:
@@ -194,25 +218,30 @@ def _compared(
     outcomes = iter(judge.both_orders(asked, advance))
     for row, own in zip(rows, places, strict=True):
         verdicts = list(itertools.islice(outcomes, len(own)))
-        for orders in verdicts:
-            account.see_orders(orders)
-        heard, why = [], {}
+        heard: list[Compared] = []
+        why: dict[int, str | None] = {}
         for (first, second), orders in zip(own, verdicts, strict=True):
+            if row.answers[first].text != row.answers[second].text:  # else a tie that nobody was asked about
+                account.see_orders(orders)
             if orders.verdict is None:
                 why[first] = why[second] = orders.why
             else:
                 heard.append(Compared(first, second, orders.verdict))
-        yield _by_wins(row, heard, {place: why.get(place) or _ALONE for place in range(len(row.answers))})
+        yield _by_wins(row, heard, why, _ALONE)
 
 
-def _by_wins(row: AnswerRow, compared: Sequence[Compared], why: dict[int, str]) -> AnswerRow:
-    """The row with the mean share of wins of each answer, in the comparisons that it had. why: where it had none."""
+def _by_wins(row: AnswerRow, compared: Sequence[Compared], why: Mapping[int, str | None], alone: str) -> AnswerRow:
+    """The row with the mean share of wins of each answer.
+
+    why: of the answers with comparisons that failed: they get no reward, as a mean over other opponents than those of
+    the other answers says nothing beside theirs. alone: why there is none where there was no comparison.
+    """
     wins: list[list[float]] = [[] for _ in row.answers]
     for one in compared:
         wins[one.first].append(one.wins)
         wins[one.second].append(1.0 - one.wins)
     answers = [
-        replace(answer, reward=fmean(own)) if own else replace(answer, why=why[place])
+        replace(answer, reward=fmean(own)) if own and place not in why else replace(answer, why=why.get(place) or alone)
         for place, (answer, own) in enumerate(zip(row.answers, wins, strict=True))
     ]
     return replace(row, answers=tuple(answers), compared=tuple(compared))
@@ -225,7 +254,7 @@ def _by_people(row: AnswerRow, labels: Labels) -> AnswerRow:
         raise JudgeError(f"the labels have both numbers and winners for the row `{row.id}`: give one of them.")
     if preferred:
         compared = [Compared(one.first, one.second, one.wins) for one in preferred]
-        return _by_wins(row, compared, dict.fromkeys(range(count), _UNSAID))
+        return _by_wins(row, compared, {}, _UNSAID)
     given = rewards if rewards is not None else [None] * count
     answers: list[SampledAnswer] = [
         replace(answer, why=_UNSAID) if reward is None else replace(answer, reward=reward)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiltlm.answers.answer_file import AnswerAppender
 from tiltlm.answers.answer_rows import AnswerRow, Drawn, SampledAnswer
+from tiltlm.answers.growing_file import AnswerAppender
 from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, samples

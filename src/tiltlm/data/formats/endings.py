@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from tiltlm.data.files.raw_rows import UNREADABLE
@@ -19,8 +19,17 @@ ENDED = "ended"
 _KNOWN = {"true": True, "1": True, "false": False, "0": False}
 
 
-def with_endings(fields: Fields, parts: Sequence[Parts]) -> list[Parts]:
+def tell_endings(rows: Iterable[Mapping[str, object]]) -> bool:
+    """Whether the column of single answers says in any of these rows whether one ended; True where it is empty in all
+    of them. Else it is of something else that has the same name, such as the time when a talk ended."""
+    values = [value for row in rows if not is_empty(value := row.get(ENDED))]
+    return not values or any(plain(value) in _KNOWN for value in values)
+
+
+def with_endings(fields: Fields, parts: Sequence[Parts], of_single: bool = True) -> list[Parts]:
     """A row's examples with what its columns say of their ends. What is null says that the answer ended.
+
+    of_single: whether the column of single answers does, see `tell_endings`; else it is left unused.
 
     Raises:
         RowError: a column says neither yes nor no, or is of a pair where the row gives something else.
@@ -34,7 +43,7 @@ def with_endings(fields: Fields, parts: Sequence[Parts]) -> list[Parts]:
                 f"and beside a single answer or a list of answers `{ENDED}`",
             )
         return [replace(parts[0], ended=_as_said(_yes(fields, name) for name in SIDES))]
-    if len(parts) == 1 and len(parts[0].labels) == 1 and not is_empty(fields.look(ENDED)):
+    if of_single and len(parts) == 1 and len(parts[0].labels) == 1 and not is_empty(fields.look(ENDED)):
         return [replace(parts[0], ended=_as_said([_yes(fields, ENDED)]))]
     return list(parts)
 

@@ -112,10 +112,16 @@ def _listed() -> str:
     )
 
 
-def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion", scores: Scores = "none") -> Convert:
+def conversion(
+    name: str,
+    ranked_pairs: RankedPairs,
+    unit: Unit = "completion",
+    scores: Scores = "none",
+    endings: bool = True,
+) -> Convert:
     """The function that makes a row of this format into examples.
 
-    scores: those that the objective reads.
+    scores: those that the objective reads. endings: whether a column says of single answers if they ended.
 
     Raises:
         ConfigError: `ranked_pairs` is set, and has no effect on this format or this objective.
@@ -132,13 +138,13 @@ def conversion(name: str, ranked_pairs: RankedPairs, unit: Unit = "completion", 
             f"data.ranked_pairs has no effect on an objective that learns from {NOUNS[unit]}s: remove it."
         )
     layout: layouts.Layout = partial(format.layout, choose=chosen) if format.ranks else format.layout
-    return partial(_convert, layout=layout, unit=unit, scores=scores)
+    return partial(_convert, layout=layout, unit=unit, scores=scores, endings=endings)
 
 
-def _convert(row: Row, layout: layouts.Layout, unit: Unit, scores: Scores) -> Converted:
+def _convert(row: Row, layout: layouts.Layout, unit: Unit, scores: Scores, endings: bool) -> Converted:
     fields = Fields(row.fields)
     try:
-        parts = as_unit(with_endings(fields, layout(fields)), unit)
+        parts = as_unit(with_endings(fields, layout(fields), endings), unit)
     except OrderError as error:
         raise DataError(f"{row.id}: {error}") from error
     beside = compare_ratings(fields)

@@ -106,7 +106,7 @@ class Renderer:
         text = full[0][:border]
         header = text[len(shared_start(before, text)) :]
         completions = tuple(
-            whole[border:] if ended else self._unended(prompt, answer, example.tools, whole)[border:]
+            whole[border:] if ended else self._unended(prompt, answer, example.tools, whole, border)[border:]
             for whole, answer, ended in zip(full, answers, example.endings, strict=True)
         )
         return RenderedExample(example.id, text, completions, header, asked, example, tuple(remarks))
@@ -170,11 +170,15 @@ class Renderer:
         white = tail[: len(tail) - len(tail.lstrip())]
         return f"{opened}{head.lstrip()}{tag}{white}{written}"
 
-    def _unended(self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str | None, text: str) -> str:
+    def _unended(
+        self, prompt: tuple[Message, ...], answer: tuple[Message, ...], tools: str | None, text: str, border: int
+    ) -> str:
         """The text without what the template writes after an answer that was cut in the middle.
 
+        What it writes before the answer's own text, such as a thinking block, nobody said: it cannot be learnt from.
+
         Raises:
-            RowError: it cannot be told what that is.
+            RowError: it cannot be told what that is, or something else than the answer's text stands before it.
         """
         last = answer[-1]
         if "tool_calls" in dict(last.further) or last.role != "assistant" or not last.content.strip():
@@ -182,9 +186,19 @@ class Renderer:
         probe = self.template.render((*prompt, *answer[:-1], Message(last.role, PROBE)), tools)
         after = probe.rpartition(PROBE)[2]
         said = text.removesuffix(after)
-        if PROBE not in probe or not text.endswith(after) or not said.rstrip().endswith(_last_words(last.content)):
+        before = text[:border]
+        if len(answer) > 1:
+            before = self.template.render((*prompt, *answer[:-1]), tools, ask=True)
+        if (
+            PROBE not in probe
+            or not text.endswith(after)
+            or not said.startswith(before)
+            or said[len(before) :].strip() != last.content.strip()
+        ):
             raise RowError(
-                UNENDED, f"the {self.template.name} does not end with it, so its own end cannot be left out: drop it"
+                UNENDED,
+                f"the {self.template.name} writes more than its text, or another one, between what asks for it and its "
+                "end, which nobody said: drop it",
             )
         return said
 
@@ -232,11 +246,6 @@ def _refuse_equals(answers: Sequence[tuple[Message, ...]], labels: Sequence[int]
 
 def _lost_whole(number: int, losses: Sequence[Loss]) -> bool:
     return any(loss.message == number and loss.key == "content" and loss.what.startswith("the text") for loss in losses)
-
-
-def _last_words(content: str) -> str:
-    """What an answer says last, after its reasoning if there is any."""
-    return content.rpartition("</think>")[2].strip() or content.strip()
 
 
 def _ends_after_text(prompt: tuple[Message, ...], header: str) -> bool:
