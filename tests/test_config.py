@@ -198,6 +198,8 @@ def beside(section: str, option: str) -> dict[str, Any]:
     needed = {"divergence": "alpha"} if option == "divergence_alpha" else {}
     if section == "adapter":
         return {"kind": "lora"}
+    if section == "rounds":
+        return {} if option == "count" else {"count": 1, "judge": "vader"}
     return {"name": readers_of(option, OBJECTIVES)[0], **needed} if section == "loss" else {}
 
 

@@ -16,6 +16,9 @@ import tiltlm.pipeline.rounds_run as rounds_run
 from tiltlm.answers.answer_file import read_answers
 from tiltlm.cli import main
 from tiltlm.config import config_from_dict
+from tiltlm.config.recipes import Recipe
+from tiltlm.config.round_stages import in_rounds
+from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
 from tiltlm.pipeline.round_pairs import NoPairsError, make_pairs
 from tiltlm.runs.estimates import Estimate
@@ -266,7 +269,7 @@ def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> 
     ("changed", "message"),
     [
         ({"rounds": {"answers": 3}}, "no effect without rounds"),
-        ({"rounds": {"count": 1}}, "somebody who judges"),
+        ({"rounds": {"count": 1}, "data": {"eval": "x"}}, "somebody who judges"),
         ({"rounds": {"count": 1, "judge": "none"}}, "somebody has to judge"),
         ({"rounds": {"count": 1, "judge": "labels:people.jsonl"}}, "people have not seen"),
         ({"rounds": {"count": 1, "judge": "vader"}}, "name data.eval"),
@@ -276,10 +279,8 @@ def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> 
     ids=["no count", "no judge", "none", "people", "no held-out data", "gap", "imitation"],
 )
 def test_what_rounds_cannot_be_is_refused(changed: dict[str, dict[str, object]], message: str) -> None:
-    from tiltlm.config.validation import ready
-
     with pytest.raises(ConfigError, match=message):
-        ready(config_from_dict(changed))
+        ready(in_rounds(Recipe(config_from_dict(changed))).base)
 
 
 def test_a_named_reference_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

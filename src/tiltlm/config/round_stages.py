@@ -27,6 +27,10 @@ def in_rounds(recipe: Recipe) -> Recipe:
             "model.reference has no effect on rounds, whose reference is the model before all of them or the one of "
             "the round before (rounds.reference): remove it."
         )
+    if base.data.eval is None:
+        raise ConfigError(
+            "rounds need held-out data of their own, as their training pairs are made on the way: name data.eval."
+        )
     if base.data.source:
         raise ConfigError("rounds answer the prompts of data.train alone: remove data.source.")
     if any(stage.name != _name(number) for number, stage in enumerate(recipe.stages)):

@@ -106,10 +106,6 @@ def _require_rounds(config: Config) -> None:
         "rounds need somebody who judges: set rounds.judge, or comparison.reward.",
     )
     _require(
-        config.data.eval is not None,
-        "rounds need held-out data of their own, as their training pairs are made on the way: name data.eval.",
-    )
-    _require(
         config.loss.objective.needs.unit == "pair",
         f"rounds make pairs, and `{config.loss.name}` learns from other examples: take an objective of pairs.",
     )
