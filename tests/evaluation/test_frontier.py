@@ -1,4 +1,4 @@
-"""The limit, best-of-n and shares against worlds whose answers can be listed (theory.pdf, Corollary 2)."""
+"""The limit, best-of-n and shares against worlds whose answers can be listed (theory.pdf, Corollary 2 (frontier))."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from bad_server import Answered, completion, served
 
 from tiltlm.errors import ConfigError, JudgeError
-from tiltlm.judges.chat_requests import ChatAddress, Patience, RequestFailedError
+from tiltlm.judges.chat_requests import ChatAddress, Patience, RequestFailedError, asked_wait
 
 KEY = "plain-words-of-a-key"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Is it so? \ud83d"}]}
@@ -200,3 +200,11 @@ def test_a_reply_that_was_cut_before_its_text_says_so() -> None:
         pytest.raises(RequestFailedError, match=r"was cut .*--max-tokens"),
     ):
         asked(server.address, []).ask(BODY)
+
+
+def test_a_date_to_come_back_at_is_measured_by_the_clock_of_the_server() -> None:
+    replied, then = "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:52 GMT"
+    assert asked_wait(then, replied) == 15.0
+    assert asked_wait(replied, then) == 0.0
+    assert asked_wait("3", None) == 3.0
+    assert asked_wait(then, None) is None and asked_wait("soon", replied) is None and asked_wait(None, replied) is None

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -160,7 +159,7 @@ class ChatAddress:
             )
             return JudgeError(f"{self.address} refuses the requests: {what}; {hint}.")
         if error.code in _PASSING:
-            return _PassingError(what, _asked_wait(error.headers.get("Retry-After")))
+            return _PassingError(what, asked_wait(error.headers.get("Retry-After"), error.headers.get("Date")))
         return RequestFailedError(what)
 
     def _read(self, content: bytes) -> Reply:
@@ -251,8 +250,11 @@ def _is_here(host: str | None) -> bool:
         return False
 
 
-def _asked_wait(value: str | None) -> float | None:
-    """Seconds that a Retry-After asks for, which is a number of them or a date; None where there is none."""
+def asked_wait(value: str | None, now: str | None) -> float | None:
+    """Seconds that a Retry-After asks for, which is a number of them or a date; None where there is none.
+
+    now: the date of the reply by the server's own clock, as this machine's may be another.
+    """
     if value is None:
         return None
     try:
@@ -260,9 +262,10 @@ def _asked_wait(value: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        then, replied = (email.utils.parsedate_to_datetime(date or "").timestamp() for date in (value, now))
     except (ValueError, TypeError):
         return None
+    return max(0.0, then - replied)
 
 
 def _message_in(said: str) -> str:

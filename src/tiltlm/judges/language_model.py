@@ -236,8 +236,11 @@ def _at_once(
                 return
             try:
                 outcomes.put((key, address.ask(body)))
-            except BaseException as error:  # told to whoever waits for it
+            except RequestFailedError as error:
                 outcomes.put((key, error))
+            except BaseException as error:  # told to whoever waits for it, who may be busy while others go on asking
+                outcomes.put((key, error))
+                address.stop()
 
     for _ in range(min(most, len(bodies))):
         threading.Thread(target=work, daemon=True).start()
