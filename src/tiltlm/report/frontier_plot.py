@@ -47,7 +47,7 @@ def draw_frontier(axes: Axes, frontier: Frontier) -> None:
         Line2D([], [], color=MUTED, linestyle="none", marker="s", markersize=5, label="reference"),
         Line2D([], [], color=REJECTED, marker="o", markersize=5, linewidth=1, label="this run"),
     ]
-    axes.legend(handles=keys, loc="lower right", handlelength=1.4)
+    axes.legend(handles=keys, loc="best", handlelength=1.4)
 
 
 def _path(axes: Axes, frontier: Frontier) -> None:
