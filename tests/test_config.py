@@ -475,6 +475,8 @@ def strategy(section: str, option: str) -> st.SearchStrategy[Any]:
         return st.lists(st.sampled_from(list(TRACKERS)), unique=True).map(tuple)
     if (section, option) == ("comparison", "reward"):
         return st.sampled_from(["none", "vader", "rules.toml", "own.py:short", "model:folder"])
+    if (section, option) == ("rounds", "judge"):
+        return st.sampled_from(["", "vader", "rules.toml", "own.py:short", "model:folder", "https://host/v1"])
     of_kinds = values_of(HINTS[section, option], RANGED.get((section, option), {}))
 
     def taken(value: object) -> bool:
