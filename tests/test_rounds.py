@@ -14,13 +14,14 @@ from tiny_runs import write_model, write_pairs
 
 import tiltlm.pipeline.rounds_run as rounds_run
 from tiltlm.answers.answer_file import read_answers
+from tiltlm.answers.pair_file import NoPairsError
 from tiltlm.cli import main
 from tiltlm.config import config_from_dict
 from tiltlm.config.recipes import Recipe
 from tiltlm.config.round_stages import in_rounds
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
-from tiltlm.pipeline.round_pairs import NoPairsError, make_pairs
+from tiltlm.pipeline.round_pairs import make_pairs
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.run_files import read_run
 
@@ -232,10 +233,10 @@ def test_killed_while_it_ends_early_it_is_whole_the_next_time(
 
 
 def test_a_later_round_without_pairs_ends_the_rounds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_later(*given: object) -> Path:
+    def none_later(*given: object) -> None:
         if given[3]:
             raise NoPairsError("all alike")
-        return make_pairs(*given)  # type: ignore[arg-type]
+        make_pairs(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rounds_run, "make_pairs", none_later)
     assert main(["train", "rounds.toml"]) == 0

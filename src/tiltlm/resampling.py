@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 
 import numpy as np
 
 from tiltlm.runs.estimates import Estimate
-from tiltlm.statistics import cluster_sums, student_95
+from tiltlm.statistics import cluster_sums, expanded_interval
 
 RESAMPLES = 2000
 """Bootstrap samples: the ends of a 95% interval are then themselves known to a twentieth of its width."""
@@ -33,12 +31,8 @@ def of_sums(
     if not clusters:
         raise ValueError("a figure of nothing is not defined")
     found = float(figure(sums_CK.sum(0)[None])[0])
-    if clusters == 1:
-        return Estimate(found, None, 1)
     drawn = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), resamples)
-    below = NormalDist().cdf(-math.sqrt(clusters / (clusters - 1)) * student_95(clusters - 1))
-    low, high = np.quantile(figure(drawn @ sums_CK), [below, 1 - below])
-    return Estimate(found, (float(low), float(high)), clusters)
+    return expanded_interval(found, figure(drawn @ sums_CK), clusters)
 
 
 def ratio(sums_R2: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ REPORT = ".report.json"
 """What is put behind a file's name to name its account."""
 
 
+class NoPairsError(DataError):
+    """There is nothing to learn from: no two answers to one prompt make a pair."""
+
+
 @dataclass(slots=True)
 class PairAccount:
     """What became of judged answers. Each prompt is in `with_pairs` or in `without_pairs`, each two answers that are
@@ -70,7 +74,7 @@ def write_pairs(
             raise ConfigError(f"--output {output} is there, with other pairs: name another file, or say --overwrite.")
         _write_account(account, choosing, source, output.with_name(output.name + REPORT))
         if not account.pairs:
-            raise DataError(
+            raise NoPairsError(
                 f"{source}: there is no pair in its {account.prompts} prompts ({_words(account.without_pairs)})."
             )
     return account

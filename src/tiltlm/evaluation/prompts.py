@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tiltlm.data.examples import Text
 from tiltlm.data.tokens.rendering import RenderedExample
@@ -13,18 +13,23 @@ from tiltlm.errors import ConfigError
 from tiltlm.evaluation.comparison import Prompt
 
 
-def held_out_prompts(
-    rendered: Sequence[RenderedExample], limit: int, tokenizer: ExampleTokenizer, room: int | None
-) -> list[Prompt]:
-    """The first `limit` different prompts of the held-out pairs, each in at most `room` tokens."""
+def first_of_prompts(rendered: Iterable[RenderedExample], limit: int) -> list[RenderedExample]:
+    """The first example of each of the first `limit` different prompts."""
     first: dict[str, RenderedExample] = {}
     for example in rendered:
         # Examples may be rendered only as they are looked at.
         if len(first) == limit:
             break
         first.setdefault(example.question, example)
+    return list(first.values())
+
+
+def held_out_prompts(
+    rendered: Sequence[RenderedExample], limit: int, tokenizer: ExampleTokenizer, room: int | None
+) -> list[Prompt]:
+    """The first `limit` different prompts of the held-out pairs, each in at most `room` tokens."""
     prompts = []
-    for example in first.values():
+    for example in first_of_prompts(rendered, limit):
         text, ids = tokenizer.ask(example.source.prompt, example.source.tools, room)
         prompts.append(Prompt(example.id, text, tuple(ids), counted=True, asked=example.source.prompt))
     return prompts

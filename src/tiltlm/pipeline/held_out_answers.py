@@ -15,10 +15,10 @@ import torch
 from tiltlm.answers.answer_file import prompt_value, read_answers
 from tiltlm.answers.answer_rows import AnswerRow
 from tiltlm.data.preparation import PreparedData
-from tiltlm.data.tokens.rendering import RenderedExample
 from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.errors import ConfigError, DataError
 from tiltlm.evaluation.frontier import Answered
+from tiltlm.evaluation.prompts import first_of_prompts
 from tiltlm.judges.judge_interface import PointwiseJudge, asked_of
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
@@ -156,13 +156,8 @@ def held_out_asked(setup: Setup, data: PreparedData, count: int) -> list[AskedPr
     Raises:
         DataError: there are fewer than two.
     """
-    first: dict[str, RenderedExample] = {}
-    for example in data.eval_rendered:
-        if len(first) == count:
-            break
-        first.setdefault(example.question, example)
     room, found = prompt_room(setup), []
-    for example in first.values():
+    for example in first_of_prompts(data.eval_rendered, count):
         _, ids = setup.tokenizer.ask(example.source.prompt, example.source.tools, room)
         found.append(AskedPrompt(example.id, example.source.prompt, example.source.tools, tuple(ids)))
     if len(found) < 2:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiltlm import demo
 from tiltlm.answers.answer_file import read_answers
-from tiltlm.answers.pair_choice import Choosing, choose_pairs
+from tiltlm.answers.pair_choice import Choosing
 from tiltlm.answers.pair_file import write_pairs
 from tiltlm.config import Config
 from tiltlm.config.round_stages import ANSWERS, JUDGED, PAIRS
@@ -27,16 +27,11 @@ SEEDS_APART = 1_000_003
 """Between the seeds of two rounds, so that no round draws by the random numbers of another."""
 
 
-class NoPairsError(DataError):
-    """A round has nothing to learn from: all answers to each prompt have the same reward."""
-
-
 @dataclass(frozen=True, slots=True)
 class RoundPrompts:
-    """The prompts that rounds answer. shared: how many were left out, as they are held out."""
+    """The prompts that rounds answer."""
 
     prompts: tuple[GivenPrompt, ...]
-    shared: int
 
     def of(self, number: int, count: int | None) -> list[GivenPrompt]:
         """Those of a round, counted from 0: all of them, or the next `count`, from the first again after the last."""
@@ -71,7 +66,7 @@ def round_prompts(config: Config, reporter: Reporter) -> RoundPrompts:
         reporter.say(f"  left out: {row.id}: {row.reason}: {row.detail}")
     if not kept:
         raise DataError(f"{data.train}: no prompt is left to answer, as all of them are held out ({data.eval}).")
-    return RoundPrompts(tuple(kept), len(found.prompts) - len(kept))
+    return RoundPrompts(tuple(kept))
 
 
 def _words(given: GivenPrompt) -> str:
@@ -83,8 +78,8 @@ def _words(given: GivenPrompt) -> str:
 
 def make_pairs(
     setup: Setup, prompts: RoundPrompts, judge: AnyJudge, number: int, folder: Path, reporter: Reporter
-) -> Path:
-    """Makes the pairs of a round and says what became of the answers. Returns their file.
+) -> None:
+    """Makes the pairs of a round and says what became of the answers.
 
     Args:
         setup: of the round, whose model answers. number: of the round, counted from 0. folder: of the round's files.
@@ -116,13 +111,10 @@ def make_pairs(
     judged = judge_answers(folder / ANSWERS, folder / JUDGED, judge, reporter)
     for remark in judged.remarks:
         reporter.say(f"  {remark}")
-    choosing, rows = Choosing(rounds.choose, rounds.least_gap, rounds.most_pairs), read_answers(folder / JUDGED)
-    if not any(choose_pairs(row, choosing).pairs for row in rows):
-        raise NoPairsError(f"no two answers to one of {len(rows)} prompts can be told apart ({folder / JUDGED}).")
-    made = write_pairs(rows, choosing, pairs, str(folder / JUDGED), overwrite=True)
+    choosing = Choosing(rounds.choose, rounds.least_gap, rounds.most_pairs)
+    made = write_pairs(read_answers(folder / JUDGED), choosing, pairs, str(folder / JUDGED), overwrite=True)
     left = sum(made.left_out.values())
     reporter.say(
         f"  {made.pairs} pairs of {made.with_pairs} prompts; {left} couples of answers left out, "
         f"{sum(made.without_pairs.values())} prompts without a pair (all in {pairs}.report.json)"
     )
-    return pairs

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltlm import demo
+from tiltlm.answers.pair_file import NoPairsError
 from tiltlm.config import Config
 from tiltlm.config.judge_words import NONE, judge_word
 from tiltlm.config.recipes import Recipe
@@ -31,7 +32,7 @@ from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.recipe_folder import whole_folder
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.round_pairs import NoPairsError, make_pairs, round_prompts
+from tiltlm.pipeline.round_pairs import make_pairs, round_prompts
 from tiltlm.pipeline.rounds_end import end_after, finish_ending
 from tiltlm.pipeline.run import Run, train
 from tiltlm.pipeline.run_frontier import FOLDER
