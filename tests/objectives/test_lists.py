@@ -16,6 +16,7 @@ from tiltlm.objectives.infonca import INFONCA, NCA
 from tiltlm.objectives.lipo import LIPO_LAMBDA
 from tiltlm.objectives.plackett_luce import PLACKETT_LUCE
 from tiltlm.objectives.pro import PRO
+from tiltlm.objectives.rebel import REBEL
 from tiltlm.objectives.rrhf import RRHF
 
 ratios = st.floats(-40, 40, width=32)
@@ -88,6 +89,13 @@ def nca(own: Sequence[Answer], beta: float = 0.01) -> float:
     )
 
 
+def rebel(own: Sequence[Answer], beta: float = 0.1) -> float:
+    apart = [
+        (beta * (own[i][0] - own[j][0]) - (own[i][1] - own[j][1])) ** 2 for i in range(len(own)) for j in range(i)
+    ]
+    return sum(apart) / len(apart)
+
+
 ORACLES = {
     "plackett_luce": plackett_luce,
     "lipo_lambda": lipo,
@@ -95,6 +103,7 @@ ORACLES = {
     "pro": pro,
     "infonca": infonca,
     "nca": nca,
+    "rebel": rebel,
 }
 
 
@@ -148,6 +157,13 @@ def test_pro_by_hand() -> None:
     """Means -1 and -2, scores 3 and 1: temperature 1/2, so odds of e^-2 to e^-4; the best's sum -2 counts 0.05."""
     (found,) = losses(PRO, listed([[-2.0, -2.0]], [[3, 1]], [[2, 1]]))
     assert found == pytest.approx(math.log1p(math.exp(-2)) + 0.05 * 2)
+
+
+def test_rebel_by_hand() -> None:
+    """Rewards 2, 1, 0 of scores 1, 1, 0: the three pairs are off by 1, 1 and 0. At the tilted reference it is 0."""
+    (found,) = losses(REBEL, listed([[20.0, 10.0, 0.0]], [[1, 1, 0]]))
+    assert found == pytest.approx(2 / 3)
+    assert losses(REBEL, listed([[17.0, 12.0, 2.0]], [[1.5, 1, 0]])) == pytest.approx([0], abs=1e-12)
 
 
 def test_infonca_and_nca_by_hand() -> None:

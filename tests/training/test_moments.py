@@ -46,3 +46,16 @@ def test_weights_and_moments_are_the_same_to_the_bit(optimizer_name: str) -> Non
     for number, own in made.items():
         assert set(own) == set(kept[number])
         assert all(torch.equal(torch.as_tensor(own[name]), torch.as_tensor(kept[number][name])) for name in own)
+
+
+def test_elsewhere_than_on_a_cpu_the_optimizer_makes_its_own() -> None:
+    """A fused step on a GPU refuses gradients that are one zero seen everywhere."""
+
+    class Refusing:
+        _step_supports_amp_scaling = True
+        param_groups = ({"params": [nn.Parameter(torch.empty(3, device="meta"))]},)
+
+        def step(self) -> None:
+            raise RuntimeError("params, grads, exp_avgs, and exp_avg_sqs must have same dtype, device, and layout")
+
+    make_moments(Refusing())  # type: ignore[arg-type]

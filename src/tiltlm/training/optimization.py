@@ -58,10 +58,12 @@ def make_moments(optimizer: torch.optim.Optimizer) -> None:
     """Makes what the optimizer keeps of each parameter, by a step that a fused optimizer is told to skip.
 
     Before the first forward pass they lie beside the weights. Made after it, as PyTorch does, they lie above what that
-    pass took, in pages never touched, and what it took lies free below them in pieces.
+    pass took, in pages never touched, and what it took lies free below them in pieces. So it is on a CPU: a GPU's memory
+    is given out in blocks that serve anew, and its fused step refuses the gradients, one zero seen everywhere.
     """
     parameters = [own for group in optimizer.param_groups for own in group["params"]]
-    if not getattr(optimizer, "_step_supports_amp_scaling", False) or isinstance(parameters[0], DTensor):
+    on_cpu = all(own.device.type == "cpu" and not isinstance(own, DTensor) for own in parameters)
+    if not getattr(optimizer, "_step_supports_amp_scaling", False) or not on_cpu:
         return
     for own in parameters:
         own.grad = own.new_zeros(()).expand_as(own)
