@@ -24,10 +24,12 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-import imdb_plane
+from imdb_plane import draw
+from imdb_record import collected, told
 from imdb_reward import Tokens, make_prompts, openings, read_reviews
 from imdb_settings import BATCH, LEARNING_RATE, SETTINGS, SMALL, TINY, Setting, Sizes
 from imdb_steps import Step, run_steps
+from machine import write_record
 from tiltlm.config.toml_text import toml_value
 from tiltlm.model.embedded import embedded_model
 
@@ -166,7 +168,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="reviews: JSON lines with text, label and split")
     parser.add_argument("--work", type=Path, required=True, help="a folder for runs and answers, some 20 GB of them")
     parser.add_argument("--output", type=Path, required=True, help="a folder for frontier.json and figure.png")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each setting")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each setting")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--small", action="store_true", help="tiny counts, one seed and few settings")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no step begins after so many")
@@ -205,9 +207,11 @@ def main() -> None:
     plan.make_prompts()
     outcome = run_steps(list(plan.steps()), work, arguments.jobs, until)
     places = [(one, seed, plan.run(one, seed)) for one in plan.settings for seed in range(seeds)]
-    record = imdb_plane.collected(work, sizes, places, outcome)
-    imdb_plane.write(record, arguments.output)
-    print(imdb_plane.told(record))
+    record = collected(work, sizes, places, outcome)
+    write_record(record, arguments.output / "frontier.json")
+    if record.means:
+        draw(record, arguments.output / "figure.png")
+    print(told(record))
 
 
 if __name__ == "__main__":

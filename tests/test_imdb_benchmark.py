@@ -12,10 +12,12 @@ import pytest
 
 import imdb_reward
 from imdb_frontier import Plan, chosen
+from imdb_plane import draw
+from imdb_record import collected, told
 from imdb_reward import Review, Tokens, accuracy, fit, make_prompts, make_reward, openings, pieces
 from imdb_score import read_weights
 from imdb_settings import SETTINGS, TINY
-from imdb_steps import Step, run_steps
+from imdb_steps import Outcome, Step, run_steps
 
 FILLER = ["the", "film", "plot", "of", "a", "man", "who", "goes", "into", "town", "and", "sees", "his", "old", "house"]
 PRAISE, BLAME = ["wonderful", "moving"], ["dreadful", "dull"]
@@ -143,6 +145,31 @@ def test_every_setting_has_a_training_and_a_frontier_for_each_seed(tmp_path: Pat
         known.add(step.name)
     with pytest.raises(SystemExit, match="no such setting"):
         chosen("dpo-0.1,dop", small=False)
+
+
+def test_what_is_there_is_told_and_drawn_and_what_is_not_is_named(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "reviews.jsonl", tmp_path, TINY, SETTINGS[:2], 2)
+    places = [(setting, seed, plan.run(setting, seed)) for setting in SETTINGS[:2] for seed in (0, 1)]
+    nothing = collected(tmp_path, TINY, places, Outcome(failed={"start": f"exit status 2: {tmp_path}/x"}))
+    assert "failed: start" in told(nothing) and str(tmp_path) not in nothing.failed["start"]
+
+    demo = Path(__file__).parents[1] / "benchmarks" / "results" / "demo-frontier" / "frontier.json"
+    kept = json.loads(demo.read_text(encoding="utf-8"))
+    done = Outcome(seconds={f"frontier-{folder.name}": 1.0 for _, _, folder in places[:2]}, left_out=["dpo-0.05-s0"])
+    for reward, (_, _, folder) in zip((0.5, 0.7), places, strict=False):
+        folder.mkdir(parents=True)
+        kept["path"][-1]["reward"]["mean"] = reward
+        (folder / "frontier.json").write_text(json.dumps(kept), encoding="utf-8")
+    record = collected(tmp_path, TINY, places, done)
+    [mean] = record.means  # of the setting that has results
+    assert (mean.name, mean.seeds, mean.told) == ("dpo-0.1", 2, 2)
+    assert mean.reward.mean == pytest.approx(0.6) and mean.spread == pytest.approx(0.02**0.5)
+    assert mean.share is not None and mean.share.mean == kept["path"][-1]["share"]["mean"]
+    table = told(record).splitlines()
+    assert "0.600" in next(line for line in table if line.startswith("dpo-0.1"))
+    assert table[-1] == "left out: dpo-0.05-s0"
+    draw(record, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_reviews_with_unknown_labels_are_refused(tmp_path: Path) -> None:
