@@ -18,6 +18,9 @@ from imdb_reward import Review, Tokens, accuracy, fit, make_prompts, make_reward
 from imdb_score import read_weights
 from imdb_settings import SETTINGS, TINY
 from imdb_steps import Outcome, Step, run_steps
+from tiltlm.config.recipes import load_recipe
+from tiltlm.config.round_stages import in_rounds
+from tiltlm.config.validation import ready
 
 FILLER = ["the", "film", "plot", "of", "a", "man", "who", "goes", "into", "town", "and", "sees", "his", "old", "house"]
 PRAISE, BLAME = ["wonderful", "moving"], ["dreadful", "dull"]
@@ -139,6 +142,14 @@ def test_every_setting_has_a_training_and_a_frontier_for_each_seed(tmp_path: Pat
             name = f"{setting.name}-s{seed}"
             assert steps[f"frontier-{name}"].needs == (name,)
             assert steps[f"frontier-{name}"].after == (() if f"frontier-{name}" == first else (first,))
+    # Their settings are what tiltlm takes, and effective.
+    recipes = {place.stem: load_recipe(place) for place in (tmp_path / "configs").glob("*.toml")}
+    assert len(recipes) == 1 + 2 * len(SETTINGS)
+    for recipe in map(in_rounds, recipes.values()):
+        ready(recipe.settings(0) if recipe.stages else recipe.base)
+    assert {name for name, one in recipes.items() if one.base.rounds.prompts == 3} == {
+        f"rounds-third-s{n}" for n in "01"
+    }
     known = set[str]()
     for step in steps.values():  # what a step waits for stands before it
         assert {*step.needs, *step.after} <= known
