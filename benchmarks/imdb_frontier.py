@@ -18,6 +18,8 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,7 +168,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="reviews: JSON lines with text, label and split")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for runs and answers, some 20 GB of them")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for runs and answers, some 30 GB of them")
     parser.add_argument("--output", type=Path, required=True, help="a folder for frontier.json and figure.png")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each setting")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
@@ -198,6 +200,8 @@ def main() -> None:
     """Does what is missing, and writes what there is."""
     arguments = parsed()
     until = time.monotonic() + arguments.seconds
+    # So that a command that is told to stop takes its processes along.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # Names of downloads would be looked up again by every process.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     sizes, work = TINY if arguments.small else Sizes(), arguments.work.resolve()

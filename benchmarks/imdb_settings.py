@@ -29,8 +29,22 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}, path=True),
     Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
+    Setting(
+        "rounds",
+        "DPO in rounds",
+        {"name": "sigmoid", "beta": 0.1},
+        rounds={"count": 3, "reference": "start"},
+        why="every round answers all prompts, so there are three times as many answers, judgements and steps",
+    ),
+    Setting(
+        "rounds-third",
+        "DPO in rounds",
+        {"name": "sigmoid", "beta": 0.1},
+        rounds={"count": 3, "reference": "start", "prompts": "a third"},
+        why="every round answers the next third of the prompts: as many answers, judgements and steps as the others",
+    ),
+    Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}, path=True),
     Setting("dpo-0.3", "DPO", {"name": "sigmoid", "beta": 0.3}),
     Setting("dpo-1", "DPO", {"name": "sigmoid", "beta": 1.0}),
     Setting("ipo-0.1", "IPO", {"name": "ipo", "beta": 0.1}),
@@ -52,22 +66,9 @@ SETTINGS = (
         why="its optimum is the reference tilted by exp(r / (alpha beta)), so lambda is 10; 4 lists a step make as "
         "many steps as 16 pairs do, of 4 pairs a prompt",
     ),
-    Setting(
-        "rounds",
-        "DPO in rounds",
-        {"name": "sigmoid", "beta": 0.1},
-        rounds={"count": 3, "reference": "start"},
-        why="every round answers all prompts, so there are three times as many answers, judgements and steps",
-    ),
-    Setting(
-        "rounds-third",
-        "DPO in rounds",
-        {"name": "sigmoid", "beta": 0.1},
-        rounds={"count": 3, "reference": "start", "prompts": "a third"},
-        why="every round answers the next third of the prompts: as many answers, judgements and steps as the others",
-    ),
 )
-"""The first one is trained, and its frontier measured, first: that draws the reference's answers for all."""
+"""In the order in which they are begun. The frontier of the first one draws the reference's answers for all, so it has
+no path; what takes long comes early."""
 
 SMALL = ("dpo-0.1", "infonca", "rounds")
 """What `--small` trains."""

@@ -166,19 +166,19 @@ def test_what_is_there_is_told_and_drawn_and_what_is_not_is_named(tmp_path: Path
 
     demo = Path(__file__).parents[1] / "benchmarks" / "results" / "demo-frontier" / "frontier.json"
     kept = json.loads(demo.read_text(encoding="utf-8"))
-    done = Outcome(seconds={f"frontier-{folder.name}": 1.0 for _, _, folder in places[:2]}, left_out=["dpo-0.05-s0"])
+    done = Outcome(seconds={f"frontier-{folder.name}": 1.0 for _, _, folder in places[:2]}, left_out=["rounds-s0"])
     for reward, (_, _, folder) in zip((0.5, 0.7), places, strict=False):
         folder.mkdir(parents=True)
         kept["path"][-1]["reward"]["mean"] = reward
         (folder / "frontier.json").write_text(json.dumps(kept), encoding="utf-8")
     record = collected(tmp_path, TINY, places, done)
     [mean] = record.means  # of the setting that has results
-    assert (mean.name, mean.seeds, mean.told) == ("dpo-0.1", 2, 2)
+    assert (mean.name, mean.seeds, mean.told) == ("dpo-0.05", 2, 2)
     assert mean.reward.mean == pytest.approx(0.6) and mean.spread == pytest.approx(0.02**0.5)
     assert mean.share is not None and mean.share.mean == kept["path"][-1]["share"]["mean"]
     table = told(record).splitlines()
-    assert "0.600" in next(line for line in table if line.startswith("dpo-0.1"))
-    assert table[-1] == "left out: dpo-0.05-s0"
+    assert "0.600" in next(line for line in table if line.startswith("dpo-0.05"))
+    assert table[-1] == "left out: rounds-s0"
     draw(record, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
