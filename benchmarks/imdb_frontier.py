@@ -115,7 +115,8 @@ class Plan:
         yield Step(f"answers-{name}", (*TILTLM, "sample", model, "--output", answers, *asked), (START,))
         judging = ("judge", answers, "--judge", self.judge, "--output", judged)
         yield Step(f"judged-{name}", (*TILTLM, *judging), (f"answers-{name}", "reward"))
-        chosen = ("--choose", "best-worst") if held_out else ("--choose", "all", "--most-pairs", str(sizes.most_pairs))
+        few = ("--choose", sizes.choose, "--most-pairs", str(sizes.most_pairs))
+        chosen = ("--choose", "best-worst") if held_out else few
         made = ("pair", judged, "--output", pairs, *chosen, "--overwrite")
         yield Step(f"pairs-{name}", (*TILTLM, *made), (f"judged-{name}",))
 
@@ -131,7 +132,7 @@ class Plan:
         }
         if setting.rounds:
             third = {"prompts": -(-self.sizes.prompts // 3)} if setting.rounds.get("prompts") == "a third" else {}
-            drawn = {"answers": self.sizes.answers, "choose": "all", "most_pairs": self.sizes.most_pairs}
+            drawn = {"answers": self.sizes.answers, "choose": self.sizes.choose, "most_pairs": self.sizes.most_pairs}
             sections["rounds"] = {"judge": self.judge, **drawn, **setting.rounds, **third}
         needs = (f"pairs-seed-{seed}", f"pairs-{HELD_OUT}")
         return self._trained(self.run(setting, seed).name, sections, needs)

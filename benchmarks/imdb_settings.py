@@ -80,8 +80,9 @@ class Sizes:
 
     reviews: that are read; None: all. imitated: reviews whose openings the reference is trained on, and held-out ones
     that it is evaluated on. opening: their tokens. prompts: training prompts of a seed, which no other seed has.
-    answers: to each of them. most_pairs: of a prompt. warmup: steps. held_out: prompts on which all is measured.
-    held_out_answers: of which a pair is made for each. reference_answers, model_answers: to each held-out prompt.
+    answers: to each of them. choose, most_pairs: of a prompt, as for `tiltlm pair`. warmup: steps of each training.
+    held_out: prompts on which all is measured. held_out_answers: of which a pair is made for each. reference_answers,
+    model_answers: to each held-out prompt.
     """
 
     reviews: int | None = None
@@ -90,6 +91,7 @@ class Sizes:
     opening: int = 48
     prompts: int = 256
     answers: int = 16
+    choose: Literal["all", "gap"] = "all"
     most_pairs: int = 4
     max_new_tokens: int = 32
     warmup: int = 2
