@@ -85,8 +85,9 @@ def collected(work: Path, sizes: Sizes, places: Sequence[tuple[Setting, int, Pat
     runs, found = list[Placed](), list[Frontier]()
     settings = list(dict.fromkeys(setting.name for setting, _, _ in places))
     for setting, seed, folder in places:
-        if f"frontier-{folder.name}" in outcome.seconds:
-            one = from_json(Frontier, (folder / "frontier.json").read_bytes())
+        place = folder / "frontier.json"
+        if f"frontier-{folder.name}" in outcome.seconds and place.is_file():
+            one = from_json(Frontier, place.read_bytes())
             found.append(one)
             runs.append(Placed(setting.name, setting.family, seed, one.path[-1], one.path[:-1]))
     longest = max(found, key=lambda one: one.limit[-1].kl if one.limit else 0.0, default=None)
