@@ -1,0 +1,119 @@
+"""What imdb_frontier.py trains, and how much of everything: one table, to be changed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+LEARNING_RATE, BATCH = 2e-5, 16
+"""Of every training, as in tiltlm's demo; `training` of a setting says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A training, made once for each seed.
+
+    family: settings with one colour. loss: the section [loss]. data: the pairs of a seed, or its judged answers as
+    lists. training, rounds: options of these sections, in place of the common ones. path: checkpoints of the first
+    seed's training are placed too. why: of what is unlike the others.
+    """
+
+    name: str
+    family: str
+    loss: dict[str, object]
+    data: Literal["pairs", "judged"] = "pairs"
+    training: dict[str, object] = field(default_factory=dict)
+    rounds: dict[str, object] = field(default_factory=dict)
+    path: bool = False
+    why: str = ""
+
+
+SETTINGS = (
+    Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
+    Setting(
+        "rounds",
+        "DPO in rounds",
+        {"name": "sigmoid", "beta": 0.1},
+        rounds={"count": 3, "reference": "start"},
+        why="every round answers all prompts, so there are three times as many answers, judgements and steps",
+    ),
+    Setting(
+        "rounds-third",
+        "DPO in rounds",
+        {"name": "sigmoid", "beta": 0.1},
+        rounds={"count": 3, "reference": "start", "prompts": "a third"},
+        why="every round answers the next third of the prompts: as many answers, judgements and steps as the others",
+    ),
+    Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}, path=True),
+    Setting("dpo-0.3", "DPO", {"name": "sigmoid", "beta": 0.3}),
+    Setting("dpo-1", "DPO", {"name": "sigmoid", "beta": 1.0}),
+    Setting("ipo-0.1", "IPO", {"name": "ipo", "beta": 0.1}),
+    Setting(
+        "ipo-1",
+        "IPO",
+        {"name": "ipo", "beta": 1.0},
+        why="its target is per token: 1/2 nat a token, where the default, 0.1, asks for 5",
+    ),
+    Setting("simpo", "SimPO", {"name": "simpo"}),
+    Setting("kto", "KTO", {"name": "kto", "beta": 0.1}),
+    Setting("sft", "SFT on the preferred", {"name": "sft"}),
+    Setting(
+        "infonca",
+        "InfoNCA",
+        {"name": "infonca", "alpha": 1.0, "beta": 0.1},
+        data="judged",
+        training={"batch_pairs": 4},
+        why="its optimum is the reference tilted by exp(r / (alpha beta)), so lambda is 10; 4 lists a step make as "
+        "many steps as 16 pairs do, of 4 pairs a prompt",
+    ),
+)
+"""In the order in which they are begun. The frontier of the first one draws the reference's answers for all, so it has
+no path; what takes long comes early."""
+
+SMALL = ("dpo-0.1", "infonca", "rounds")
+"""What `--small` trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything.
+
+    reviews: that are read; None: all. imitated: reviews whose openings the reference is trained on, and held-out ones
+    that it is evaluated on. opening: their tokens. prompts: training prompts of a seed, which no other seed has.
+    answers: to each of them. choose, most_pairs: of a prompt, as for `tiltlm pair`. warmup: steps of each training.
+    held_out: prompts on which all is measured. held_out_answers: of which a pair is made for each. reference_answers,
+    model_answers: to each held-out prompt.
+    """
+
+    reviews: int | None = None
+    imitated: int = 1500
+    imitated_held_out: int = 64
+    opening: int = 48
+    prompts: int = 256
+    answers: int = 16
+    choose: Literal["all", "gap"] = "all"
+    most_pairs: int = 4
+    max_new_tokens: int = 32
+    warmup: int = 2
+    held_out: int = 64
+    held_out_answers: int = 8
+    reference_answers: int = 1024
+    model_answers: int = 16
+
+
+TINY = Sizes(
+    reviews=600,
+    imitated=16,
+    imitated_held_out=4,
+    opening=16,
+    prompts=8,
+    answers=4,
+    most_pairs=2,
+    max_new_tokens=8,
+    warmup=0,
+    held_out=4,
+    held_out_answers=4,
+    reference_answers=32,
+    model_answers=4,
+)
+"""Of `--small`."""
