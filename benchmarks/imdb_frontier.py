@@ -32,6 +32,7 @@ from imdb_reward import Tokens, make_prompts, openings, read_reviews
 from imdb_settings import BATCH, LEARNING_RATE, SETTINGS, SMALL, TINY, Setting, Sizes
 from imdb_steps import Step, run_steps
 from machine import write_record
+from tiltlm.config.loss_config import learns_lists
 from tiltlm.config.toml_text import toml_value
 from tiltlm.model.embedded import embedded_model
 
@@ -131,9 +132,10 @@ class Plan:
             "checkpoint": {"every_steps": max(1, steps // 4) if setting.path and seed == 0 else 0},
         }
         if setting.rounds:
-            third = {"prompts": -(-self.sizes.prompts // 3)} if setting.rounds.get("prompts") == "a third" else {}
-            drawn = {"answers": self.sizes.answers, "choose": self.sizes.choose, "most_pairs": self.sizes.most_pairs}
-            sections["rounds"] = {"judge": self.judge, **drawn, **setting.rounds, **third}
+            drawn: dict[str, object] = {"answers": self.sizes.answers}
+            if not learns_lists(str(setting.loss["name"])):
+                drawn |= {"choose": self.sizes.choose, "most_pairs": self.sizes.most_pairs}
+            sections["rounds"] = {"judge": self.judge, **drawn, **setting.rounds}
         needs = (f"pairs-seed-{seed}", f"pairs-{HELD_OUT}")
         return self._trained(self.run(setting, seed).name, sections, needs)
 

@@ -28,28 +28,23 @@ class Setting:
     why: str = ""
 
 
+OF_LISTS: dict[str, object] = {"batch_pairs": 8, "learning_rate": 1.5e-5}
 SETTINGS = (
-    Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
+    Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}),
     Setting(
         "rounds",
-        "DPO in rounds",
-        {"name": "sigmoid", "beta": 0.1},
-        rounds={"count": 3, "reference": "start"},
-        why="every round answers all prompts, so there are three times as many answers, judgements and steps",
+        "REBEL in rounds",
+        {"name": "rebel", "beta": 0.04},
+        training=OF_LISTS,
+        rounds={"count": 3, "reference": "start", "stop": False},
+        why="every round answers all prompts, so there are three times as many answers, judgements and steps; a step "
+        "takes 8 lists of all answers, so that there are as many steps as of pairs",
     ),
-    Setting(
-        "rounds-third",
-        "DPO in rounds",
-        {"name": "sigmoid", "beta": 0.1},
-        rounds={"count": 3, "reference": "start", "prompts": "a third"},
-        why="every round answers the next third of the prompts: as many answers, judgements and steps as the others",
-    ),
-    Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}, path=True),
+    Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
     Setting("dpo-0.3", "DPO", {"name": "sigmoid", "beta": 0.3}),
     Setting("dpo-1", "DPO", {"name": "sigmoid", "beta": 1.0}),
-    Setting("ipo-0.1", "IPO", {"name": "ipo", "beta": 0.1}),
     Setting(
-        "ipo-1",
+        "ipo",
         "IPO",
         {"name": "ipo", "beta": 1.0},
         why="its target is per token: 1/2 nat a token, where the default, 0.1, asks for 5",
@@ -58,19 +53,18 @@ SETTINGS = (
     Setting("kto", "KTO", {"name": "kto", "beta": 0.1}),
     Setting("sft", "SFT on the preferred", {"name": "sft"}),
     Setting(
-        "infonca",
-        "InfoNCA",
-        {"name": "infonca", "alpha": 1.0, "beta": 0.1},
+        "rebel",
+        "REBEL",
+        {"name": "rebel", "beta": 0.04},
         data="judged",
-        training={"batch_pairs": 4},
-        why="its optimum is the reference tilted by exp(r / (alpha beta)), so lambda is 10; 4 lists a step make as "
-        "many steps as 16 pairs do, of 4 pairs a prompt",
+        training=OF_LISTS,
+        why="as a round; its optimum is the reference tilted by exp(25 r)",
     ),
 )
 """In the order in which they are begun. The frontier of the first one draws the reference's answers for all, so it has
 no path; what takes long comes early."""
 
-SMALL = ("dpo-0.1", "infonca", "rounds")
+SMALL = ("dpo-0.1", "rebel", "rounds")
 """What `--small` trains."""
 
 
@@ -86,19 +80,19 @@ class Sizes:
     """
 
     reviews: int | None = None
-    imitated: int = 1500
-    imitated_held_out: int = 64
-    opening: int = 48
-    prompts: int = 256
-    answers: int = 16
+    imitated: int = 600
+    imitated_held_out: int = 32
+    opening: int = 36
+    prompts: int = 96
+    answers: int = 8
     choose: Literal["all", "gap"] = "all"
-    most_pairs: int = 4
-    max_new_tokens: int = 32
+    most_pairs: int = 2
+    max_new_tokens: int = 24
     warmup: int = 2
-    held_out: int = 64
-    held_out_answers: int = 8
-    reference_answers: int = 1024
-    model_answers: int = 16
+    held_out: int = 32
+    held_out_answers: int = 4
+    reference_answers: int = 256
+    model_answers: int = 8
 
 
 TINY = Sizes(

@@ -147,9 +147,7 @@ def test_every_setting_has_a_training_and_a_frontier_for_each_seed(tmp_path: Pat
     assert len(recipes) == 1 + 2 * len(SETTINGS)
     for recipe in map(in_rounds, recipes.values()):
         ready(recipe.settings(0) if recipe.stages else recipe.base)
-    assert {name for name, one in recipes.items() if one.base.rounds.prompts == 3} == {
-        f"rounds-third-s{n}" for n in "01"
-    }
+    assert {name for name, one in recipes.items() if one.base.rounds.count == 3} == {f"rounds-s{n}" for n in "01"}
     known = set[str]()
     for step in steps.values():  # what a step waits for stands before it
         assert {*step.needs, *step.after} <= known
@@ -173,11 +171,11 @@ def test_what_is_there_is_told_and_drawn_and_what_is_not_is_named(tmp_path: Path
         (folder / "frontier.json").write_text(json.dumps(kept), encoding="utf-8")
     record = collected(tmp_path, TINY, places, done)
     [mean] = record.means  # of the setting that has results
-    assert (mean.name, mean.seeds, mean.told) == ("dpo-0.05", 2, 2)
+    assert (mean.name, mean.seeds, mean.told) == (SETTINGS[0].name, 2, 2)
     assert mean.reward.mean == pytest.approx(0.6) and mean.spread == pytest.approx(0.02**0.5)
     assert mean.share is not None and mean.share.mean == kept["path"][-1]["share"]["mean"]
     table = told(record).splitlines()
-    assert "0.600" in next(line for line in table if line.startswith("dpo-0.05"))
+    assert "0.600" in next(line for line in table if line.startswith(SETTINGS[0].name))
     assert table[-1] == "left out: rounds-s0"
     draw(record, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -252,6 +252,31 @@ def test_data_that_are_laid_out_otherwise_are_read_as_they_are_said_to_be(here: 
     assert read_run(RUN).data.sources[-1].pairs == 8
 
 
+@pytest.mark.parametrize("loss", ["rebel", "infonca", "plackett_luce"])
+def test_a_loss_of_lists_learns_from_all_judged_answers(here: Path, loss: str) -> None:
+    """A pair is all that a held-out example has, with its scores: a list of two."""
+    rows = [json.loads(line) for line in Path("held_out.jsonl").read_text().splitlines()]
+    scored = [{**row, "chosen_score": 2.0, "rejected_score": 1.0} for row in rows]
+    Path("held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    text = SETTINGS.replace('choose = "best-worst"\n', "") + f'[loss]\nname = "{loss}"\n'
+    Path("rounds.toml").write_text(text)
+    assert main(["train", "rounds.toml"]) == 0
+    for number, run in zip("12", (FIRST, RUN), strict=True):
+        judged = read_answers(RUN / "rounds" / number / "judged.jsonl")
+        told_apart = [row for row in judged if len({answer.reward for answer in row.answers}) > 1]
+        # A list in which an answer is empty is dropped by name, as from any file.
+        whole = [row for row in told_apart if all(answer.text for answer in row.answers)]
+        assert whole and read_run(run).data.sources[0].pairs == len(whole)
+
+
+def test_which_answers_make_a_pair_is_nothing_to_a_loss_of_lists(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rounds.toml").write_text(SETTINGS + '[loss]\nname = "rebel"\n')
+    assert main(["train", "rounds.toml"]) != 0
+    assert "rounds.choose has no effect on the loss `rebel`" in capsys.readouterr().err
+
+
 def test_an_objective_without_a_reference_goes_in_rounds_too(here: Path) -> None:
     Path("rounds.toml").write_text(SETTINGS + "[loss]\nname = 'simpo'\n")
     assert main(["train", "rounds.toml"]) == 0
@@ -275,7 +300,7 @@ def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> 
         ({"rounds": {"count": 1, "judge": "labels:people.jsonl"}}, "people have not seen"),
         ({"rounds": {"count": 1, "judge": "vader"}}, "name data.eval"),
         ({"rounds": {"count": 1, "judge": "vader", "choose": "gap"}, "data": {"eval": "x"}}, "most_pairs or"),
-        ({"rounds": {"count": 1, "judge": "vader"}, "data": {"eval": "x"}, "loss": {"name": "sft"}}, "of pairs"),
+        ({"rounds": {"count": 1, "judge": "vader"}, "data": {"eval": "x"}, "loss": {"name": "sft"}}, "pairs or lists"),
     ],
     ids=["no count", "no judge", "none", "people", "no held-out data", "gap", "imitation"],
 )

@@ -90,9 +90,7 @@ def nca(own: Sequence[Answer], beta: float = 0.01) -> float:
 
 
 def rebel(own: Sequence[Answer], beta: float = 0.1) -> float:
-    apart = [
-        (beta * (own[i][0] - own[j][0]) - (own[i][1] - own[j][1])) ** 2 for i in range(len(own)) for j in range(i)
-    ]
+    apart = [(beta * (own[i][0] - own[j][0]) - (own[i][1] - own[j][1])) ** 2 for i in range(len(own)) for j in range(i)]
     return sum(apart) / len(apart)
 
 

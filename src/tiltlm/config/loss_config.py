@@ -208,3 +208,9 @@ if TYPE_CHECKING:
 
 else:
     LossConfig = loss_section(OBJECTIVES)
+
+
+def learns_lists(name: str) -> bool:
+    """Whether an objective learns from all answers to a prompt as one ranked list. Of a user's own nothing is known
+    before its code is run, so in rounds it is given pairs."""
+    return name in OBJECTIVES and OBJECTIVES[name].needs.unit == "list"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tiltlm.config.loss_config import learns_lists
 from tiltlm.config.recipes import Recipe, Stage
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import ROUNDS
@@ -49,8 +50,9 @@ def _name(number: int) -> str:
 
 
 def _stage(recipe: Recipe, number: int) -> Stage:
-    """How the common data are laid out is said of the held-out ones alone: pairs are as `tiltlm pair` leaves them."""
+    """How the common data are laid out is said of the held-out ones alone: pairs are as `tiltlm pair` leaves them, and
+    lists as `tiltlm judge` does."""
     data = recipe.base.data
-    pairs = {"path": str(round_folder(recipe, number) / PAIRS)}
+    pairs = {"path": str(round_folder(recipe, number) / (JUDGED if learns_lists(recipe.base.loss.name) else PAIRS))}
     held_out = {"format": data.format, "columns": dict(data.columns), "subset": data.subset}
     return Stage(_name(number), {"data": {"source": [pairs], **held_out}})

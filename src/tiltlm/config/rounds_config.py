@@ -10,6 +10,9 @@ from tiltlm.config.declaring import NotNegative, NotNegativeInt, PositiveInt, se
 from tiltlm.config.judge_words import NONE, judge_word
 from tiltlm.errors import ConfigError
 
+OF_PAIRS = ("choose", "least_gap", "most_pairs")
+"""Options that say which answers make a pair."""
+
 
 def _judge(word: str) -> str:
     """The word itself, or empty.
@@ -55,7 +58,7 @@ class RoundsConfig:
     """Longest answer in tokens. Unset: comparison.max_new_tokens."""
     choose: Literal["all", "best-worst", "gap"] = "all"
     """Which two answers of a prompt make a pair: every two, the two furthest apart, or the `most_pairs` furthest apart
-    (docs/own-pairs.md)."""
+    (docs/own-pairs.md). A loss of lists learns from all answers to a prompt at once, without pairs."""
     least_gap: NotNegative = 0.0
     """Answers whose rewards are nearer than this make no pair; equal ones never do."""
     most_pairs: PositiveInt | None = None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tiltlm.config.data_sources import OWN_OPTIONS, named
 from tiltlm.config.judge_words import NONE
+from tiltlm.config.loss_config import learns_lists
 from tiltlm.config.own_loss import read_loss
-from tiltlm.config.rounds_config import RoundsConfig
+from tiltlm.config.rounds_config import OF_PAIRS, RoundsConfig
 from tiltlm.config.sections import ComparisonConfig, Config, DataConfig, TrainingConfig
 from tiltlm.errors import ConfigError
 
@@ -106,8 +107,14 @@ def _require_rounds(config: Config) -> None:
         "rounds need somebody who judges: set rounds.judge, or comparison.reward.",
     )
     _require(
-        config.loss.objective.needs.unit == "pair",
-        f"rounds make pairs, and `{config.loss.name}` learns from other examples: take an objective of pairs.",
+        config.loss.objective.needs.unit in ("pair", "list"),
+        f"rounds make pairs or lists, and `{config.loss.name}` learns from other examples: take an objective of those.",
+    )
+    changed = [name for name in OF_PAIRS if getattr(rounds, name) != getattr(RoundsConfig(), name)]
+    _require(
+        not changed or not learns_lists(config.loss.name),
+        f"rounds.{changed[0] if changed else ''} has no effect on the loss `{config.loss.name}`, which learns from all "
+        "answers to a prompt as one list: remove it.",
     )
     _require(
         rounds.choose != "best-worst" or rounds.most_pairs is None,

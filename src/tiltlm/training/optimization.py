@@ -58,8 +58,8 @@ def make_moments(optimizer: torch.optim.Optimizer) -> None:
     """Makes what the optimizer keeps of each parameter, by a step that a fused optimizer is told to skip.
 
     Before the first forward pass they lie beside the weights. Made after it, as PyTorch does, they lie above what that
-    pass took, in pages never touched, and what it took lies free below them in pieces. So it is on a CPU: a GPU's memory
-    is given out in blocks that serve anew, and its fused step refuses the gradients, one zero seen everywhere.
+    pass took, in pages never touched, and what it took lies free below them in pieces. So it is on a CPU. A GPU's
+    memory is given out in blocks that serve anew, and its fused step refuses such gradients: one zero, seen everywhere.
     """
     parameters = [own for group in optimizer.param_groups for own in group["params"]]
     on_cpu = all(own.device.type == "cpu" and not isinstance(own, DTensor) for own in parameters)
