@@ -25,7 +25,7 @@ import tyro
 from machine import Circumstances, circumstances, write_record
 from tiltlm.cli.command_line import parse_config
 from tiltlm.cli.console import ConsoleReporter
-from tiltlm.pipeline.planning import plan_run
+from tiltlm.pipeline.sizing.planning import plan_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from machine import Circumstances, circumstances, write_record
 from tiltlm.cli.command_line import parse_config
 from tiltlm.distributed.ranks import Ranks
 from tiltlm.model.memory import fake_batch, step_memory
-from tiltlm.pipeline.run_memory import chosen_way, model_configuration, run_memory
 from tiltlm.pipeline.setup import set_up
+from tiltlm.pipeline.sizing.run_memory import chosen_way, model_configuration, run_memory
 
 TOKENS = 512
 """Columns of a micro-batch, about half of which are scored."""

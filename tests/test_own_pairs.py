@@ -33,11 +33,11 @@ from tiltlm.data.tokens.token_columns import TokenizedSequence
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.generation import generate_answers
 from tiltlm.model.scoring import score_sequences
-from tiltlm.pipeline import sampling
-from tiltlm.pipeline.asked_prompts import asked
+from tiltlm.pipeline.own_answers import sampling
+from tiltlm.pipeline.own_answers.asked_prompts import asked
+from tiltlm.pipeline.own_answers.sampled_model import open_sampled
+from tiltlm.pipeline.own_answers.sampling import SamplingSettings, sample_answers
 from tiltlm.pipeline.reporter import LogReporter
-from tiltlm.pipeline.sampled_model import open_sampled
-from tiltlm.pipeline.sampling import SamplingSettings, sample_answers
 from tiltlm.runs.run_files import read_run
 
 SHORT = ["--answers", "4", "--max-new-tokens", "6", "--precision", "float32"]

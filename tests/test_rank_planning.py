@@ -12,7 +12,7 @@ from tiny_runs import write_model, write_pairs
 
 from tiltlm.cli import main
 from tiltlm.model.memory import BESIDES, StepMemory
-from tiltlm.pipeline.rank_planning import Cluster, Speed, Work, held, rank_plans, sent, speed_of
+from tiltlm.pipeline.sizing.rank_planning import Cluster, Speed, Work, held, rank_plans, sent, speed_of
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "results" / "rank-costs" / "avx512.json"
 SMOLLM2 = Work(columns=4096.0, weights=134_515_008, layers=106_202_880, largest=3_540_096, passes=1.0, busy=0.994)

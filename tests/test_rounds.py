@@ -12,7 +12,7 @@ from broken_runs import leave_undrawn
 from test_recipes import enter, same, weights
 from tiny_runs import write_model, write_pairs
 
-import tiltlm.pipeline.rounds_run as rounds_run
+import tiltlm.pipeline.stages.rounds_run as rounds_run
 from tiltlm.answers.answer_file import read_answers
 from tiltlm.answers.pair_file import NoPairsError
 from tiltlm.cli import main
@@ -21,7 +21,7 @@ from tiltlm.config.recipes import Recipe
 from tiltlm.config.round_stages import in_rounds
 from tiltlm.config.validation import ready
 from tiltlm.errors import ConfigError
-from tiltlm.pipeline.round_pairs import make_pairs
+from tiltlm.pipeline.stages.round_pairs import make_pairs
 from tiltlm.runs.estimates import Estimate
 from tiltlm.runs.run_files import read_run
 

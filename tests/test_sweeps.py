@@ -27,7 +27,7 @@ from tiltlm.model.reference import ReferenceCache
 from tiltlm.model.scorer import Scorer
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.pipeline.reporter import LogReporter
-from tiltlm.pipeline.sweep import Sweep, resume_sweep, start_sweep
+from tiltlm.pipeline.sweeps.sweep import Sweep, resume_sweep, start_sweep
 from tiltlm.runs.lock import locked
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.runs.run_files import read_run

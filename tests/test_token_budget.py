@@ -16,13 +16,14 @@ from tiltlm.config.sweeping import Range
 from tiltlm.errors import ConfigError, OutOfMemoryError
 from tiltlm.model.available_memory import available_memory
 from tiltlm.model.memory import BESIDES
-from tiltlm.pipeline import planning, remedies, token_budget
-from tiltlm.pipeline.planning import plan_run
+from tiltlm.pipeline import remedies
 from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.reporter import LogReporter
-from tiltlm.pipeline.run_memory import HEADROOM
 from tiltlm.pipeline.setup import set_up
-from tiltlm.pipeline.short_of_memory import memory_explained
+from tiltlm.pipeline.sizing import planning, token_budget
+from tiltlm.pipeline.sizing.planning import plan_run
+from tiltlm.pipeline.sizing.run_memory import HEADROOM
+from tiltlm.pipeline.sizing.short_of_memory import memory_explained
 from tiltlm.plan.row_layout import BLOCKS
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from tiltlm.config.sweep_plan import SweepPlan
 from tiltlm.config.sweeping import Range, Values
 from tiltlm.errors import ConfigError, PackageError
 from tiltlm.pipeline.reporter import LogReporter
-from tiltlm.pipeline.sweep import resume_sweep, start_sweep
-from tiltlm.pipeline.trials import TrialSearch, require_optuna
+from tiltlm.pipeline.sweeps.sweep import resume_sweep, start_sweep
+from tiltlm.pipeline.sweeps.trials import TrialSearch, require_optuna
 from tiltlm.runs.rows import EvalRow, TrainRow, metrics_line
 from tiltlm.runs.sweep_folder import MemberRecord, Status, SweepFolder
 from tiltlm.training.observers import Row

@@ -23,7 +23,7 @@ from tiltlm.config import (
 from tiltlm.config.sweep_plan import SweepPlan
 from tiltlm.config.sweeping import Values
 from tiltlm.pipeline.reporter import LogReporter
-from tiltlm.pipeline.sweep import Sweep, start_sweep
+from tiltlm.pipeline.sweeps.sweep import Sweep, start_sweep
 
 GOOD, BAD = ("great", "good", "happy", "fine", "love"), ("bad", "awful", "sad", "hate", "no")
 STEPS = 4

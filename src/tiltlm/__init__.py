@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         sides,
     )
     from tiltlm.pipeline.run import Run
-    from tiltlm.pipeline.sweep import Sweep
+    from tiltlm.pipeline.sweeps.sweep import Sweep
     from tiltlm.runs.rows import EvalRow, TrainRow
 
 __all__ = [
@@ -87,7 +87,7 @@ _HOMES = {
     "EvalRow": "tiltlm.runs.rows",
     "Objective": _INTERFACE,
     "Run": "tiltlm.pipeline.run",
-    "Sweep": "tiltlm.pipeline.sweep",
+    "Sweep": "tiltlm.pipeline.sweeps.sweep",
     "TiltlmError": "tiltlm.errors",
     "TrainRow": "tiltlm.runs.rows",
     "compare": "tiltlm.api.whole_runs",

@@ -14,7 +14,7 @@ from tiltlm.cli.pair_arguments import Pair
 from tiltlm.cli.sample_arguments import Sample
 from tiltlm.config import DataConfig, HubConfig
 from tiltlm.data.conversion import load_examples
-from tiltlm.pipeline.sampling import ANSWERS_IN_CHUNK, SamplingSettings
+from tiltlm.pipeline.own_answers.sampling import ANSWERS_IN_CHUNK, SamplingSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-pairs.md").read_text(encoding="utf-8")
 LINES = [" ".join(block.split("\n")) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]

@@ -10,7 +10,7 @@ import pytest
 from bad_server import Answered, completion, served, texts_of
 
 from tiltlm.cli import main
-from tiltlm.pipeline import judging
+from tiltlm.pipeline.own_answers import judging
 
 KEY = "plain-words-of-a-key"
 ROWS: list[dict[str, Any]] = [

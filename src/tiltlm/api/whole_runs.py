@@ -32,10 +32,10 @@ from tiltlm.objectives.interface import LossOutput, Objective
 from tiltlm.objectives.own_file import GIVEN, given_objective
 from tiltlm.pipeline.assess import ask_models
 from tiltlm.pipeline.prepare import Given
-from tiltlm.pipeline.recipe_run import train_recipe
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.run import Run
 from tiltlm.pipeline.setup import set_up
+from tiltlm.pipeline.stages.recipe_run import train_recipe
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.folder import free_name

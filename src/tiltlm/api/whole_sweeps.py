@@ -18,7 +18,7 @@ from tiltlm.config.validation import with_home
 from tiltlm.errors import ConfigError
 from tiltlm.model.given import Model
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.sweep import Sweep, resume_sweep, start_sweep
+from tiltlm.pipeline.sweeps.sweep import Sweep, resume_sweep, start_sweep
 from tiltlm.runs.folder import free_name
 from tiltlm.training.observers import Observer
 

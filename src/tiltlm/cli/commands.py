@@ -106,7 +106,7 @@ def _train(words: Sequence[str]) -> int:
         from rich.console import Console
 
         from tiltlm.cli.console import ConsoleReporter
-        from tiltlm.pipeline.recipe_run import train_recipe
+        from tiltlm.pipeline.stages.recipe_run import train_recipe
 
     reporter = ConsoleReporter() if is_first_rank() else ConsoleReporter(Console(quiet=True))
     if note is not None:

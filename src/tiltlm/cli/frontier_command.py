@@ -29,7 +29,7 @@ def run_frontier(words: Sequence[str]) -> int:
     arguments = parse_simple(Frontier, words, hints, positional=1)
     with importing():
         from tiltlm.cli.console import ConsoleReporter
-        from tiltlm.pipeline.run_frontier import Asking, measure_frontier
+        from tiltlm.pipeline.own_answers.run_frontier import Asking, measure_frontier
         from tiltlm.report.frontier_words import of_frontier
 
     reporter, run = ConsoleReporter(), existing_run(arguments.run)

@@ -18,8 +18,8 @@ from tiltlm.errors import ConfigError
 if TYPE_CHECKING:
     from tiltlm.judges.choosing import JudgeOptions
     from tiltlm.judges.trust import Trust
-    from tiltlm.pipeline.judge_trust import TrustRecord
-    from tiltlm.pipeline.judging import JudgingAccount
+    from tiltlm.pipeline.own_answers.judge_trust import TrustRecord
+    from tiltlm.pipeline.own_answers.judging import JudgingAccount
     from tiltlm.pipeline.reporter import Reporter
     from tiltlm.runs.estimates import Estimate
 
@@ -44,8 +44,8 @@ def run_judge(words: Sequence[str]) -> int:
     with importing():
         from tiltlm.cli.console import ConsoleReporter
         from tiltlm.judges.choosing import chosen_judge
-        from tiltlm.pipeline.judge_trust import LabelledPairs, judge_judge, writable_report
-        from tiltlm.pipeline.judging import judge_answers
+        from tiltlm.pipeline.own_answers.judge_trust import LabelledPairs, judge_judge, writable_report
+        from tiltlm.pipeline.own_answers.judging import judge_answers
 
     report = writable_report(arguments.report)
     hub = HubConfig(folder=arguments.hub_folder)

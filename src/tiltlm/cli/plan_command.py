@@ -7,9 +7,9 @@ from rich.table import Table
 from tiltlm.cli.console import ConsoleReporter
 from tiltlm.cli.plan_arguments import Plan
 from tiltlm.config import Config
-from tiltlm.pipeline.planning import RunPlan, SharedPlan, plan_run
-from tiltlm.pipeline.rank_planning import Cluster
-from tiltlm.pipeline.run_memory import HEADROOM
+from tiltlm.pipeline.sizing.planning import RunPlan, SharedPlan, plan_run
+from tiltlm.pipeline.sizing.rank_planning import Cluster
+from tiltlm.pipeline.sizing.run_memory import HEADROOM
 from tiltlm.report.wording import duration
 from tiltlm.storage.space import in_words
 

@@ -36,7 +36,7 @@ def export_run(words: Sequence[str]) -> int:
 
     arguments = parse_simple(Export, words, {"checkpoint": str}, positional=2)
     from tiltlm.cli.console import ConsoleReporter
-    from tiltlm.pipeline.exporting import export
+    from tiltlm.pipeline.saved_models.exporting import export
 
     export(existing_run(arguments.run), arguments.checkpoint, arguments.model.expanduser(), ConsoleReporter())
     return 0
@@ -52,7 +52,7 @@ def merge_run(words: Sequence[str]) -> int:
     arguments = parse_simple(Merge, words, {}, positional=2)
     with importing():
         from tiltlm.cli.console import ConsoleReporter
-        from tiltlm.pipeline.merging import merge
+        from tiltlm.pipeline.saved_models.merging import merge
 
     merge(existing_run(arguments.run), arguments.model and arguments.model.expanduser(), ConsoleReporter())
     return 0

@@ -15,9 +15,9 @@ from tiltlm.config import Config, DataConfig, HubConfig, ModelConfig, RunConfig
 from tiltlm.config.validation import validate
 from tiltlm.data.prompt_rows import FoundPrompts, read_prompts
 from tiltlm.errors import ConfigError
-from tiltlm.pipeline.asked_prompts import Asked, asked
-from tiltlm.pipeline.sampled_model import open_sampled
-from tiltlm.pipeline.sampling import SamplingAccount, SamplingSettings, sample_answers
+from tiltlm.pipeline.own_answers.asked_prompts import Asked, asked
+from tiltlm.pipeline.own_answers.sampled_model import open_sampled
+from tiltlm.pipeline.own_answers.sampling import SamplingAccount, SamplingSettings, sample_answers
 from tiltlm.report.wording import percent
 from tiltlm.runs.data_account import DroppedRow
 from tiltlm.storage.whole_files import written_whole

@@ -13,7 +13,7 @@ from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import prepare
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.setup import set_up
-from tiltlm.pipeline.sweep import planned_members, resume_sweep, start_sweep
+from tiltlm.pipeline.sweeps.sweep import planned_members, resume_sweep, start_sweep
 from tiltlm.report.wording import count
 from tiltlm.training.step_plans import total_steps
 

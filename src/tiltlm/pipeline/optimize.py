@@ -24,7 +24,7 @@ from tiltlm.pipeline.remedies import in_a_sentence
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.resumption import effective_settings, restore
 from tiltlm.pipeline.setup import Setup
-from tiltlm.pipeline.short_of_memory import memory_explained
+from tiltlm.pipeline.sizing.short_of_memory import memory_explained
 from tiltlm.pipeline.work import Work
 from tiltlm.runs.rows import EvalRow, TrainRow
 from tiltlm.storage.space import in_words

@@ -12,9 +12,9 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.frozen import Base
 from tiltlm.model.memory import Way, fake_batch, step_memory
-from tiltlm.pipeline.run_memory import RunMemory, chosen_way, layout_for, model_configuration, run_memory
 from tiltlm.pipeline.setup import Setup
-from tiltlm.pipeline.token_budget import LEAST, heaviest_batch, largest_example
+from tiltlm.pipeline.sizing.run_memory import RunMemory, chosen_way, layout_for, model_configuration, run_memory
+from tiltlm.pipeline.sizing.token_budget import LEAST, heaviest_batch, largest_example
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.row_layout import Layout
 from tiltlm.storage.space import in_words

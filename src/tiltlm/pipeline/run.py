@@ -30,8 +30,8 @@ from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.resumption import ReopenedRun, reopened
 from tiltlm.pipeline.run_record import RunRecord, conclude
 from tiltlm.pipeline.setup import Setup, device_name, require_sound_models, set_up
-from tiltlm.pipeline.short_of_memory import memory_explained
-from tiltlm.pipeline.token_budget import as_it_began, with_budget
+from tiltlm.pipeline.sizing.short_of_memory import memory_explained
+from tiltlm.pipeline.sizing.token_budget import as_it_began, with_budget
 from tiltlm.pipeline.work import Work
 from tiltlm.report.page import write_report
 from tiltlm.report.summary import summarise

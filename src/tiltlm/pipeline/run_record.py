@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from tiltlm.model.adapter_files import ADAPTER
-from tiltlm.pipeline.model_card import model_card
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.saved_models.model_card import model_card
 from tiltlm.report.summary import summarise
 from tiltlm.runs.environment import peak_memory_gib
 from tiltlm.runs.folder import RunFolder

@@ -13,7 +13,7 @@ from tiltlm.data.preparation import DEMO
 from tiltlm.errors import ConfigError, JudgeError
 from tiltlm.judges.labels import Labels
 from tiltlm.judges.trust import JudgedPair, Trust, judged_pairs, trust
-from tiltlm.pipeline.judging import AnyJudge, judge_facts
+from tiltlm.pipeline.own_answers.judging import AnyJudge, judge_facts
 from tiltlm.pipeline.reporter import Reporter
 
 SEED = 0

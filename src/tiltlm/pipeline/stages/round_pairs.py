@@ -15,12 +15,12 @@ from tiltlm.data.preparation import DEMO
 from tiltlm.data.prompt_rows import GivenPrompt, read_prompts
 from tiltlm.data.splitting import prompt_key
 from tiltlm.errors import DataError
-from tiltlm.pipeline.asked_prompts import asked
-from tiltlm.pipeline.judging import AnyJudge, judge_answers
 from tiltlm.pipeline.models import starting_model
+from tiltlm.pipeline.own_answers.asked_prompts import asked
+from tiltlm.pipeline.own_answers.judging import AnyJudge, judge_answers
+from tiltlm.pipeline.own_answers.sampled_model import SampledModel
+from tiltlm.pipeline.own_answers.sampling import SamplingSettings, sample_answers
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.sampled_model import SampledModel
-from tiltlm.pipeline.sampling import SamplingSettings, sample_answers
 from tiltlm.pipeline.setup import Setup
 
 SEEDS_APART = 1_000_003

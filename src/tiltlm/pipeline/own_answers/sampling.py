@@ -13,9 +13,9 @@ from tiltlm.data.tokens.tokenization import ExampleTokenizer
 from tiltlm.errors import ConfigError
 from tiltlm.evaluation.generation import GeneratedAnswer, GenerationSettings, generate_answers, samples
 from tiltlm.model.vocabulary import require_embedded
-from tiltlm.pipeline.asked_prompts import AskedPrompt
+from tiltlm.pipeline.own_answers.asked_prompts import AskedPrompt
+from tiltlm.pipeline.own_answers.sampled_model import SampledModel
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.sampled_model import SampledModel
 from tiltlm.version import __version__
 
 ANSWERS_IN_CHUNK = 256

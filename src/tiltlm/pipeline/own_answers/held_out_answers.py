@@ -22,10 +22,10 @@ from tiltlm.evaluation.prompts import first_of_prompts
 from tiltlm.judges.judge_interface import PointwiseJudge, asked_of
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.scoring import score_sequences
-from tiltlm.pipeline.asked_prompts import AskedPrompt
+from tiltlm.pipeline.own_answers.asked_prompts import AskedPrompt
+from tiltlm.pipeline.own_answers.sampled_model import SampledModel
+from tiltlm.pipeline.own_answers.sampling import SamplingSettings, sample_answers
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.sampled_model import SampledModel
-from tiltlm.pipeline.sampling import SamplingSettings, sample_answers
 from tiltlm.pipeline.setup import Setup, prompt_room
 from tiltlm.runs.frontier_record import FrontierSettings
 from tiltlm.storage.cache import ANSWERS, writable_cache_folder

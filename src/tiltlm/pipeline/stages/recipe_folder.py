@@ -13,7 +13,7 @@ from tiltlm.config.validation import places_read
 from tiltlm.errors import RunError
 from tiltlm.pipeline.ranks_at_work import sign
 from tiltlm.pipeline.resumption import effective_settings, not_as_it_began
-from tiltlm.pipeline.rounds_end import cut_short
+from tiltlm.pipeline.stages.rounds_end import cut_short
 from tiltlm.runs.earlier_stages import RECIPE
 from tiltlm.runs.folder import RunFolder, require_apart
 from tiltlm.runs.lock import locked

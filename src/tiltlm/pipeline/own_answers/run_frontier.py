@@ -18,18 +18,18 @@ from tiltlm.errors import ConfigError, RunError
 from tiltlm.evaluation.frontier import Answered, frontier
 from tiltlm.evaluation.prompts import held_out_prompts
 from tiltlm.judges.choosing import pointwise_judge, require_reward
-from tiltlm.pipeline.exporting import export
-from tiltlm.pipeline.held_out_answers import (
+from tiltlm.pipeline.models import reference_model, saved_model, starting_model
+from tiltlm.pipeline.own_answers.held_out_answers import (
     MODEL_ANSWERS,
     REFERENCE_ANSWERS,
     FrontierOptions,
     HeldOutAnswers,
     held_out_asked,
 )
-from tiltlm.pipeline.models import reference_model, saved_model, starting_model
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.reporter import Reporter
+from tiltlm.pipeline.saved_models.exporting import export
 from tiltlm.pipeline.setup import Setup, prompt_room, set_up
 from tiltlm.report.frontier_words import unknown
 from tiltlm.report.page import write_report

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from tiltlm.config import Config
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.memory import BESIDES, StepMemory
-from tiltlm.pipeline.run_memory import Parts, of_a_rank, parts_of
+from tiltlm.pipeline.sizing.run_memory import Parts, of_a_rank, parts_of
 from tiltlm.plan.dealing import plan_of_rank
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout

@@ -17,8 +17,8 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.model.available_memory import available_to_a_rank
 from tiltlm.model.memory import BESIDES, step_memory
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.run_memory import chosen_way, layout_for, model_configuration, run_memory
 from tiltlm.pipeline.setup import Setup
+from tiltlm.pipeline.sizing.run_memory import chosen_way, layout_for, model_configuration, run_memory
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout

@@ -21,10 +21,11 @@ from tiltlm.model.memory import StepMemory, Way, step_memory
 from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.calibration import Pace, StageTime, stage_times
 from tiltlm.pipeline.prepare import prepare
-from tiltlm.pipeline.rank_planning import Cluster, RankPlan, Speed, Work, rank_plans, speed_of, work_of_a_step
 from tiltlm.pipeline.remedies import Remedy, remedies
 from tiltlm.pipeline.reporter import Reporter
-from tiltlm.pipeline.run_memory import (
+from tiltlm.pipeline.setup import Setup, require_sound_models, set_up
+from tiltlm.pipeline.sizing.rank_planning import Cluster, RankPlan, Speed, Work, rank_plans, speed_of, work_of_a_step
+from tiltlm.pipeline.sizing.run_memory import (
     RunMemory,
     adapter_of,
     chosen_way,
@@ -32,8 +33,7 @@ from tiltlm.pipeline.run_memory import (
     model_configuration,
     run_memory,
 )
-from tiltlm.pipeline.setup import Setup, require_sound_models, set_up
-from tiltlm.pipeline.token_budget import with_budget
+from tiltlm.pipeline.sizing.token_budget import with_budget
 from tiltlm.plan.batches import MicroBatch, Plan
 from tiltlm.plan.packing import plan
 from tiltlm.plan.row_layout import Layout

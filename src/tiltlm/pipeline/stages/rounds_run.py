@@ -23,20 +23,20 @@ from tiltlm.data.preparation import DEMO
 from tiltlm.evaluation.frontier import Answered, frontier
 from tiltlm.judges.choosing import JudgeOptions, chosen_judge, pointwise_judge, require_reward
 from tiltlm.judges.labels import Labels
-from tiltlm.pipeline.held_out_answers import FrontierOptions, HeldOutAnswers, held_out_asked
-from tiltlm.pipeline.judging import AnyJudge
 from tiltlm.pipeline.models import saved_model, starting_model
+from tiltlm.pipeline.own_answers.held_out_answers import FrontierOptions, HeldOutAnswers, held_out_asked
+from tiltlm.pipeline.own_answers.judging import AnyJudge
+from tiltlm.pipeline.own_answers.run_frontier import FOLDER
 from tiltlm.pipeline.own_objective import say_tried
 from tiltlm.pipeline.preflight import before_work
 from tiltlm.pipeline.prepare import NOTHING, prepare
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT
-from tiltlm.pipeline.recipe_folder import whole_folder
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.round_pairs import make_pairs, round_prompts
-from tiltlm.pipeline.rounds_end import end_after, finish_ending
 from tiltlm.pipeline.run import Run, train
-from tiltlm.pipeline.run_frontier import FOLDER
 from tiltlm.pipeline.setup import set_up
+from tiltlm.pipeline.stages.recipe_folder import whole_folder
+from tiltlm.pipeline.stages.round_pairs import make_pairs, round_prompts
+from tiltlm.pipeline.stages.rounds_end import end_after, finish_ending
 from tiltlm.report.page import write_report
 from tiltlm.report.wording import estimated, number
 from tiltlm.runs.estimates import Estimate

@@ -18,12 +18,12 @@ from tiltlm.pipeline.own_objective import say_tried
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.prepare import NOTHING, Given, prepare
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT, begun_before, begun_by_this_job
-from tiltlm.pipeline.recipe_folder import require_same_stages, whole_folder
 from tiltlm.pipeline.reporter import LogReporter, Reporter
-from tiltlm.pipeline.rounds_end import cut_short
-from tiltlm.pipeline.rounds_run import train_rounds
 from tiltlm.pipeline.run import Run, train
 from tiltlm.pipeline.setup import set_up
+from tiltlm.pipeline.stages.recipe_folder import require_same_stages, whole_folder
+from tiltlm.pipeline.stages.rounds_end import cut_short
+from tiltlm.pipeline.stages.rounds_run import train_rounds
 from tiltlm.runs.lock import locked
 from tiltlm.training.observers import Observer
 

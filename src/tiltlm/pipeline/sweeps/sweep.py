@@ -23,7 +23,7 @@ from tiltlm.pipeline.prepare import NOTHING, Given
 from tiltlm.pipeline.ranks_at_work import DATA_REPORT
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.run import train
-from tiltlm.pipeline.trials import TrialSearch, Watch, require_optuna
+from tiltlm.pipeline.sweeps.trials import TrialSearch, Watch, require_optuna
 from tiltlm.report.sweep_page import write_sweep_report
 from tiltlm.report.wording import count, duration
 from tiltlm.runs.lock import locked

@@ -1,0 +1,1 @@
+"""Models that leave a run: exported, merged, with a card."""

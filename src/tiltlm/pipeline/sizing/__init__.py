@@ -1,0 +1,1 @@
+"""What a run takes of memory and time, and what fits."""

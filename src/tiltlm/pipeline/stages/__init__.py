@@ -1,0 +1,1 @@
+"""Trainings that follow one another: recipes of stages, and rounds."""
