@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -214,6 +216,8 @@ def trls(bench: Bench, way: Way, model: PreTrainedModel, pairs: list[Pair], batc
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             if not ends:
                 synchronize(bench.device)
+                if bench.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()  # the reference's pass is no part of a step
                 ends.append(time.perf_counter())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -364,6 +368,7 @@ def main() -> None:
             "sections": {},
             "left_out": [],
             "circumstances": asdict(circumstances("bfloat16")),
+            "peers": {name: version(name) for name in ("trl", "liger-kernel") if find_spec(name.replace("-", "_"))},
         }
         for name, measure in sections(bench, peak):
             if arguments.only not in name:

@@ -123,13 +123,11 @@ class Plan:
 
     def _training(self, setting: Setting, seed: int) -> Step:
         train, held_out = (self.work / f"{name}.jsonl" for name in (f"seed-{seed}.{setting.data}", f"{HELD_OUT}.pairs"))
-        steps = self.sizes.prompts * self.sizes.most_pairs // BATCH
         sections: Sections = {
             "model": {"path": str(self.work / "runs" / START / "model")},
             "data": {"train": str(train), "eval": str(held_out)},
             "loss": setting.loss,
             "training": setting.training,
-            "checkpoint": {"every_steps": max(1, steps // 4) if setting.path and seed == 0 else 0},
         }
         if setting.rounds:
             drawn: dict[str, object] = {"answers": self.sizes.answers}
@@ -162,8 +160,16 @@ class Plan:
     def _frontier(self, setting: Setting, seed: int, after: tuple[str, ...]) -> Step:
         run, sizes = self.run(setting, seed), self.sizes
         asked = ("--prompts", str(sizes.held_out), "--reference-answers", str(sizes.reference_answers))
-        alone = () if setting.path and seed == 0 else ("--no-checkpoints",)
-        words = ("frontier", str(run), "--reward", self.judge, *asked, "--answers", str(sizes.model_answers), *alone)
+        words = (
+            "frontier",
+            str(run),
+            "--reward",
+            self.judge,
+            *asked,
+            "--answers",
+            str(sizes.model_answers),
+            "--no-checkpoints",
+        )
         return Step(f"frontier-{run.name}", (*TILTLM, *words), (run.name,), after)
 
 

@@ -124,7 +124,7 @@ def _mean(runs: Sequence[Placed]) -> Mean | None:
         gain=_averaged([point.gain for point in points]),
         kl=_averaged([point.kl for point in points]),
         spread=statistics.stdev([one.mean for one in rewards]) if len(rewards) > 1 else None,
-        limit=statistics.fmean(limits) if limits else None,
+        limit=statistics.fmean(limits) if len(limits) == len(points) else None,
         share=_averaged(shares) if shares else None,
         told=len(shares),
     )
@@ -154,6 +154,10 @@ def told(record: Record) -> str:
     lines = [
         (f"{name:<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))).rstrip()
         for name, *cells in rows
+    ]
+    lines.append("intervals: 95%, over held-out prompts, of these trainings alone")
+    lines += [
+        f"{one.name}: seeds are {one.spread:.3f} apart in reward" for one in record.means if one.spread is not None
     ]
     if any(one.share and one.told < one.seeds for one in record.means):
         lines.append("* of the seeds whose share could be told")

@@ -14,8 +14,7 @@ class Setting:
     """A training, made once for each seed.
 
     family: settings with one colour. loss: the section [loss]. data: the pairs of a seed, or its judged answers as
-    lists. training, rounds: options of these sections, in place of the common ones. path: checkpoints of the first
-    seed's training are placed too. why: of what is unlike the others.
+    lists. training, rounds: options of these sections, in place of the common ones. why: of what is unlike the others.
     """
 
     name: str
@@ -24,7 +23,6 @@ class Setting:
     data: Literal["pairs", "judged"] = "pairs"
     training: dict[str, object] = field(default_factory=dict)
     rounds: dict[str, object] = field(default_factory=dict)
-    path: bool = False
     why: str = ""
 
 
@@ -61,8 +59,8 @@ SETTINGS = (
         why="as a round; its optimum is the reference tilted by exp(25 r)",
     ),
 )
-"""In the order in which they are begun. The frontier of the first one draws the reference's answers for all, so it has
-no path; what takes long comes early."""
+"""In the order in which they are begun. The frontier of the first one draws the reference's answers for all; what takes
+long comes early."""
 
 SMALL = ("dpo-0.1", "rebel", "rounds")
 """What `--small` trains."""

@@ -49,7 +49,9 @@ def run_steps(steps: Sequence[Step], folder: Path, jobs: int, until: float) -> O
     """Runs the steps, in their order where more are ready than may run at once.
 
     What a step prints is kept in `logs/NAME.log`. Where it succeeded, `done/NAME.json` says so, with a digest of its
-    command and those of all that it needs: if one is changed, it is done anew.
+    command and those of all that it needs: if one is changed, it is done anew, as far as the command replaces what it
+    left (files of answers refuse other weights). What scripts and data hold is not in it: changed, they ask for another
+    folder.
 
     Args:
         until: no step begins after this time (time.monotonic()).

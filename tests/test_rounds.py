@@ -263,10 +263,20 @@ def test_a_loss_of_lists_learns_from_all_judged_answers(here: Path, loss: str) -
     assert main(["train", "rounds.toml"]) == 0
     for number, run in zip("12", (FIRST, RUN), strict=True):
         judged = read_answers(RUN / "rounds" / number / "judged.jsonl")
-        told_apart = [row for row in judged if len({answer.reward for answer in row.answers}) > 1]
-        # A list in which an answer is empty is dropped by name, as from any file.
-        whole = [row for row in told_apart if all(answer.text for answer in row.answers)]
-        assert whole and read_run(run).data.sources[0].pairs == len(whole)
+        # An answer that is empty costs its list no other.
+        usable = [{answer.reward for answer in row.answers if answer.text.strip()} for row in judged]
+        assert any(not answer.text.strip() for row in judged for answer in row.answers)
+        learnt = read_run(run).data.sources[0]
+        assert (learnt.pairs, learnt.rows_dropped) == (sum(len(rewards) > 1 for rewards in usable), 0)
+
+
+def test_held_out_pairs_without_scores_are_told_before_the_first_answer(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rounds.toml").write_text(SETTINGS.replace('choose = "best-worst"\n', "") + '[loss]\nname = "rebel"\n')
+    assert main(["train", "rounds.toml"]) == 1
+    assert "held_out.jsonl" in capsys.readouterr().err
+    assert not (RUN / "rounds").exists()
 
 
 def test_which_answers_make_a_pair_is_nothing_to_a_loss_of_lists(

@@ -83,20 +83,11 @@ def test_what_was_written_before_a_failure_is_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judging, "CHUNK", 1)
-    Path("own.py").write_text("def f(answer):\n    return 1 / (answer not in ('so', 'thus'))\n")
+    Path("own.py").write_text("def f(answer):\n    return 1 / (answer != 'thus')\n")
     assert judge("own.py:f") == 1
     said = capsys.readouterr().err
-    assert "own.py, line 2" in said and "'so'" in said and "among the rows b to b" in said
+    assert "own.py, line 2" in said and "'thus'" in said and "among the rows b to b" in said
     assert [row["id"] for row in lines()] == ["a"]
-
-
-def test_an_answer_that_the_judge_stumbles_over_costs_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("own.py").write_text("def f(answer):\n    return 2 / (answer != 'thus')\n")
-    assert judge("own.py:f") == 0
-    assert rewards() == [[2.0, 2.0, 2.0], [2.0, None], [2.0]]
-    assert "own.py, line 2" in lines()[1]["answers"][1]["why"]
-    said = capsys.readouterr().out
-    assert "5 of 6 answers" in said and "1 answers have none" in said
 
 
 @pytest.mark.parametrize(

@@ -95,18 +95,9 @@ def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
     Where the two were compared themselves, that says which is better; else their rewards do. Of people's winners no
     other pairs are made: a mean over other opponents is nobody's word on these two.
     """
-    lost = Counter({FAILED: 0, EMPTY: 0})
-    usable: list[tuple[int, SampledAnswer, float]] = []
-    for place, answer in enumerate(row.answers):
-        if answer.reward is None:
-            lost[FAILED] += 1
-        elif not answer.text.strip():
-            lost[EMPTY] += 1
-        else:
-            usable.append((place, answer, answer.reward))
-    lost = +lost
+    usable, lost = usable_answers(row)
     if len(usable) < 2:
-        return Choice((), ONE_ANSWER if not lost else max(lost, key=lambda why: (lost[why], why)), lost)
+        return Choice((), too_few(lost), lost)
     left_out: Counter[str] = Counter()
     fitting: list[ChosenPair] = []
     verdicts = _verdicts(row)
@@ -122,6 +113,26 @@ def choose_pairs(row: AnswerRow, choosing: Choosing) -> Choice:
         return Choice((), max(left_out, key=_ORDER.index), lost, left_out)
     kept = _kept(row, fitting, choosing, left_out)
     return Choice(tuple(sorted(kept, key=lambda pair: sorted((pair.better, pair.worse)))), None, lost, left_out)
+
+
+def usable_answers(row: AnswerRow) -> tuple[list[tuple[int, SampledAnswer, float]], Counter[str]]:
+    """The answers that something can be learnt from, with their places and rewards, and how many of the others there
+    are, by reason."""
+    lost = Counter[str]()
+    usable: list[tuple[int, SampledAnswer, float]] = []
+    for place, answer in enumerate(row.answers):
+        if answer.reward is None:
+            lost[FAILED] += 1
+        elif not answer.text.strip():
+            lost[EMPTY] += 1
+        else:
+            usable.append((place, answer, answer.reward))
+    return usable, lost
+
+
+def too_few(lost: Counter[str]) -> str:
+    """Why a prompt has fewer than two usable answers: the reason of most that were lost."""
+    return ONE_ANSWER if not lost else max(lost, key=lambda why: (lost[why], why))
 
 
 def _verdicts(row: AnswerRow) -> dict[tuple[int, int], float]:

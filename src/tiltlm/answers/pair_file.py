@@ -91,7 +91,7 @@ def _lines(rows: Iterable[AnswerRow], choosing: Choosing, source: str, account: 
     gaps, tokens = 0.0, {"chosen": 0, "rejected": 0}
     told = True
     for row in rows:
-        _require_judged(row, source)
+        require_judged(row, source)
         choice = choose_pairs(row, choosing)
         account.prompts += 1
         account.answers += len(row.answers)
@@ -137,7 +137,7 @@ def pair_line(row: AnswerRow, pair: ChosenPair) -> str:
     return json_line(line, row.id)
 
 
-def _require_judged(row: AnswerRow, source: str) -> None:
+def require_judged(row: AnswerRow, source: str) -> None:
     place = next((place for place, answer in enumerate(row.answers) if not answer.judged), None)
     if place is not None:
         raise DataError(

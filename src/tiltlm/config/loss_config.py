@@ -211,6 +211,6 @@ else:
 
 
 def learns_lists(name: str) -> bool:
-    """Whether an objective learns from all answers to a prompt as one ranked list. Of a user's own nothing is known
-    before its code is run, so in rounds it is given pairs."""
+    """Whether an objective of ours learns from all answers to a prompt as one ranked list. Of a user's own nothing is
+    known before its code is run."""
     return name in OBJECTIVES and OBJECTIVES[name].needs.unit == "list"

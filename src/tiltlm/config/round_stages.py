@@ -9,7 +9,7 @@ from tiltlm.config.recipes import Recipe, Stage
 from tiltlm.errors import ConfigError
 from tiltlm.runs.folder import ROUNDS
 
-ANSWERS, JUDGED, PAIRS = "answers.jsonl", "judged.jsonl", "pairs.jsonl"
+ANSWERS, JUDGED, PAIRS, LISTS = "answers.jsonl", "judged.jsonl", "pairs.jsonl", "lists.jsonl"
 
 
 def in_rounds(recipe: Recipe) -> Recipe:
@@ -50,9 +50,9 @@ def _name(number: int) -> str:
 
 
 def _stage(recipe: Recipe, number: int) -> Stage:
-    """How the common data are laid out is said of the held-out ones alone: pairs are as `tiltlm pair` leaves them, and
-    lists as `tiltlm judge` does."""
+    """How the common data are laid out is said of the held-out ones alone: pairs are as `tiltlm pair` leaves them,
+    and lists judged answers."""
     data = recipe.base.data
-    pairs = {"path": str(round_folder(recipe, number) / (JUDGED if learns_lists(recipe.base.loss.name) else PAIRS))}
+    pairs = {"path": str(round_folder(recipe, number) / (LISTS if learns_lists(recipe.base.loss.name) else PAIRS))}
     held_out = {"format": data.format, "columns": dict(data.columns), "subset": data.subset}
     return Stage(_name(number), {"data": {"source": [pairs], **held_out}})

@@ -107,8 +107,9 @@ def _require_rounds(config: Config) -> None:
         "rounds need somebody who judges: set rounds.judge, or comparison.reward.",
     )
     _require(
-        config.loss.objective.needs.unit in ("pair", "list"),
-        f"rounds make pairs or lists, and `{config.loss.name}` learns from other examples: take an objective of those.",
+        config.loss.objective.needs.unit == "pair" or learns_lists(config.loss.name),
+        f"rounds make pairs or lists, and `{config.loss.name}` learns from other examples, or is of your "
+        "own: take an objective of those.",
     )
     changed = [name for name in OF_PAIRS if getattr(rounds, name) != getattr(RoundsConfig(), name)]
     _require(

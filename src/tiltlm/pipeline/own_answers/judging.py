@@ -14,7 +14,7 @@ from tiltlm.answers.answer_file import read_answers, to_line
 from tiltlm.answers.answer_rows import AnswerRow, Compared, JudgeFacts, SampledAnswer
 from tiltlm.answers.growing_file import AnswerAppender
 from tiltlm.errors import ConfigError, JudgeError
-from tiltlm.judges.judge_interface import Advance, Asked, BothOrders, ComparingJudge, PointwiseJudge, asked_of
+from tiltlm.judges.judge_interface import Advance, BothOrders, ComparingJudge, PointwiseJudge, asked_of
 from tiltlm.judges.labels import Labels
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.storage.whole_files import written_whole
@@ -201,45 +201,9 @@ def _judged(
 
 def _by_numbers(rows: Sequence[AnswerRow], judge: PointwiseJudge, advance: Advance) -> Iterator[AnswerRow]:
     asked = [asked_of(row.prompt, answer.text) for row in rows for answer in row.answers]
-    numbers = iter(_numbers(asked, judge, advance))
+    rewards = iter(judge.rewards(asked, advance))
     for row in rows:
-        given = [(answer, next(numbers)) for answer in row.answers]
-        answers = [
-            replace(answer, why=number) if isinstance(number, str) else replace(answer, reward=number)
-            for answer, number in given
-        ]
-        yield replace(row, answers=tuple(answers))
-
-
-def _numbers(asked: Sequence[Asked], judge: PointwiseJudge, advance: Advance) -> list[float | str]:
-    """The number of each answer, or why it has none.
-
-    Raises:
-        JudgeError: not one of them can be judged.
-    """
-    told = 0
-
-    def advance_and_count(done: int) -> None:
-        nonlocal told
-        told += done
-        advance(done)
-
-    try:
-        return list(judge.rewards(asked, advance_and_count))
-    except JudgeError as error:
-        # One answer may be what the judge stumbles over: each is asked about alone, so that no other is lost by it.
-        alone = [_alone(one, judge) for one in asked]
-        if all(isinstance(number, str) for number in alone):
-            raise error
-        advance(len(asked) - told)
-        return alone
-
-
-def _alone(asked: Asked, judge: PointwiseJudge) -> float | str:
-    try:
-        return judge.rewards([asked])[0]
-    except JudgeError as error:
-        return str(error)
+        yield replace(row, answers=tuple(replace(answer, reward=next(rewards)) for answer in row.answers))
 
 
 def _compared(

@@ -1,4 +1,4 @@
-"""The pairs of a round: the model answers, the judge judges, pairs are made. What is there is not made again."""
+"""The pairs of a round, or its lists: the model answers, the judge judges. What is there is not made again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tiltlm import demo
 from tiltlm.answers.answer_file import read_answers
+from tiltlm.answers.list_file import write_lists
 from tiltlm.answers.pair_choice import Choosing
-from tiltlm.answers.pair_file import write_pairs
+from tiltlm.answers.pair_file import REPORT, write_pairs
 from tiltlm.config import Config
-from tiltlm.config.round_stages import ANSWERS, JUDGED, PAIRS
+from tiltlm.config.loss_config import learns_lists
+from tiltlm.config.round_stages import ANSWERS, JUDGED, LISTS, PAIRS
 from tiltlm.data.preparation import DEMO
 from tiltlm.data.prompt_rows import GivenPrompt, read_prompts
 from tiltlm.data.splitting import prompt_key
@@ -79,7 +81,7 @@ def _words(given: GivenPrompt) -> str:
 def make_pairs(
     setup: Setup, prompts: RoundPrompts, judge: AnyJudge, number: int, folder: Path, reporter: Reporter
 ) -> None:
-    """Makes the pairs of a round and says what became of the answers.
+    """Makes the pairs of a round, or the lists where its loss learns from those, and says what became of the answers.
 
     Args:
         setup: of the round, whose model answers. number: of the round, counted from 0. folder: of the round's files.
@@ -111,10 +113,20 @@ def make_pairs(
     judged = judge_answers(folder / ANSWERS, folder / JUDGED, judge, reporter)
     for remark in judged.remarks:
         reporter.say(f"  {remark}")
+    if judged.failed:
+        reporter.say(f"  look at: {judged.failed} of {judged.answers} answers have no reward ({folder / JUDGED}: why)")
+    rows, source = read_answers(folder / JUDGED), str(folder / JUDGED)
+    if learns_lists(setup.config.loss.name):
+        listed = write_lists(rows, folder / LISTS, source)
+        reporter.say(
+            f"  {listed.lists} lists of {listed.listed} answers; {sum(listed.answers_left_out.values())} answers left "
+            f"out, {sum(listed.without_list.values())} prompts without a list (all in {folder / LISTS}{REPORT})"
+        )
+        return
     choosing = Choosing(rounds.choose, rounds.least_gap, rounds.most_pairs)
-    made = write_pairs(read_answers(folder / JUDGED), choosing, pairs, str(folder / JUDGED), overwrite=True)
+    made = write_pairs(rows, choosing, pairs, source, overwrite=True)
     left = sum(made.left_out.values())
     reporter.say(
         f"  {made.pairs} pairs of {made.with_pairs} prompts; {left} couples of answers left out, "
-        f"{sum(made.without_pairs.values())} prompts without a pair (all in {pairs}.report.json)"
+        f"{sum(made.without_pairs.values())} prompts without a pair (all in {pairs}{REPORT})"
     )

@@ -23,6 +23,7 @@ from tiltlm.data.preparation import DEMO
 from tiltlm.evaluation.frontier import Answered, frontier
 from tiltlm.judges.choosing import JudgeOptions, chosen_judge, pointwise_judge, require_reward
 from tiltlm.judges.labels import Labels
+from tiltlm.objectives.interface import Needs
 from tiltlm.pipeline.models import saved_model, starting_model
 from tiltlm.pipeline.own_answers.held_out_answers import FrontierOptions, HeldOutAnswers, held_out_asked
 from tiltlm.pipeline.own_answers.judging import AnyJudge
@@ -83,7 +84,7 @@ def train_rounds(
         TiltlmError: with what is wrong and how to mend it. What can be known before the first answer is known then.
     """
     settings = [ready(recipe.settings(number)) for number in range(len(recipe.stages))]
-    judge = _looked_over(recipe.base, reporter, resume is not None)
+    judge = _looked_over(recipe.base, settings[0].loss.objective.needs, reporter, resume is not None)
     prompts = round_prompts(recipe.base, reporter)
     whole = whole_folder(recipe, settings, resume)
     ended = len(settings) < recipe.base.rounds.count
@@ -125,7 +126,7 @@ def train_rounds(
     return run
 
 
-def _looked_over(config: Config, reporter: Reporter, goes_on: bool) -> AnyJudge:
+def _looked_over(config: Config, needs: Needs, reporter: Reporter, goes_on: bool) -> AnyJudge:
     """The judge, once all that the rounds need is there, as far as it can be known."""
     say_tried(config.loss, reporter)
     rounds = config.rounds
@@ -135,7 +136,8 @@ def _looked_over(config: Config, reporter: Reporter, goes_on: bool) -> AnyJudge:
     before_work(config, reporter, goes_on)
     data = config.data
     assert data.eval is not None
-    load_examples(str(demo.EVAL) if data.eval == DEMO else data.eval, data, config.hub, "eval")
+    held_out = str(demo.EVAL) if data.eval == DEMO else data.eval
+    load_examples(held_out, data, config.hub, "eval", needs.unit, needs.scores)
     return judge
 
 
