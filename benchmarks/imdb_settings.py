@@ -83,7 +83,7 @@ class Sizes:
     opening: int = 36
     prompts: int = 96
     answers: int = 8
-    choose: Literal["all", "gap"] = "all"
+    choose: Literal["all", "gap"] = "gap"
     most_pairs: int = 2
     max_new_tokens: int = 24
     warmup: int = 2
