@@ -145,7 +145,7 @@ class Plan:
             "model": {"save_dtype": "float32"},
             "data": {"max_length": 128},
             "training": {**rate, "eval_every": 0},
-            "checkpoint": {"every_steps": 0, "every_minutes": 0.0, "keep": 4, "best": "none"},
+            "checkpoint": {"every_steps": 0, "every_minutes": 0.0, "best": "none"},
             "comparison": {"prompts": 0, "temperature": 1.0, "max_new_tokens": self.sizes.max_new_tokens},
         }
         lines = list[str]()
@@ -177,7 +177,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="reviews: JSON lines with text, label and split")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for runs and answers, some 30 GB of them")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for runs and answers, 7 GB a seed")
     parser.add_argument("--output", type=Path, required=True, help="a folder for frontier.json and figure.png")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each setting")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")

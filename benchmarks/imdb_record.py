@@ -40,7 +40,8 @@ class Mean:
 
     Intervals are the means of the seeds' own: over held-out prompts, which the seeds share. So they hold for the mean
     too, and are wide if anything. gain: over the reference, prompt by prompt. spread: standard deviation of the reward
-    over seeds; None of one seed. limit, share: over the seeds where they could be told; `told`: how many shares.
+    over seeds; None of one seed. limit: None unless it could be told for every seed. share: over the seeds where it
+    could be; `told`: how many.
     """
 
     name: str

@@ -26,8 +26,9 @@ def rebel(scored: Scored, settings: RebelSettings) -> LossOutput:
         r = beta * (log pi(y|x) - log pi_ref(y|x)),    s: the data's scores
 
     (arXiv 2404.16767, Algorithm 1, with 1 / eta = beta and the reference as the policy before; the paper has two
-    answers a prompt.) Its least value is at the tilted reference, pi_ref exp(s / beta), whoever drew the answers: the
-    target is finite where scores are, also where one answer always wins, and equal scores are a target too.
+    answers a prompt. The authors' code, https://github.com/ZhaolinGao/REBEL, has the loss in nats^2: ours / beta^2.)
+    Its least value is at the tilted reference, pi_ref exp(s / beta), whoever drew the answers: the target is finite
+    where scores are, also where one answer always wins, and equal scores are a target too.
 
     Units: score^2 per list. At the start, when policy and reference agree, it is the mean squared distance of two
     scores.
