@@ -121,7 +121,8 @@ def test_pages_take_no_memory_of_the_process(tmp_path: Path) -> None:
 
     before = own_memory()
     model = model_of_pages(share_work.source(folder))
-    total = sum(float(weights.detach().float().sum()) for weights in model.parameters())
+    # By pieces: a copy of a whole weight in float32 would be memory of its own, which an allocator may keep.
+    total = sum(float(piece.float().sum()) for weights in model.parameters() for piece in weights.detach().split(4096))
     assert math.isfinite(total) and own_memory() - before < 0.5 * size, (own_memory() - before, size)
 
 

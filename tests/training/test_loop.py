@@ -178,7 +178,11 @@ def test_pairs_of_one_prompt_do_not_make_the_accuracy_more_certain(tmp_path: Pat
 
 @every
 @pytest.mark.parametrize("budget", [20, 45])
-def test_micro_batches_change_nothing(tmp_path: Path, name: str, budget: int) -> None:
+def test_micro_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, budget: int) -> None:
+    # Adam makes whole steps of gradients that are zero but for their last digits, as of a token before every answer.
+    monkeypatch.setitem(
+        OPTIMIZERS, "adamw", lambda weights, config: torch.optim.AdamW(weights, config.learning_rate, eps=1e-4)
+    )
     if name == "dpop":
         pytest.skip("its slope jumps where the policy is the reference, so that the last digit decides the first step")
     small = dataclasses.replace(TRAINING, micro_batch_tokens=budget)
