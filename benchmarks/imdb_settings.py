@@ -27,6 +27,12 @@ class Setting:
 
 
 OF_LISTS: dict[str, object] = {"batch_pairs": 8, "learning_rate": 1.5e-5}
+OF_VECTORS: dict[str, object] = {
+    "batch_pairs": 8,
+    "parameters": "steering-vectors",
+    "learning_rate": 7e-3,
+    "epochs": 2,
+}
 SETTINGS = (
     Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}),
     Setting(
@@ -37,6 +43,14 @@ SETTINGS = (
         rounds={"count": 3, "reference": "start", "stop": False},
         why="every round answers all prompts, so there are three times as many answers, judgements and steps; a step "
         "takes 8 lists of all answers, so that there are as many steps as of pairs",
+    ),
+    Setting(
+        "vectors",
+        "vectors in rounds",
+        {"name": "rebel", "beta": 0.04},
+        training=OF_VECTORS,
+        rounds={"count": 3, "reference": "start", "stop": False},
+        why="as the rounds of REBEL, but steering vectors alone are trained, in two passes, at their own learning rate",
     ),
     Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
     Setting("dpo-0.3", "DPO", {"name": "sigmoid", "beta": 0.3}),

@@ -148,6 +148,10 @@ class TrainingConfig:
     """Passes over the training pairs."""
     max_steps: PositiveInt | None = None
     """Stop after this many optimizer steps, however many passes that is. Unset: by epochs."""
+    parameters: Literal["all", "steering-vectors"] = "all"
+    """What is trained. `all`: every weight, or the adapter. `steering-vectors`: one vector a layer of the upper half,
+    added to what the layer gives, and nothing else: what suits few answers, at learning rates of 1e-3 and more
+    (docs/steering-vectors.md). Saved as biases of an ordinary model."""
     batch_pairs: PositiveInt = 16
     """Pairs in one optimizer step."""
     micro_batch_tokens: PositiveInt | Literal["auto"] = "auto"

@@ -58,6 +58,11 @@ def _require_effects(config: Config) -> None:
         "adapters is not averaging weights: train all weights (remove [adapter]), or take another objective.",
     )
     _require(
+        config.adapter.kind == "none" or training.parameters == "all",
+        f"an adapter (adapter.kind {config.adapter.kind}) and training.parameters `{training.parameters}` both say "
+        "what is trained: leave one of them out.",
+    )
+    _require(
         not (config.model.trust_remote_code and config.model.path == "embedded" and config.model.reference is None),
         "model.trust_remote_code has no effect on the embedded model, which brings no code: remove it.",
     )

@@ -29,6 +29,7 @@ from tiltlm.model.head import logits_alive
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.memory_peak import Peak
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.steering_vectors import train_steering_vectors
 from tiltlm.plan.batches import MicroBatch
 
 _NOBODY = np.empty(0, dtype=np.int64)
@@ -47,7 +48,8 @@ _PACKED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 class Way:
     """A way to train a model.
 
-    base, adapter: how the model is kept and what is added to it; None: all weights are trained.
+    base, adapter: how the model is kept and what is added to it; None: its own weights are trained.
+    vectors: of these, steering vectors alone.
     """
 
     base: Base | None
@@ -55,6 +57,7 @@ class Way:
     precision: torch.dtype
     optimizer: str
     activation_checkpointing: bool
+    vectors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,8 @@ def _without_content(config: PreTrainedConfig, way: Way) -> tuple[Scorer, Mappin
     fuse_layers(model)
     packed: dict[int, int] = {}
     if way.base is None:
+        if way.vectors:
+            train_steering_vectors(model)
         scorer = Scorer(model)
     else:
         freeze(model, replace(way.base, quantise="none"))

@@ -24,12 +24,15 @@ from tiltlm.model.memory import BESIDES, held_bytes, memory_of
 from tiltlm.model.pages import into_shares, scratch_tensors
 from tiltlm.model.saving import rounded
 from tiltlm.model.scorer import Scorer
+from tiltlm.model.steering_vectors import train_steering_vectors
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup, reference_source
 from tiltlm.storage.space import in_words
 
 WHOLE_SHARE = 0.6
 """Share of the memory that is left that models in one piece may take: answers' keys and values want some."""
+SLOW_FOR_VECTORS = 1e-4
+"""The least learning rate that moves steering vectors in a few hundred steps (docs/steering-vectors.md)."""
 SLOW_FOR_ADAPTERS = 5e-6
 """The least learning rate with which adapters are commonly trained by DPO (docs/adapters.md)."""
 
@@ -46,9 +49,19 @@ def starting_model(setup: Setup, reporter: Reporter | None = None) -> Scorer:
 
 def _loaded(setup: Setup, source: ModelSource, base: Base | None, note: Note = lambda sentence: None) -> Scorer:
     """A model as it is at work, of several ranks shared out over them."""
-    if not setup.ranks.several:
-        return load_scorer(source, setup.device, base, note)
-    return _shared(setup, load_pages(source, base, note), base)
+    if setup.ranks.several:
+        return _shared(setup, _pages(setup, source, base, note), base)
+    scorer = load_scorer(source, setup.device, base, note)
+    if setup.config.training.parameters == "steering-vectors":
+        train_steering_vectors(scorer.model)
+    return scorer
+
+
+def _pages(setup: Setup, source: ModelSource, base: Base | None, note: Note = lambda sentence: None) -> Scorer:
+    pages = load_pages(source, base, note)
+    if setup.config.training.parameters == "steering-vectors":
+        train_steering_vectors(pages.model)
+    return pages
 
 
 def _shared(setup: Setup, pages: Scorer, base: Base | None) -> Scorer:
@@ -80,7 +93,7 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
     if setup.base is None or start.adapter is not None:
         return start
     if setup.ranks.several:  # what is shared out already takes no new weights
-        policy = _shared(setup, _with_new_adapter(setup, load_pages(setup.source, setup.base)), setup.base)
+        policy = _shared(setup, _with_new_adapter(setup, _pages(setup, setup.source, setup.base)), setup.base)
     else:
         policy = _with_new_adapter(setup, start)
     if setup.precision is not torch.float32:
@@ -94,7 +107,7 @@ def _with_new_adapter(setup: Setup, start: Scorer) -> Scorer:
 
 def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype, reporter: Reporter) -> Scorer | None:
     """The trained model in one piece, its trained weights as a file of `dtype` holds them, of one that is shared out
-    over ranks: with the first one, where the weights lie in a file that the system may keep out of memory.
+    over ranks: with the first one, where these weights lie in a file that the system may keep out of memory.
 
     All ranks ask for it, and wait for the first one to make room.
     """
@@ -105,7 +118,7 @@ def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype, reporter: Reporte
         reporter.say(f"  the trained weights are gathered in memory, not in a file (TILTLM_SCRATCH): {why}")
 
     if setup.ranks.first:
-        pages = load_pages(setup.source, setup.base)
+        pages = _pages(setup, setup.source, setup.base)
         if setup.base is not None and pages.adapter is None:
             pages = _with_new_adapter(setup, pages)
         places = iter(scratch_tensors([own.shape for own in trained.values()], dtype, said))
@@ -117,6 +130,10 @@ def gathered(setup: Setup, shared: Scorer, dtype: torch.dtype, reporter: Reporte
             place = next(places)
             place.copy_(full)
             pages.model.get_parameter(name).data = place
+    if pages is not None and setup.base is None:  # what stayed as it was is saved in the same type
+        for name, own in pages.model.named_parameters():
+            if own.dtype is not dtype:
+                own.data = rounded(own.detach().to(torch.float32, copy=True), name, dtype)
     return pages
 
 
@@ -133,7 +150,8 @@ def fits_whole(setup: Setup, model: Scorer, count: int) -> bool:
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
-    """Lines on memory too small for what is trained, on the adapter, and on a learning rate that does not suit one."""
+    """Lines on memory too small for what is trained, on what is trained where it is not everything, and on a learning
+    rate that does not suit that."""
     held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
     if setup.config.distributed.offload:
         there = None  # they are not where memory is told of
@@ -144,8 +162,25 @@ def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> Non
             f"  weights, gradients and the optimizer's numbers take {in_words(held)}, and the {setup.device.type} has "
             f"{in_words(there)} of memory: tiltlm plan shows what would fit"
         )
-    if setup.base is None:
-        return
+    if setup.base is not None:
+        _say_adapter(setup, setup.base, policy, reporter)
+    elif setup.config.training.parameters == "steering-vectors":
+        _say_vectors(setup, policy, reporter)
+
+
+def _say_vectors(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
+    trained = trained_parameters(policy)
+    stay = all_parameters(policy) - trained
+    reporter.say(f"  steering vectors: {trained:,} parameters are trained, and {stay:,} stay as they are")
+    rate = setup.config.training.learning_rate
+    if rate < SLOW_FOR_VECTORS:
+        reporter.say(
+            f"  note: training.learning_rate is {rate:g}, which suits the training of all weights; vectors want "
+            f"{SLOW_FOR_VECTORS:g} to 1e-2"
+        )
+
+
+def _say_adapter(setup: Setup, base: Base, policy: Scorer, reporter: Reporter) -> None:
     trained, whole = trained_parameters(policy), all_parameters(policy)
     settings, facts = setup.config.adapter, facts_of_adapter(setup.source)
     kind, rank, alpha = (settings if facts is None else facts).kind, settings.rank, settings.alpha
@@ -158,7 +193,7 @@ def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> Non
             )
     reporter.say(
         f"  adapter: {kind} of rank {rank}, alpha {alpha:g}{went_on}; {trained:,} parameters are trained beside "
-        f"{whole - trained:,} that are kept in {setup.base.in_words}"
+        f"{whole - trained:,} that are kept in {base.in_words}"
     )
     rate = setup.config.training.learning_rate
     if rate < SLOW_FOR_ADAPTERS:

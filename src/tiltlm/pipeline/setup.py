@@ -14,7 +14,7 @@ from tiltlm.data.tokens.templates import choose_template
 from tiltlm.data.tokens.tokenization import ExampleTokenizer, check_limits
 from tiltlm.distributed.ranks import ALONE, Ranks
 from tiltlm.distributed.sharding import require_possible
-from tiltlm.errors import ModelError
+from tiltlm.errors import ConfigError, ModelError
 from tiltlm.evaluation.comparison import AnswerComparison
 from tiltlm.judges.choosing import pointwise_judge
 from tiltlm.model.adapter_files import ADAPTER, ADAPTER_WEIGHTS
@@ -27,6 +27,7 @@ from tiltlm.model.loading import choose_device, choose_precision, load_tokenizer
 from tiltlm.model.repeatable import require_choice
 from tiltlm.model.saving import choose_save_dtype
 from tiltlm.model.soundness import require_sound, without_weights
+from tiltlm.model.steering_vectors import train_steering_vectors
 from tiltlm.training.bound_objective import BoundObjective
 
 
@@ -79,6 +80,11 @@ def set_up(config: Config, ranks: Ranks = ALONE) -> Setup:
     choose_template(tokenizer, config.model.chat_template)
     encoder = ExampleTokenizer(tokenizer, config.data, facts.terminators)
     base = choose_base(config.adapter, source, device, precision, facts.stored)
+    if source.adapter is not None and config.training.parameters != "all":
+        raise ConfigError(
+            f"training.parameters is `{config.training.parameters}`, but model.path ({config.model.path}) is an "
+            "adapter, which is gone on with: remove it, or merge that adapter first."
+        )
     save_dtype, save_why = choose_save_dtype(config.model.save_dtype, facts.stored)
     if base is not None:
         require_packages(base)
@@ -136,8 +142,11 @@ def require_sound_models(setup: Setup) -> str:
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     require_sound(setup.source, see)
-    if setup.base is not None and setup.source.adapter is None and (model := without_weights(setup.source)):
-        require_targets(model, setup.config.adapter)
+    if setup.source.adapter is None and (model := without_weights(setup.source)):
+        if setup.base is not None:
+            require_targets(model, setup.config.adapter)
+        if setup.config.training.parameters == "steering-vectors":
+            train_steering_vectors(model)
     if (reference := reference_source(setup)) != setup.source:
         require_sound(reference, see)
     digest.update(repr((setup.precision, setup.base, setup.save_dtype)).encode())

@@ -220,7 +220,7 @@ def _ways(setup: Setup) -> dict[str, Way]:
     ways = {CHOSEN: chosen}
     for name, base in bases.items():
         for again in (False, True):
-            way = dataclasses.replace(chosen, base=base, activation_checkpointing=again)
+            way = dataclasses.replace(chosen, base=base, activation_checkpointing=again, vectors=False)
             if way != chosen:
                 ways[f"{name}, recomputed" if again else name] = way
     return ways

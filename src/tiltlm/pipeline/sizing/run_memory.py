@@ -90,7 +90,14 @@ def chosen_way(setup: Setup) -> Way:
     """The way to train that the settings say."""
     training = setup.config.training
     adapter = adapter_of(setup)
-    return Way(setup.base, adapter, setup.precision, training.optimizer, training.activation_checkpointing)
+    return Way(
+        setup.base,
+        adapter,
+        setup.precision,
+        training.optimizer,
+        training.activation_checkpointing,
+        training.parameters == "steering-vectors",
+    )
 
 
 def adapter_of(setup: Setup) -> AdapterConfig:
