@@ -17,6 +17,7 @@ from test_rounds import write_all as write_rounds
 from tiny_runs import write_model, write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import tiltlm
 from tiltlm.answers.answer_file import read_answers
 from tiltlm.cli import main
 from tiltlm.report.frontier_words import UNKNOWN, of_frontier, sentences
@@ -107,6 +108,18 @@ def test_what_was_drawn_is_not_drawn_again_and_gives_the_same_figures(here: Path
     assert main(["frontier", str(RUN), "--reference-answers", "16", "--no-checkpoints"]) == 0
     assert answers.read_bytes() == b"".join(lines)
     assert (RUN / "frontier.json").read_bytes() == figures
+
+
+def test_from_python_it_is_what_the_command_measures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["frontier", str(RUN), "--reward", "rules.toml", "--reference-answers", "16", "--no-checkpoints"]) == 0
+    written = (RUN / "frontier.json").read_text()
+    capsys.readouterr()
+    found = tiltlm.frontier(RUN, reward="rules.toml", reference_answers=16, checkpoints=False)
+    assert (RUN / "frontier.json").read_text() == written
+    assert found == read_run(RUN).frontier
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(tiltlm.TiltlmError):
+        tiltlm.frontier("runs/none")
 
 
 def test_a_model_that_was_trained_on_or_is_asked_otherwise_has_answers_of_its_own(here: Path) -> None:

@@ -19,7 +19,7 @@ from tiltlm.version import __version__ as __version__
 if TYPE_CHECKING:
     from tiltlm.api.completion_scores import CompletionScore, score
     from tiltlm.api.loss_values import loss
-    from tiltlm.api.whole_runs import compare, inspect, train
+    from tiltlm.api.whole_runs import compare, frontier, inspect, train
     from tiltlm.api.whole_sweeps import sweep
     from tiltlm.config import Config
     from tiltlm.errors import TiltlmError
@@ -60,6 +60,7 @@ __all__ = [
     "TiltlmError",
     "TrainRow",
     "compare",
+    "frontier",
     "inspect",
     "loss",
     "objective",
@@ -91,6 +92,7 @@ _HOMES = {
     "TiltlmError": "tiltlm.errors",
     "TrainRow": "tiltlm.runs.rows",
     "compare": "tiltlm.api.whole_runs",
+    "frontier": "tiltlm.api.whole_runs",
     "inspect": "tiltlm.api.whole_runs",
     "loss": "tiltlm.api.loss_values",
     "score": "tiltlm.api.completion_scores",

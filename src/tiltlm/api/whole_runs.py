@@ -1,4 +1,4 @@
-"""The commands from Python: train, inspect and compare, with names and paths or with what a program holds already.
+"""The commands from Python: train, inspect, compare, frontier, with names and paths or what a program holds already.
 
 Nothing here prints: what is done is told to Python's `logging` under the name `tiltlm`, or to a `Reporter` of yours.
 """
@@ -31,6 +31,8 @@ from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import LossOutput, Objective
 from tiltlm.objectives.own_file import GIVEN, given_objective
 from tiltlm.pipeline.assess import ask_models
+from tiltlm.pipeline.own_answers.held_out_answers import MODEL_ANSWERS, REFERENCE_ANSWERS
+from tiltlm.pipeline.own_answers.run_frontier import Asking, measure_frontier
 from tiltlm.pipeline.prepare import Given
 from tiltlm.pipeline.reporter import LogReporter, Reporter
 from tiltlm.pipeline.run import Run
@@ -39,6 +41,7 @@ from tiltlm.pipeline.stages.recipe_run import train_recipe
 from tiltlm.runs.answers import Comparison
 from tiltlm.runs.data_account import DataReport
 from tiltlm.runs.folder import free_name
+from tiltlm.runs.frontier_record import Frontier
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.observers import Observer
 
@@ -166,7 +169,7 @@ def compare(
     Raises:
         RunError: the run, its model or its recorded answers are missing.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run).expanduser()
+    folder = _folder(run)
     files = read_run(folder)
     if prompts:
         with leaving_no_trace():
@@ -174,6 +177,42 @@ def compare(
     if files.comparison is None:
         raise RunError(f"the run in {folder} recorded no answers: give prompts.")
     return files.comparison
+
+
+def frontier(
+    run: str | Path | Run,
+    *,
+    reward: str | None = None,
+    prompts: int | None = None,
+    reference_answers: int = REFERENCE_ANSWERS,
+    answers: int = MODEL_ANSWERS,
+    checkpoints: bool = True,
+    trust_remote_code: bool = False,
+    reporter: Reporter | None = None,
+) -> Frontier:
+    """How close a run came to the most reward that any policy could have had at its KL, as `tiltlm frontier` measures
+    it (docs/frontier.md). It is kept in the run's folder, as are all answers, which are not drawn again.
+
+    Args:
+        run: the run, or its folder.
+        reward: the word of the judge whose rewards are the truth; without one that of the run.
+        prompts: how many held-out prompts are answered; without a number as many as in the run.
+        reference_answers, answers: to each prompt, of the reference and of each of the run's models.
+        checkpoints: whether the run's checkpoints are placed too.
+        trust_remote_code: run Python code that comes with the model or judges the answers, if the run was made so.
+
+    Raises:
+        RunError: the run has no model, its data are others by now, or another process is at work on it.
+        ConfigError: no reward is known, or an option cannot be.
+        TiltlmError: the model, the data or the judge cannot be had any more.
+    """
+    asking = Asking(reward, prompts, reference_answers, answers, checkpoints, trust_remote_code)
+    with leaving_no_trace():
+        return measure_frontier(_folder(run), asking, reporter or LogReporter())
+
+
+def _folder(run: str | Path | Run) -> Path:
+    return run.folder if isinstance(run, Run) else Path(run).expanduser()
 
 
 def _with_objective(config: Config, objective: Objective | Callable[..., LossOutput]) -> Config:
