@@ -30,8 +30,8 @@ OF_LISTS: dict[str, object] = {"batch_pairs": 8, "learning_rate": 1.5e-5}
 OF_VECTORS: dict[str, object] = {
     "batch_pairs": 8,
     "parameters": "steering-vectors",
-    "learning_rate": 7e-3,
-    "epochs": 2,
+    "learning_rate": 1e-2,
+    "epochs": 3,
 }
 SETTINGS = (
     Setting("dpo-0.1", "DPO", {"name": "sigmoid", "beta": 0.1}),
@@ -50,7 +50,7 @@ SETTINGS = (
         {"name": "rebel", "beta": 0.04},
         training=OF_VECTORS,
         rounds={"count": 3, "reference": "start", "stop": False},
-        why="as the rounds of REBEL, but steering vectors alone are trained, in two passes, at their own learning rate",
+        why="as the rounds of REBEL, but steering vectors alone are trained, in three passes at a rate that suits them",
     ),
     Setting("dpo-0.05", "DPO", {"name": "sigmoid", "beta": 0.05}),
     Setting("dpo-0.3", "DPO", {"name": "sigmoid", "beta": 0.3}),

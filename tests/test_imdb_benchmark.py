@@ -147,7 +147,8 @@ def test_every_setting_has_a_training_and_a_frontier_for_each_seed(tmp_path: Pat
     assert len(recipes) == 1 + 2 * len(SETTINGS)
     for recipe in map(in_rounds, recipes.values()):
         ready(recipe.settings(0) if recipe.stages else recipe.base)
-    assert {name for name, one in recipes.items() if one.base.rounds.count == 3} == {f"rounds-s{n}" for n in "01"}
+    rounds = {name for name, one in recipes.items() if one.base.rounds.count == 3}
+    assert rounds == {f"{name}-s{n}" for name in ("rounds", "vectors") for n in "01"}
     known = set[str]()
     for step in steps.values():  # what a step waits for stands before it
         assert {*step.needs, *step.after} <= known
