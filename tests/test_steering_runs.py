@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_folders import save_tiny
 from tiny_runs import write_pairs
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from tiltlm.cli import main
 
@@ -65,6 +65,25 @@ def test_a_checkpoint_of_vectors_is_small_gone_on_with_and_exported(here: Path) 
     assert main(["export", "runs/run", "exported", "--checkpoint", "last"]) == 0
     exported = weights(Path("exported"))
     assert exported.keys() == whole.keys() and all(torch.equal(exported[name], own) for name, own in whole.items())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.reference", "other", "--model.precision", "bfloat16"],
+        ["--loss.name", "tdpo2", "--training.activation-checkpointing", "--model.precision", "float32"],
+        ["--loss.name", "tr_dpo", "--loss.update-every", "1", "--model.precision", "bfloat16"],
+    ],
+    ids=["a reference without a place for them", "whole distributions, recomputed", "a reference that follows"],
+)
+def test_vectors_beside_a_reference_at_work(here: Path, words: list[str]) -> None:
+    config = MistralConfig(**{**AutoConfig.from_pretrained("tiny").to_dict(), "sliding_window": None})
+    MistralForCausalLM(config).save_pretrained("other")
+    AutoTokenizer.from_pretrained("tiny").save_pretrained("other")
+    assert main([*TRAIN, "--model.path", "tiny", *words]) == 0
+    before, after = weights(Path("tiny")), weights(MODEL)
+    assert all(torch.equal(after[name], own) for name, own in before.items())
+    assert after["model.layers.1.mlp.down_proj.bias"].abs().max() > 1e-3
 
 
 def test_what_says_twice_what_is_trained_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from tiny_models import SHAREABLE
 from tiny_runs import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import Qwen2Config
+from transformers import AutoConfig, LlamaConfig, Qwen2Config
 
 from tiltlm.config import AdapterConfig
 from tiltlm.model import memory as memory_module
@@ -22,6 +22,7 @@ from tiltlm.model.finding import ModelSource
 from tiltlm.model.frozen import Base
 from tiltlm.model.loading import autocast, checkpoint_activations
 from tiltlm.model.memory import Way, checkpoint_bytes, fake_batch, step_memory
+from tiltlm.model.steering_vectors import train_steering_vectors
 
 CPU = torch.device("cpu")
 ADAPTER = AdapterConfig(kind="lora", rank=4)
@@ -61,16 +62,18 @@ class RealPeak(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("name", ["full", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["full", "vectors", "float32", "bfloat16"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_what_is_planned_is_what_a_real_step_makes(
     name: str, again: bool, precision: torch.dtype, tmp_path: Path
 ) -> None:
     """Within 2%: the same operations on tensors with content, of a model that was loaded."""
     tiny_model("llama").save_pretrained(tmp_path)
-    base, batch = BASES[name], fake_batch(32, 4, 40)
+    base, batch = BASES.get(name), fake_batch(32, 4, 40)
     scorer = load_scorer(ModelSource(str(tmp_path), True, False), CPU, base)
     scorer = scorer if base is None else new_adapter(scorer, ADAPTER, 0)
+    if vectors := name == "vectors":
+        train_steering_vectors(scorer.model)
     if again:
         checkpoint_activations(scorer.model)
     for own in scorer.trained().values():
@@ -79,7 +82,8 @@ def test_what_is_planned_is_what_a_real_step_makes(
         with autocast(CPU, precision):
             logps = scorer(batch)
         logps.sum().backward()
-    planned = step_memory(scorer.model.config, Way(base, ADAPTER, precision, "adamw", again), batch, CPU)
+    way = Way(base, ADAPTER, precision, "adamw", again, vectors)
+    planned = step_memory(AutoConfig.from_pretrained(tmp_path), way, batch, CPU)
     assert planned.activations == pytest.approx(peak.most, rel=0.02)
     weights = sum(own.numel() * own.element_size() for own in scorer.parameters())
     assert (planned.weights, planned.trained) == (weights, trained_parameters(scorer))
@@ -129,6 +133,19 @@ def test_a_deep_model_is_told_from_two_shallow_ones(vocabulary: int, again: bool
     whole = memory_module._looked_at(config, way, batch, CPU).most()
     assert told.activations == pytest.approx(whole.activations, rel=0.02)
     assert replace(told, activations=0) == replace(whole, activations=0)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_so_it_is_where_the_upper_half_alone_is_trained(again: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=24, num_attention_heads=4
+    )
+    way, batch = Way(None, None, torch.float32, "adamw", again, vectors=True), fake_batch(512, 2, 300)
+    told = step_memory(config, way, batch, CPU)
+    whole = memory_module._looked_at(config, way, batch, CPU).most()
+    assert told.activations == pytest.approx(whole.activations, rel=0.05)
+    assert replace(told, activations=0) == replace(whole, activations=0)
+    assert told.trained == 12 * 32
 
 
 def test_more_tokens_and_kept_activations_take_more() -> None:

@@ -93,11 +93,11 @@ def step_memory(config: PreTrainedConfig, way: Way, batch: MicroBatch, device: t
         ConfigError: the adapter's targets are not in the model, or its layers cannot be recomputed.
     """
     layers = config.get_text_config().num_hidden_layers
-    if layers <= _MORE_LAYERS or not _layers_are_alike(config):
+    counts = _FEW_AND_MORE_OF_VECTORS if way.vectors else _FEW_AND_MORE
+    if layers <= counts[1] or not _layers_are_alike(config):
         return _looked_at(config, way, batch, device).most()
-    few, more = (_looked_at(_with_layers(config, count), way, batch, device) for count in (_FEW_LAYERS, _MORE_LAYERS))
-    further = layers - _MORE_LAYERS
-    step = _MORE_LAYERS - _FEW_LAYERS
+    few, more = (_looked_at(_with_layers(config, count), way, batch, device) for count in counts)
+    further, step = layers - counts[1], counts[1] - counts[0]
     parts = {
         part.name: getattr(more, part.name) + (getattr(more, part.name) - getattr(few, part.name)) * further // step
         for part in fields(_Looked)
@@ -120,7 +120,8 @@ class _Looked(StepMemory):
         return StepMemory(**{**parts, "activations": max(self.activations, self.afterwards)})
 
 
-_FEW_LAYERS, _MORE_LAYERS = 2, 4
+_FEW_AND_MORE, _FEW_AND_MORE_OF_VECTORS = (2, 4), (4, 6)
+"""Numbers of layers. Vectors are trained in half of them, of which the lowest and the highest are unlike the rest."""
 _KINDS_OF_LAYERS = (
     "num_experts",
     "num_local_experts",

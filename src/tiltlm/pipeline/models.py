@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tiltlm.distributed.shares import own_part, whole, with_part
+from tiltlm.errors import ConfigError
 from tiltlm.model.adapters import (
     Note,
     all_parameters,
@@ -51,17 +52,24 @@ def _loaded(setup: Setup, source: ModelSource, base: Base | None, note: Note = l
     """A model as it is at work, of several ranks shared out over them."""
     if setup.ranks.several:
         return _shared(setup, _pages(setup, source, base, note), base)
-    scorer = load_scorer(source, setup.device, base, note)
-    if setup.config.training.parameters == "steering-vectors":
-        train_steering_vectors(scorer.model)
-    return scorer
+    return _frozen_but_for_vectors(setup, source, load_scorer(source, setup.device, base, note))
 
 
 def _pages(setup: Setup, source: ModelSource, base: Base | None, note: Note = lambda sentence: None) -> Scorer:
-    pages = load_pages(source, base, note)
+    return _frozen_but_for_vectors(setup, source, load_pages(source, base, note))
+
+
+def _frozen_but_for_vectors(setup: Setup, source: ModelSource, scorer: Scorer) -> Scorer:
+    """The model with steering vectors, where these are trained. Another model beside it, the reference, need not have
+    a place for them, and is frozen as the policy is: neither is dithered."""
     if setup.config.training.parameters == "steering-vectors":
-        train_steering_vectors(pages.model)
-    return pages
+        try:
+            train_steering_vectors(scorer.model)
+        except ConfigError:
+            if source == setup.source:
+                raise
+            scorer.model.requires_grad_(False)
+    return scorer
 
 
 def _shared(setup: Setup, pages: Scorer, base: Base | None) -> Scorer:
