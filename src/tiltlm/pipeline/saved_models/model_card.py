@@ -17,6 +17,8 @@ from tiltlm.runs.run_files import RunFiles
 from tiltlm.text.masking import masked
 from tiltlm.text.visible import visible
 
+_VECTORS = "steering vectors alone, which are biases of this model; all else is the base model's"
+
 
 def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
     """Markdown with the hub's front matter.
@@ -47,6 +49,7 @@ def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
         "Stages before": ", ".join(f"{stage.name} ({stage.loss}, {stage.steps} steps)" for stage in summary.earlier),
         "Adapter": _adapter(config.adapter) if adapter else "",
+        "Trained": _VECTORS if training.parameters == "steering-vectors" else "",
         "Reference": (config.model.reference or entering) if has_reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "
