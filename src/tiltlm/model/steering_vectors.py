@@ -69,12 +69,15 @@ def _vectors(model: PreTrainedModel) -> Iterator[nn.Parameter]:
 
 
 def _turn_on(model: PreTrainedModel, switch: str) -> None:
-    """Turns an option of the configuration on that gives projections a bias: each is zero."""
+    """Turns an option of the configuration on, if all it does is give projections a bias: each is zero."""
     config = copy.deepcopy(model.config)
     setattr(config.get_text_config(), switch, True)
     with torch.device("meta"):
         wanted = type(model)(config).state_dict()
-    for name in wanted.keys() - model.state_dict().keys():
+    added = wanted.keys() - model.state_dict().keys()
+    if not all(name.endswith(".bias") for name in added):
+        return  # it does more there than its name says
+    for name in added:
         module = model.get_submodule(name.rpartition(".")[0])
         assert isinstance(module.weight, torch.Tensor)
         module.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0]))
