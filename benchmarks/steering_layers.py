@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from machine import Circumstances, circumstances, write_record
 from tiltlm.config import HubConfig
 from tiltlm.model.finding import find_model
-from tiltlm.model.loading import layers_of
+from tiltlm.model.loading import autocast, layers_of
 
 STEP = 1e-4
 """Length of the step along the gradient of all weights, beside their own length: along it f is a difference."""
@@ -44,7 +44,9 @@ class Arguments:
     """The model that gave them (--model.path)."""
     temperature: float = 1.0
     """At which they were drawn."""
-    together: int = 16
+    prompts: int = 64
+    """How many of its prompts, the first ones."""
+    together: int = 32
     """Answers in one forward pass."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """Where the figures go. Unset: they are only printed."""
@@ -81,10 +83,10 @@ class Answer:
     reward: float
 
 
-def read(path: Path, tokenizer: Any) -> list[Answer]:
-    """All answers that have a reward, by prompt."""
+def read(path: Path, prompts: int, tokenizer: Any) -> list[Answer]:
+    """All answers to the first prompts that have a reward, by prompt."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:prompts]):
         row = json.loads(line)
         chat = [{"role": one["role"], "content": one["content"]} for one in row["prompt"]]
         prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
@@ -95,7 +97,7 @@ def read(path: Path, tokenizer: Any) -> list[Answer]:
 
 
 class Measuring:
-    """A model and the answers to it."""
+    """A model without a transform of its logits, and its answers."""
 
     def __init__(self, model: PreTrainedModel, answers: Sequence[Answer], arguments: Arguments) -> None:
         self.model, self.answers, self.arguments = model, answers, arguments
@@ -114,9 +116,13 @@ class Measuring:
                 first = len(self.answers[one].prompt)
                 said_BT[row, first : first + len(self.answers[one].ids)] = True
             self._vectors = [torch.zeros(len(own), 1, self.model.config.hidden_size) for _ in self.layers]
-            logits = self.model(input_ids=ids_BT).logits[:, :-1] / self.arguments.temperature
-            logps_BT = logits.float().log_softmax(-1).gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
-            yield own, (logps_BT * said_BT[:, 1:]).sum(1)
+            said_BT = said_BT[:, 1:]
+            with autocast(self.model.device, torch.bfloat16):
+                hidden_BTD = self.model.base_model(input_ids=ids_BT).last_hidden_state[:, :-1]
+                logits_SV = self.model.get_output_embeddings()(hidden_BTD[said_BT])
+            logps_SV = (logits_SV.float() / self.arguments.temperature).log_softmax(-1)
+            logps_S = logps_SV.gather(-1, ids_BT[:, 1:][said_BT][:, None]).squeeze(-1)
+            yield own, torch.zeros(len(own)).index_add(0, said_BT.nonzero()[:, 0], logps_S)
 
     def by_vectors(self) -> np.ndarray:
         """The gradient of each answer's log pi(y|x) by a vector in each layer. Shape (answers, layers, width)."""
@@ -180,11 +186,11 @@ def along(answers: Sequence[Answer], gradients: np.ndarray) -> np.ndarray:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
-    found = circumstances("float32")
+    found = circumstances("bfloat16")
     source = find_model(arguments.model, HubConfig())
     tokenizer = AutoTokenizer.from_pretrained(source.location)
     model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch.float32).eval().requires_grad_(False)
-    answers = read(arguments.judged, tokenizer)
+    answers = read(arguments.judged, arguments.prompts, tokenizer)
     measuring = Measuring(model, answers, arguments)
     gradients = measuring.by_vectors()
     half = len(measuring.layers) // 2
@@ -193,7 +199,7 @@ def main(arguments: Arguments) -> None:
     )
     lower, upper = (rho(answers, along(answers, gradients[:, part])) for part in (slice(half), slice(half, None)))
     for one in layers:
-        print(f"layer {one.layer:2d}: {one.rho:.3f}")
+        print(f"layer {one.layer:2d}: {one.rho:.3f}", flush=True)
     print(f"lower half: {lower:.3f}, upper half: {upper:.3f}", flush=True)
     prompts = len({tuple(one.prompt) for one in answers})
     weights = rho(answers, measuring.by_all_weights())
