@@ -47,6 +47,7 @@ def test_vectors_alone_are_trained_and_saved(here: Path, precision: str, capsys:
     assert moved == ["model.layers.1.mlp.down_proj.bias"]
     assert added[moved[0]].abs().max() > 1e-3
     assert "**Trained**: steering vectors alone" in (MODEL / "README.md").read_text()
+    assert "</b>, steering vectors alone, with the sigmoid loss" in Path("runs/run/report.html").read_text()
     model = AutoModelForCausalLM.from_pretrained(MODEL)
     assert model.config.mlp_bias
     # What is saved can be gone on with, and is a model like any other.
