@@ -104,7 +104,9 @@ class Measuring:
         self.layers = layers_of(model)
         self._vectors: list[Tensor] = []
 
-    def batches(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+    def batches(
+        self, numbers: Sequence[int], precision: torch.dtype = torch.bfloat16
+    ) -> Iterator[tuple[list[int], Tensor]]:
         """Answers by number, and log pi(y|x) of each, as functions of whatever wants a gradient."""
         ordered = sorted(numbers, key=lambda one: len(self.answers[one].prompt) + len(self.answers[one].ids))
         for start in range(0, len(ordered), self.arguments.together):
@@ -117,7 +119,7 @@ class Measuring:
                 said_BT[row, first : first + len(self.answers[one].ids)] = True
             self._vectors = [torch.zeros(len(own), 1, self.model.config.hidden_size) for _ in self.layers]
             said_BT = said_BT[:, 1:]
-            with autocast(self.model.device, torch.bfloat16):
+            with autocast(self.model.device, precision):
                 hidden_BTD = self.model.base_model(input_ids=ids_BT).last_hidden_state[:, :-1]
                 logits_SV = self.model.get_output_embeddings()(hidden_BTD[said_BT])
             logps_SV = (logits_SV.float() / self.arguments.temperature).log_softmax(-1)
@@ -157,7 +159,8 @@ class Measuring:
             for sign in (1, -1):
                 for one, step in zip(weights, steps, strict=True):
                     one.add_(step, alpha=sign)
-                for own, logps in self.batches(unseen):
+                # So small a step would be lost where weights are rounded.
+                for own, logps in self.batches(unseen, torch.float32):
                     found[own] = logps.numpy() if sign == 1 else found[own] - logps.numpy()
         return found
 
@@ -186,7 +189,7 @@ def along(answers: Sequence[Answer], gradients: np.ndarray) -> np.ndarray:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
-    found = circumstances("bfloat16")
+    found = circumstances("gradients in bfloat16, differences in float32")
     source = find_model(arguments.model, HubConfig())
     tokenizer = AutoTokenizer.from_pretrained(source.location)
     model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch.float32).eval().requires_grad_(False)
