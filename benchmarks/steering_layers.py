@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from machine import Circumstances, circumstances, write_record
 from tiltlm.config import HubConfig
 from tiltlm.model.finding import find_model
+from tiltlm.model.head import LogitTransform
 from tiltlm.model.loading import autocast, layers_of
 
 STEP = 1e-4
@@ -193,6 +194,8 @@ def main(arguments: Arguments) -> None:
     source = find_model(arguments.model, HubConfig())
     tokenizer = AutoTokenizer.from_pretrained(source.location)
     model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch.float32).eval().requires_grad_(False)
+    if LogitTransform.of(model) != LogitTransform():
+        raise SystemExit(f"{arguments.model} transforms its logits, which is not made here.")
     answers = read(arguments.judged, arguments.prompts, tokenizer)
     measuring = Measuring(model, answers, arguments)
     gradients = measuring.by_vectors()

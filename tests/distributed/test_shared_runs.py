@@ -125,6 +125,7 @@ def test_trained_weights_are_those_of_one_process(folder: Path, title: str) -> N
     found, wanted = (load_file(run / "model" / "model.safetensors") for run in both(folder, title))
     start = load_file(folder.parent / "model" / "model.safetensors")
     trained = [name for name, own in wanted.items() if not own.equal(start.get(name, torch.zeros_like(own)))]
+    assert all(own.equal(wanted[name]) for name, own in found.items() if name not in trained)
     moved = torch.cat([(wanted[name] - start.get(name, 0)).flatten() for name in trained])
     apart = torch.cat([(found[name] - wanted[name]).flatten() for name in trained])
     assert moved.abs().mean() > 1e-3

@@ -181,6 +181,11 @@ class TrainingConfig:
     """Evaluate on held-out pairs every so many steps, and at the start and end. 0: only at the start and end."""
 
     @property
+    def vectors(self) -> bool:
+        """Whether steering vectors alone are trained."""
+        return self.parameters == "steering-vectors"
+
+    @property
     def token_budget(self) -> int:
         """The most tokens in one forward pass: those set or chosen, or USUAL_TOKENS where nobody has chosen."""
         return USUAL_TOKENS if self.micro_batch_tokens == "auto" else self.micro_batch_tokens

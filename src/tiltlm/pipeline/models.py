@@ -62,7 +62,7 @@ def _pages(setup: Setup, source: ModelSource, base: Base | None, note: Note = la
 def _frozen_but_for_vectors(setup: Setup, source: ModelSource, scorer: Scorer) -> Scorer:
     """The model with steering vectors, where these are trained. Another model beside it, the reference, need not have
     a place for them, and is frozen as the policy is: neither is dithered."""
-    if setup.config.training.parameters == "steering-vectors":
+    if setup.config.training.vectors:
         try:
             train_steering_vectors(scorer.model)
         except ConfigError:
@@ -172,7 +172,7 @@ def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> Non
         )
     if setup.base is not None:
         _say_adapter(setup, setup.base, policy, reporter)
-    elif setup.config.training.parameters == "steering-vectors":
+    elif setup.config.training.vectors:
         _say_vectors(setup, policy, reporter)
 
 

@@ -145,7 +145,7 @@ def require_sound_models(setup: Setup) -> str:
     if setup.source.adapter is None and (model := without_weights(setup.source)):
         if setup.base is not None:
             require_targets(model, setup.config.adapter)
-        if setup.config.training.parameters == "steering-vectors":
+        if setup.config.training.vectors:
             train_steering_vectors(model)
     if (reference := reference_source(setup)) != setup.source:
         require_sound(reference, see)

@@ -49,7 +49,7 @@ def model_card(run: RunFiles, summary: Summary, adapter: bool = False) -> str:
         "Base model": base + (" (weights from a 4-bit GGUF file)" if embedded else ""),
         "Stages before": ", ".join(f"{stage.name} ({stage.loss}, {stage.steps} steps)" for stage in summary.earlier),
         "Adapter": _adapter(config.adapter) if adapter else "",
-        "Trained": _VECTORS if training.parameters == "steering-vectors" else "",
+        "Trained": _VECTORS if training.vectors else "",
         "Reference": (config.model.reference or entering) if has_reference else "none",
         "Objective": f"{', '.join([config.loss.name, *own])}",
         "Data": f"{summary.train_pairs} {pairs} for training, {summary.eval_pairs} held out, from "

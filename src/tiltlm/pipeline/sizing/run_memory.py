@@ -96,7 +96,7 @@ def chosen_way(setup: Setup) -> Way:
         setup.precision,
         training.optimizer,
         training.activation_checkpointing,
-        training.parameters == "steering-vectors",
+        training.vectors,
     )
 
 
