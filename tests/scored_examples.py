@@ -17,7 +17,7 @@ from tiltlm.objectives.interface import CHOSEN, MISMATCHED, REJECTED, Needs, Obj
 class Completion:
     """A completion's log-probabilities, token by token, under policy and reference; float64, shape (tokens,).
 
-    log_squares, divergence: what else there is of each token's distributions; None: 0.
+    log_squares, divergence: what else there is of each token's distributions; None: 0. credit: of each token; None: 0.
     """
 
     label: int
@@ -26,6 +26,7 @@ class Completion:
     log_squares: Tensor | None = None
     divergence: Tensor | None = None
     score: float = math.nan
+    credit: Tensor | None = None
 
 
 Example = Sequence[Completion]
@@ -57,6 +58,7 @@ def scored(examples: Sequence[Example], needs: Needs, batch: Sequence[Example] |
         sequence_T=sequence_T if needs.of_tokens else None,
         offset_T=torch.cat([torch.arange(int(count)) for count in counts_N]) if needs.of_tokens else None,
         log_squares_T=_joined([one.log_squares for one in sequences], policy_T, counts_N) if needs.squares else None,
+        credit_T=_joined([one.credit for one in sequences], policy_T, counts_N) if needs.credit else None,
         reference_kl_T=_joined([one.divergence for one in sequences], policy_T, counts_N) if needs.live else None,
         scores_N=scores_of(examples, policy_T.dtype) if needs.scores != "none" or needs.unit == "list" else None,
         list_UK=lists(examples) if needs.unit == "list" else None,
@@ -156,11 +158,18 @@ def random_examples(
         moved = spread * (2 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 1)
         log_squares = -torch.rand(tokens, generator=generator, dtype=torch.float64) if needs.squares else None
         divergence = torch.rand(tokens, generator=generator, dtype=torch.float64) if needs.live else None
+        credit = torch.rand(tokens, generator=generator, dtype=torch.float64) - 0.5 if needs.credit else None
         if same:
             return Completion(
-                label, policy, policy.clone(), log_squares, None if divergence is None else 0 * divergence, score
+                label,
+                policy,
+                policy.clone(),
+                log_squares,
+                None if divergence is None else 0 * divergence,
+                score,
+                credit,
             )
-        return Completion(label, policy, policy - moved, log_squares, divergence, score)
+        return Completion(label, policy, policy - moved, log_squares, divergence, score, credit)
 
     def labels() -> list[int]:
         own = [CHOSEN] if needs.unit == "demonstration" else [CHOSEN, REJECTED]

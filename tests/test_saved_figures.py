@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from kinds_of_objectives import ONE_OF_EACH
+from safetensors.numpy import load_file
 from tiny_models import one_at_a_time
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
@@ -21,6 +24,7 @@ from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.objectives import OBJECTIVES
 from tiltlm.objectives.interface import Needs
 from tiltlm.pipeline import keeping
+from tiltlm.pipeline.crediting import CREDIT
 from tiltlm.pipeline.setup import Setup, bound, set_up
 from tiltlm.report.verdict import findings
 from tiltlm.runs.run_files import read_run
@@ -131,6 +135,10 @@ def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, pr
     assert run.evaluation is not None and run.outcome is not None
     config, needs = config_from_dict(run.settings), OBJECTIVES[name].needs
     columns = prepare_data(read_data(config, needs), set_up(config).tokenizer, lambda done: None).eval
+    if needs.credit:
+        credit = load_file(RUN / CREDIT)["1"]
+        assert credit.any()
+        columns = replace(columns, credit=credit)
     kept = {name: torch.tensor(value) for name, value in run.evaluation.running.items()}
     objective = bound(config.loss).with_running(kept)
     saved, before = (values_for(needs, folder, columns) for folder in (RUN / "model", "tiny"))
@@ -149,6 +157,37 @@ def test_whatever_the_objective_the_figures_are_those_of_the_files(name: str, pr
         assert run.evaluation.seen is not None
         found = {pair.id: pair.margin for pair in run.evaluation.seen.pairs}
         assert found == pytest.approx(margins_of_training(config), abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["sigmoid", "tdpo2"])
+def test_at_another_temperature_all_figures_are_those_of_its_softmax(name: str, precision: str) -> None:
+    """Of policy and reference, by stock transformers, with logits divided by it."""
+    model_stored_in(torch.float32)
+    write_rows(OBJECTIVES[name].needs)
+    trained(precision, "1e-4", "--loss.name", name, "--training.temperature", "0.5")
+    run = read_run(RUN)
+    assert run.evaluation is not None
+    config, needs = config_from_dict(run.settings), OBJECTIVES[name].needs
+    columns = prepare_data(read_data(config, needs), set_up(config).tokenizer, lambda done: None).eval
+    objective = bound(config.loss)
+
+    def loss(temperature: float) -> float:
+        saved, before = (tempered(distributions(folder, columns), temperature) for folder in (RUN / "model", "tiny"))
+        tokens = torch.from_numpy(columns.ids[scored_places(columns)].astype(np.int64))[:, None]
+        values, reference = (own.gather(-1, tokens).squeeze(-1).numpy() for own in (saved, before))
+        if needs.live:
+            values = np.stack([values, (before.exp() * (before - saved)).sum(-1).numpy()], axis=1)
+        return float(objective(objective.scored_columns(columns, values, reference)).losses_U.mean())
+
+    assert run.evaluation.figures.loss == pytest.approx(loss(0.5), abs=1e-5)
+    assert abs(loss(1.0) - loss(0.5)) > 1e-4
+    first = json.loads((RUN / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-2)
+
+
+def tempered(logps: torch.Tensor, temperature: float) -> torch.Tensor:
+    return (logps / temperature).log_softmax(-1)
 
 
 def margins_of_training(config: Config) -> dict[str, float]:

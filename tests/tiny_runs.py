@@ -80,7 +80,10 @@ def examples_for(needs: Needs, count: int, seed: int = 0, name: str = "example")
             labels += [MISMATCHED] * len(labels)
         kept = None if scores is None else tuple(map(float, scores))
         made.append(TokenizedExample(f"{name} {number}", tuple(sequences), tuple(labels), scores=kept))
-    return TokenColumns.of(made)
+    columns = TokenColumns.of(made)
+    if not needs.credit:
+        return columns
+    return replace(columns, credit=rng.uniform(-0.5, 0.5, int(columns.scored_starts[-1])).astype(np.float32))
 
 
 def packed(sequences: Sequence[TokenizedSequence], layout: Layout = DENSE) -> MicroBatch:

@@ -247,9 +247,12 @@ def test_scores_are_read_as_declared(objective: Objective) -> None:
         return
     assert given_scored.scores_N is not None
     stretched = dataclasses.replace(given_scored, scores_N=2 * given_scored.scores_N + 1)
+    if objective.needs.credit:  # it is made of scores, and read in place of them
+        assert given_scored.credit_T is not None
+        stretched = dataclasses.replace(given_scored, credit_T=2 * given_scored.credit_T)
     found = objective.loss(stretched, objective.settings()).losses_U
     assert torch.allclose(found, losses_U) == (objective.needs.scores == "order")
-    if objective.needs.unit == "list":
+    if objective.needs.unit == "list" and not objective.needs.credit:
         turned = [[dataclasses.replace(one, score=-one.score) for one in example] for example in examples]
         assert not torch.allclose(of(objective, turned)[0], losses_U)
 

@@ -90,6 +90,7 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
     reference_T: list[Tensor] = []
     squares_T: list[Tensor] = []
     divergence_T: list[Tensor] = []
+    credit_T: list[Tensor] = []
     sequence_T: list[int] = []
     offset_T: list[int] = []
     labels: list[int] = []
@@ -100,6 +101,8 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
         policy_T.append(logps.gather(-1, ids[first:, None]).squeeze(-1))
         squares_T.append(logps.detach().exp().square().sum(-1).log())
         own = slice(columns.scored_starts[number], columns.scored_starts[number + 1])
+        if columns.credit is not None:
+            credit_T.append(torch.from_numpy(columns.credit[own]).to(logps.dtype))
         if objective.reference is not None:
             with torch.no_grad():
                 logits = objective.reference.model(input_ids=ids[None], use_cache=False).logits
@@ -122,6 +125,7 @@ def oracle(policy: Scorer, examples: Referenced, numbers: list[int], objective: 
         sequence_T=torch.tensor(sequence_T) if needs.of_tokens else None,
         offset_T=torch.tensor(offset_T) if needs.of_tokens else None,
         log_squares_T=torch.cat(squares_T) if needs.squares else None,
+        credit_T=torch.cat(credit_T) if needs.credit else None,
         reference_kl_T=torch.cat(divergence_T) if needs.live else None,
         scores_N=torch.from_numpy(columns.take(numbers).scores).double() if needs_scores(needs) else None,
         list_UK=lists_by_hand(columns.take(numbers)) if needs.unit == "list" else None,

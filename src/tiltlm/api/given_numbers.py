@@ -45,6 +45,32 @@ def rows_of(given: Mapping[str, Any]) -> tuple[dict[str, list[Tensor]], bool]:
     return rows, bool(tensors)
 
 
+def lists_of_rows(given: Mapping[str, Any]) -> tuple[dict[str, list[list[Tensor]]], bool]:
+    """Each argument as one tensor an answer in a list for each prompt; and whether any was a tensor.
+
+    Raises:
+        ConfigError: an argument is of another shape, or holds something else than numbers.
+    """
+    flat = {argument: [_parts(answers) for answers in _parts(value)] for argument, value in given.items()}
+    answers = {argument: [answer for own in lists for answer in own] for argument, lists in flat.items()}
+    tensors = [answer for own in answers.values() for answer in own if isinstance(answer, Tensor)]
+    types = [tensor.dtype for tensor in tensors if tensor.is_floating_point()] or [torch.float64]
+    dtype, device = functools.reduce(torch.promote_types, types), tensors[0].device if tensors else None
+    found = {}
+    for argument, lists in flat.items():
+        try:
+            rows = [[torch.as_tensor(one, dtype=dtype, device=device) for one in own] for own in lists]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`{argument}` must hold numbers: {error}.") from error
+        if not rows or any(not own or any(one.ndim != 1 or not len(one) for one in own) for own in rows):
+            raise ConfigError(
+                f"`{argument}` must be a list with a list for each prompt, which holds a list or tensor of one number "
+                "a token for each answer."
+            )
+        found[argument] = rows
+    return found, bool(tensors)
+
+
 def _parts(value: Any) -> list[Any]:
     """What a list or tensor consists of; nothing where it is a single number or a text."""
     if isinstance(value, str) or (isinstance(value, Tensor) and value.ndim == 0):

@@ -18,6 +18,9 @@ Each objective takes what it needs and nothing else. Where policy and reference 
     >>> loss("plackett_luce", answers=[[-9.0, -12.0, -8.0]], reference_answers=[[-10.0, -12.0, -8.0]],
     ...      scores=[[3, 2, 1]])
     [1.726215...]
+    >>> loss("pcl", answers_token_logps=[[[-1.0, -2.0], [-3.0]]], answers_credit=[[[0.5, 0.0], [-0.5]]],
+    ...      reference_answers_token_logps=[[[-2.0, -2.0], [-3.0]]], beta=0.5)
+    [0.125]
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tiltlm.api.given_numbers import rows_of
-from tiltlm.api.listed_answers import ANSWERS, list_arguments, listed
+from tiltlm.api.given_numbers import lists_of_rows, rows_of
+from tiltlm.api.listed_answers import ANSWERS, list_arguments, listed, listed_tokens
 from tiltlm.config.declaring import in_words
 from tiltlm.config.suggestions import nearest
 from tiltlm.errors import ConfigError
@@ -45,6 +48,10 @@ Values = Sequence[float] | np.ndarray | Tensor
 
 TokenValues = Sequence[Sequence[float]] | Sequence[np.ndarray] | Sequence[Tensor]
 """One number a token: for each completion a list, or an array or tensor of shape (tokens,)."""
+
+ListedTokenValues = Sequence[TokenValues]
+"""One number a token: for each prompt a list, which holds for each answer a list, or an array or tensor of shape
+(tokens,)."""
 
 LABELS = {"chosen": CHOSEN, "rejected": REJECTED, "mismatched": MISMATCHED}
 
@@ -71,6 +78,9 @@ def loss(
     answers: TokenValues | None = None,
     reference_answers: TokenValues | None = None,
     answers_tokens: TokenValues | None = None,
+    answers_token_logps: ListedTokenValues | None = None,
+    reference_answers_token_logps: ListedTokenValues | None = None,
+    answers_credit: ListedTokenValues | None = None,
     scores: Values | TokenValues | None = None,
     chosen_scores: Values | None = None,
     rejected_scores: Values | None = None,
@@ -88,6 +98,8 @@ def loss(
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
         chosen_tokens, rejected_tokens: how many tokens each sum has. chosen_scores, rejected_scores: of each one.
         answers: of ranked lists, one list of log pi(y|x) for each prompt; answers_tokens, scores: the same of these.
+        answers_token_logps, answers_credit: of lists, token by token, log-probabilities and what each token did for its
+            answer's score.
         chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
         chosen_log_squares, rejected_log_squares: token by token, log of the sum of pi(v)^2 over the vocabulary.
         chosen_kl, rejected_kl: KL(pi_ref || pi) of the distributions, token by token or summed over a completion's.
@@ -114,6 +126,9 @@ def loss(
 def _read(objective: Objective, given: Mapping[str, Any]) -> tuple[Scored, bool]:
     """What an objective is given of the arguments, and whether tensors were among them."""
     needs, sides = objective.needs, _sides(objective, given)
+    if needs.unit == "list" and needs.tokens:
+        lists, is_tensor = lists_of_rows(given)
+        return listed_tokens(lists), is_tensor
     rows, is_tensor = rows_of(given)
     return listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows)), is_tensor
 

@@ -152,6 +152,9 @@ class TrainingConfig:
     """What is trained. `all`: every weight, or the adapter. `steering-vectors`: one vector a layer of the upper half,
     added to what the layer gives, and nothing else: what suits few answers, at learning rates of 1e-3 and more
     (docs/steering-vectors.md). Saved as biases of an ordinary model."""
+    temperature: Annotated[float, Field(ge=0.001)] = 1.0
+    """Temperature of the softmax at which log-probabilities are taken, of policy and reference, in the loss and in its
+    figures. That at which a model answers, and answered: what is learnt at another is not what it will say."""
     batch_pairs: PositiveInt = 16
     """Pairs in one optimizer step."""
     micro_batch_tokens: PositiveInt | Literal["auto"] = "auto"

@@ -26,14 +26,17 @@ FAR = 40.0
 
 @dataclass(frozen=True, slots=True)
 class LogitTransform:
-    """What a model does to its logits after the output layer: `softcap * tanh(scale * z / softcap)`.
+    """What a model does to its logits after the output layer: `softcap * tanh(scale * z / softcap) / temperature`.
 
-    scale: factor on the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling, 1/temperature).
+    scale: factor on the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling).
     softcap: bound on the logits (Gemma's final_logit_softcapping, RecurrentGemma's logits_soft_cap), or None.
+    temperature: at which the model is meant, beside any that is asked for: not of the architecture, see
+        `Scorer.at_temperature`.
     """
 
     scale: float = 1.0
     softcap: float | None = None
+    temperature: float = 1.0
 
     @staticmethod
     def of(model: PreTrainedModel) -> LogitTransform:
@@ -50,7 +53,7 @@ class LogitTransform:
         dtype = hidden_SD.dtype
         if torch.is_autocast_enabled(hidden_SD.device.type):
             dtype = torch.get_autocast_dtype(hidden_SD.device.type)
-        return Making(self.scale, self.softcap, temperature, dtype)
+        return Making(self.scale, self.softcap, self.temperature * temperature, dtype)
 
 
 @dataclass(frozen=True, slots=True)

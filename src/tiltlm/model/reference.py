@@ -78,8 +78,9 @@ def _layout_name(scorer: Scorer) -> str:
 
 
 def reference_address(scorer: Scorer, precision: torch.dtype, ranks: Ranks = ALONE) -> str:
-    """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention."""
-    parts = (
+    """What computes a reference's values, as the name of their file: weights, arithmetic, device, layout, attention,
+    and a temperature other than 1."""
+    parts: tuple[str, ...] = (
         fingerprint(scorer.model, ranks)[:32],
         str(precision).removeprefix("torch."),
         scorer.device.type,
@@ -87,6 +88,8 @@ def reference_address(scorer: Scorer, precision: torch.dtype, ranks: Ranks = ALO
         scorer.model.config.get_text_config()._attn_implementation or "own",
         f"r{SCORER_REVISION}",
     )
+    if scorer.transform.temperature != 1:
+        parts = (*parts, f"t{scorer.transform.temperature!r}")
     # An attention's name may be a hub id, with a slash.
     return "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,11 @@ class Scorer(nn.Module):
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise ModelError(f"{type(model).__name__} has no linear output layer: is it a causal language model?")
+
+    def at_temperature(self, temperature: float) -> Scorer:
+        """The same scorer, whose log-probabilities are from now on those of logits divided by this; 1: as they are."""
+        self.transform = replace(self.transform, temperature=temperature)
+        return self
 
     @property
     def layout(self) -> Layout:

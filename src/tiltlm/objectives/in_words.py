@@ -45,6 +45,7 @@ def needed(objective: Objective) -> list[str]:
         "the spread of each token's distribution": needs.squares,
         "answers in an order": needs.scores == "order",
         "a score of each answer": needs.scores == "value",
+        "what each token did for the score": needs.credit,
         "the whole batch at once": needs.coupled,
         "statistics from step to step": objective.running is not None,
         "mismatched answers": needs.mismatched,

@@ -47,6 +47,7 @@ class Needs:
     tokens: log-probabilities token by token, not only their sums.
     squares: of each token's distribution under the policy, the logarithm of its sum of squares, without gradient.
     scores: a score of each answer, of which only the order counts, or the value too.
+    credit: of each token, what it did for its answer's score (`Scored.credit_T`), which a run finds before training.
     live: how far the reference's whole distribution of each token is from the policy's, which its cached values do not
         say: so it is a model at work beside the policy.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.
@@ -59,6 +60,7 @@ class Needs:
     tokens: bool = False
     squares: bool = False
     scores: Scores = "none"
+    credit: bool = False
     live: bool = False
     coupled: bool = False
     mismatched: bool = False
@@ -66,7 +68,7 @@ class Needs:
     @property
     def of_tokens(self) -> bool:
         """Whether something of single tokens is handed over, so that it must be known where each of them stands."""
-        return self.tokens or self.squares or self.live
+        return self.tokens or self.squares or self.credit or self.live
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,8 @@ class Scored:
     sequence_T, offset_T: int64, of each scored token the number of its sequence and its place in the completion; None
         where nothing of single tokens is needed.
     log_squares_T: log of the sum over the vocabulary of pi(v)^2 where each token stands, detached; None unless needed.
+    credit_T: float, by how much each token raised the score that its answer was to have (`training.credit`); None
+        unless needed.
     reference_kl_T: KL(pi_ref || pi) of the distributions where each token stands, with gradient; None unless needed.
     list_UK: int64, the numbers of each list's sequences, best first (as given where scores are equal), and -1 where a
         list is shorter than the longest; None unless the unit is a list. `in_lists` takes values out by it.
@@ -99,6 +103,7 @@ class Scored:
     sequence_T: Tensor | None = None
     offset_T: Tensor | None = None
     log_squares_T: Tensor | None = None
+    credit_T: Tensor | None = None
     reference_kl_T: Tensor | None = None
     list_UK: Tensor | None = None
     scores_N: Tensor | None = None

@@ -18,7 +18,7 @@ from tiltlm.evaluation.pair_surprise import chosen_examples, pair_origins
 from tiltlm.evaluation.prompts import extra_prompts
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
-from tiltlm.pipeline.models import fits_whole, reference_model, saved_model, starting_model
+from tiltlm.pipeline.models import as_trained_at, fits_whole, reference_model, saved_model, starting_model
 from tiltlm.pipeline.optimize import Trained
 from tiltlm.pipeline.preflight import prepare_model
 from tiltlm.pipeline.referencing import ReferencedData
@@ -39,7 +39,7 @@ def evaluate(setup: Setup, saved: Scorer, trained: Trained, data: ReferencedData
     start = time.perf_counter()
     reference = None
     if setup.objective.needs.live:
-        reference = reference_model(setup)
+        reference = as_trained_at(setup, reference_model(setup))
     values = exact_values(setup, "held-out examples, the saved model", saved, data.exact, reporter, reference)
     name = str(setup.save_dtype).removeprefix("torch.")
     evaluation = evaluate_saved(values, trained.values, data.exact, trained.objective, name, start)

@@ -85,6 +85,11 @@ def reference_model(setup: Setup) -> Scorer:
     return _loaded(setup, reference_source(setup), base)
 
 
+def as_trained_at(setup: Setup, scorer: Scorer) -> Scorer:
+    """The same scorer, which means the temperature of training from now on."""
+    return scorer.at_temperature(setup.config.training.temperature)
+
+
 def saved_model(setup: Setup, folder: Path) -> Scorer:
     """The model that a run saved, an adapter on the model that it was trained on, kept as it was then."""
     if setup.base is None:
@@ -106,7 +111,7 @@ def to_be_trained(setup: Setup, start: Scorer) -> Scorer:
         policy = _with_new_adapter(setup, start)
     if setup.precision is not torch.float32:
         add_dither(policy.model)
-    return policy
+    return as_trained_at(setup, policy)
 
 
 def _with_new_adapter(setup: Setup, start: Scorer) -> Scorer:

@@ -22,7 +22,7 @@ from tiltlm.model.dither import add_dither
 from tiltlm.model.reference import ReferenceCache, fill_cache, reference_address
 from tiltlm.model.scorer import Scorer
 from tiltlm.pipeline.keeping import exact_values
-from tiltlm.pipeline.models import reference_model
+from tiltlm.pipeline.models import as_trained_at, reference_model
 from tiltlm.pipeline.prepare import require_vocabulary
 from tiltlm.pipeline.reporter import Reporter
 from tiltlm.pipeline.setup import Setup
@@ -82,7 +82,7 @@ def with_reference(
     reference, ahead = policy, not setup.objective.objective.live_reference
     train: np.ndarray | None = None
     if setup.config.model.reference is not None:
-        reference = reference_model(setup)
+        reference = as_trained_at(setup, reference_model(setup))
         require_vocabulary(setup, reference, data)
     seen, float32 = _seen(setup, data), _Pass(setup, reference, torch.float32, folder, reporter)
     (exact,) = float32.values("held-out", [data.eval])
@@ -128,7 +128,7 @@ def reference_at_work(setup: Setup, policy: Scorer) -> Scorer | None:
     if setup.config.model.reference is None and not setup.ranks.several:
         reference = copy.deepcopy(policy)
     else:
-        reference = reference_model(setup)
+        reference = as_trained_at(setup, reference_model(setup))
         if setup.precision is not torch.float32:
             add_dither(reference.model)
     if objective.moves is not None:

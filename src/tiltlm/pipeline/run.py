@@ -19,7 +19,8 @@ from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.assess import compare_answers, evaluate, look_at_origins
-from tiltlm.pipeline.models import saved_model, say_what_is_trained, starting_model, to_be_trained
+from tiltlm.pipeline.crediting import with_credit
+from tiltlm.pipeline.models import as_trained_at, saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
 from tiltlm.pipeline.preflight import before_work, prepare_model, require_fit
@@ -207,7 +208,10 @@ def _work(work: Work, data: PreparedData, observers: tuple[Observer, ...]) -> bo
         return False
     with record.stage("evaluation", "4/6 The saved model on held-out examples"):
         saved = saved_model(setup, work.model)
-        folder.write_json("evaluation.json", evaluate(setup, saved, trained, referenced, reporter))
+        folder.write_json(
+            "evaluation.json", evaluate(setup, as_trained_at(setup, saved), trained, referenced, reporter)
+        )
+        saved.at_temperature(1.0)
     if setup.ranks.any(not trained.completed or work.stop.requested):
         return False
     with record.stage("comparison", "5/6 Answers before and after"):
@@ -235,6 +239,7 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
         identity |= of_policy(policy, arithmetic, setup.ranks)
         if work.before is not None:
             work.before.require_same(identity)
+        data = with_credit(setup, policy, data, work.folder, reporter)
         referenced = (with_reference if needed else without_reference)(setup, policy, data, work.folder, reporter)
         identity |= of_reference(referenced.train, referenced.held_out)
         if work.before is not None:
@@ -248,7 +253,7 @@ def _referenced(work: Work, data: PreparedData) -> tuple[Scorer, ReferencedData,
 
 def _policy(work: Work, data: PreparedData) -> Scorer:
     setup, reporter = work.setup, work.reporter
-    policy = starting_model(setup, reporter)
+    policy = as_trained_at(setup, starting_model(setup, reporter))
     require_vocabulary(setup, policy, data)
     parameters = all_parameters(policy)
     millions = f"{parameters / 1e6:,.0f}" if parameters >= 1e7 else f"{parameters / 1e6:.2g}"

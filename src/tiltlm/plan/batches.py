@@ -30,6 +30,7 @@ class MicroBatch:
     score_sequence_S: int64 ... of this sequence; the sequences of an example stand together.
     offset_S: int64 its place in the sequence's completion.
     reference_S: float32 log-probability of the token under the reference, in nats; None where there is none.
+    credit_S: float32, what the token did for its answer's score; None where it was not asked for.
     labels_N: int8 label of each sequence (objectives/interface.py).
     scores_N: float32 score of each sequence, higher is better; NaN where there is none.
     list_UK: int64, of each example its scored sequences, best first; see `Scored.list_UK`.
@@ -58,6 +59,7 @@ class MicroBatch:
     places: np.ndarray
     laid_out: int
     trees: bool
+    credit_S: Tensor | None = None
     blocks: Blocks | None = None
     runs: Runs | None = None
     filler: bool = False

@@ -191,6 +191,7 @@ class Packing:
             places=places,
             laid_out=int(filled.sum()),
             trees=self.layout.trees,
+            credit_S=None if self.columns.credit is None else torch.from_numpy(self.columns.credit[places]),
             blocks=blocks_of(subtree_end, positions, filled) if self.layout.blocks else None,
             runs=runs_of(subtree_end, filled) if self.layout.runs else None,
         )

@@ -138,6 +138,7 @@ class BoundObjective:
             sequence_T=batch.score_sequence_S,
             offset_T=batch.offset_S,
             log_squares_T=values.log_squares_S,
+            credit_T=_needed_credit(batch.credit_S, logps_S.dtype) if needs.credit else None,
             reference_kl_T=values.divergence_S,
         )
 
@@ -168,6 +169,7 @@ class BoundObjective:
                 "sequence_T": torch.from_numpy(np.repeat(np.arange(columns.sequences), counts)),
                 "offset_T": torch.from_numpy(np.arange(len(values)) - np.repeat(columns.scored_starts[:-1], counts)),
                 "log_squares_T": own.log_squares_S,
+                "credit_T": _needed_credit(_as_tensor(columns.credit), dtype) if needs.credit else None,
                 "reference_kl_T": own.divergence_S,
             }
         logps_N = torch.from_numpy(totals(logps_of(values), columns)).to(dtype)
@@ -189,6 +191,17 @@ class BoundObjective:
 def needs_scores(needs: Needs) -> bool:
     """Whether scores are handed over: where the objective reads them, and with every list."""
     return needs.scores != "none" or needs.unit == "list"
+
+
+def _as_tensor(values: np.ndarray | None) -> Tensor | None:
+    return None if values is None else torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _needed_credit(credit: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What tokens did for their answers' scores, which an objective reads."""
+    if credit is None:
+        raise ValueError("the objective reads credit by token, and the examples have none: see training.credit")
+    return credit.to(dtype)
 
 
 def whole_plan(batches: Sequence[MicroBatch]) -> Plan:
@@ -242,6 +255,7 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         sequence_T=joined(sequences),
         offset_T=joined([part.offset_T for part in parts]),
         log_squares_T=joined([part.log_squares_T for part in parts]),
+        credit_T=joined([part.credit_T for part in parts]),
         reference_kl_T=joined([part.reference_kl_T for part in parts]),
         scores_N=joined([part.scores_N for part in parts]),
         list_UK=_joined_lists([part.list_UK for part in parts], firsts),

@@ -22,7 +22,8 @@ _LABELS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RandomSequence:
-    """A completion's values token by token, float64, in nats, shape (tokens,); and its label and score."""
+    """A completion's values token by token, float64, in nats or in units of scores, shape (tokens,); and its label and
+    score."""
 
     label: int
     score: float
@@ -30,6 +31,7 @@ class RandomSequence:
     reference: Tensor
     log_squares: Tensor
     divergence: Tensor
+    credit: Tensor
 
 
 RandomExample = tuple[RandomSequence, ...]
@@ -46,7 +48,8 @@ def random_examples(needs: Needs, count: int, seed: int = 0) -> list[RandomExamp
         tokens = 1 + int(torch.randint(MOST_TOKENS, (1,), generator=generator))
         policy = -3 * drawn(tokens) - 0.01
         score = 3.0 - place + float(drawn(1)) / 2
-        return RandomSequence(label, score, policy, policy + 1 - 2 * drawn(tokens), -drawn(tokens), drawn(tokens))
+        reference, log_squares, divergence = policy + 1 - 2 * drawn(tokens), -drawn(tokens), drawn(tokens)
+        return RandomSequence(label, score, policy, reference, log_squares, divergence, drawn(tokens) - 0.5)
 
     examples = []
     for number in range(count):
@@ -79,6 +82,7 @@ def assembled(needs: Needs, examples: Sequence[RandomExample]) -> Scored:
         sequence_T=sequence_T,
         offset_T=torch.cat([torch.arange(count) for count in counts_N.tolist()]),
         log_squares_T=joined("log_squares") if needs.squares else None,
+        credit_T=joined("credit") if needs.credit else None,
         reference_kl_T=joined("divergence") if needs.live else None,
         list_UK=_best_first(examples) if needs.unit == "list" else None,
         scores_N=torch.tensor([one.score for one in sequences]).double() if needs.scores != "none" else None,

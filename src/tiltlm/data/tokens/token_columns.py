@@ -80,6 +80,8 @@ class TokenColumns:
     members: int64, shape (E + 1,): example e has the sequences members[e] to members[e + 1].
     prompt_tokens_cut: int32, shape (E,).
     names: the examples' ids, E of them.
+    credit: float32, of every scored token what it did for its answer's score (`training.credit`); None where it was not
+        asked for.
     scored_starts: int64, shape (N + 1,): where each sequence begins in the list of all scored tokens.
     """
 
@@ -93,6 +95,7 @@ class TokenColumns:
     members: np.ndarray
     prompt_tokens_cut: np.ndarray
     names: Sequence[str]
+    credit: np.ndarray | None = None
     scored_starts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class TokenColumns:
             members=bounds_of(np.concatenate([np.diff(part.members) for part in parts])),
             prompt_tokens_cut=np.concatenate([part.prompt_tokens_cut for part in parts]),
             names=Names.joined([part.names for part in parts]),
+            credit=_joined([part.credit for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -201,12 +205,21 @@ class TokenColumns:
             members=bounds_of(counts),
             prompt_tokens_cut=self.prompt_tokens_cut[taken],
             names=self.names.take(taken) if isinstance(self.names, Names) else [self.names[n] for n in taken.tolist()],
+            credit=None
+            if self.credit is None
+            else gathered(self.credit, self.scored_starts[sequences], self.scored_tokens_of(sequences)),
         )
 
 
 def scores_of(example: TokenizedExample) -> tuple[float, ...]:
     """The scores of an example's sequences; NaN where there is none."""
     return example.scores or (math.nan,) * len(example.labels)
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Of all examples, where it is there of all of them."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there and len(there) == len(parts) else None
 
 
 def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
