@@ -149,7 +149,8 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
         ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(scorer.device)
         with stock_layers(scorer.model), torch.compiler.set_stance("force_eager"):
             logits = scorer.model(input_ids=ids[None, :-1], use_cache=False).logits[0, sequence.first_scored - 1 :]
-        slow = (logits.float() / scorer.transform.temperature).log_softmax(-1).gather(-1, ids[sequence.first_scored :, None]).sum()
+        logps = (logits.float() / scorer.transform.temperature).log_softmax(-1)
+        slow = logps.gather(-1, ids[sequence.first_scored :, None]).sum()
         largest = max(largest, abs(fast - float(slow)) / sequence.scored_tokens)
     layout = "packed with shared prompts" if scorer.layout.trees else "one sequence a row"
     return _result(
