@@ -34,6 +34,11 @@ def written_out(needs: Needs, examples: list[list[Completion]]) -> dict[str, Any
             "reference_answers": [[one.reference.sum().item() for one in example] for example in examples],
             "answers_tokens": [[len(one.policy) for one in example] for example in examples],
             "scores": [[one.score for one in example] for example in examples],
+            "answers_token_logps": [[one.policy.tolist() for one in example] for example in examples],
+            "reference_answers_token_logps": [[one.reference.tolist() for one in example] for example in examples],
+            "answers_credit": [
+                [one.credit.tolist() for one in example if one.credit is not None] for example in examples
+            ],
         }
         return {argument: values[argument] for argument in arguments_of(needs, "answers")}
     for side, label in LABELS.items():

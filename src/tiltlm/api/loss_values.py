@@ -53,6 +53,7 @@ ListedTokenValues = Sequence[TokenValues]
 """One number a token: for each prompt a list, which holds for each answer a list, or an array or tensor of shape
 (tokens,)."""
 
+_OWN = ("name", "settings")
 LABELS = {"chosen": CHOSEN, "rejected": REJECTED, "mismatched": MISMATCHED}
 
 
@@ -92,45 +93,41 @@ def loss(
 
     Args:
         name: the objective, a key of `tiltlm.objectives.OBJECTIVES`.
-        chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Where completions are not paired,
-            these are the desirable and the undesirable ones: either may be left out, and the losses of `chosen` come
-            first, then those of `rejected`. Answers to imitate are `chosen` ones.
+        chosen, rejected: log pi(y|x) of each completion, summed over its tokens. Unpaired, the desirable and the
+            undesirable ones: either may be left out, and losses of `chosen` come first. Answers to imitate: `chosen`.
         mismatched: the same of answers to other prompts, one for each completion, in the order of the losses.
         chosen_tokens, rejected_tokens: how many tokens each sum has. chosen_scores, rejected_scores: of each one.
         answers: of ranked lists, one list of log pi(y|x) for each prompt; answers_tokens, scores: the same of these.
-        answers_token_logps, answers_credit: of lists, token by token, log-probabilities and what each token did for its
-            answer's score.
-        chosen_token_logps, rejected_token_logps: log-probabilities token by token, in place of the sums.
+        *_token_logps: token by token, in place of the sums; answers_credit: of each token, what it did for the score.
         chosen_log_squares, rejected_log_squares: token by token, log of the sum of pi(v)^2 over the vocabulary.
         chosen_kl, rejected_kl: KL(pi_ref || pi) of the distributions, token by token or summed over a completion's.
-        reference_*: the same under the reference.
-        settings: the objective's own, such as `beta`; those not given have their defaults.
+        reference_*: the same under the reference. settings: the objective's own; those not given have their defaults.
 
     Returns:
-        A list, computed in float64; where a tensor was among what was given, a tensor of shape (losses,), of the
-        tensors' type and on their device, through which gradients flow.
+        A list, computed in float64; where a tensor was given, a tensor of shape (losses,), of the tensors' type and on
+        their device, through which gradients flow.
 
     Raises:
         ConfigError: the objective or a setting is unknown or out of range, or an argument is missing, not needed, or of
             another length than the rest. The message names it.
     """
-    arguments = {argument: value for argument, value in locals().items() if argument not in ("name", "settings")}
-    given = {argument: value for argument, value in arguments.items() if value is not None}
+    given = {argument: own for argument, own in locals().items() if argument not in _OWN and own is not None}
     objective = _objective(name)
     configured = _configured(objective, settings)
-    scored, is_tensor = _read(objective, given)
-    losses_U = objective.loss(_with_running(scored, objective, configured), configured).losses_U
+    scored, is_tensor = _read(objective, configured, given)
+    losses_U = objective.loss(scored, configured).losses_U
     return losses_U if is_tensor else [float(value) for value in losses_U]
 
 
-def _read(objective: Objective, given: Mapping[str, Any]) -> tuple[Scored, bool]:
+def _read(objective: Objective, configured: Any, given: Mapping[str, Any]) -> tuple[Scored, bool]:
     """What an objective is given of the arguments, and whether tensors were among them."""
     needs, sides = objective.needs, _sides(objective, given)
     if needs.unit == "list" and needs.tokens:
         lists, is_tensor = lists_of_rows(given)
         return listed_tokens(lists), is_tensor
     rows, is_tensor = rows_of(given)
-    return listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows)), is_tensor
+    scored = listed(needs, rows) if needs.unit == "list" else _scored(needs, _sequences(needs, sides, rows))
+    return _with_running(scored, objective, configured), is_tensor
 
 
 def _with_running(scored: Scored, objective: Objective, settings: Any) -> Scored:
