@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import tiltlm.pipeline.crediting as crediting
 from tiltlm.cli import main
 from tiltlm.pipeline.crediting import CREDIT
 from tiltlm.runs.run_files import read_run
+from tiltlm.training.loop import Trainer
 
 RUN = Path("runs/run")
 TRAIN = ["train", "--model.path", "tiny", "--data.train", "lists.jsonl", "--loss.name", "pcl"]
@@ -60,19 +64,30 @@ def test_scores_that_words_foretell_are_credited_and_learnt(
     assert run.evaluation.figures.loss < 0.9 * first["loss"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_that_goes_on_takes_the_credit_that_it_began_with(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([*TRAIN, "--training.max-steps", "12"]) == 0
+    train = [*TRAIN, "--training.max-steps", "12", "--model.precision", precision]
+    assert main(train) == 0
     whole, credit = weights(), load_file(RUN / CREDIT)
-    assert main([*TRAIN, "--training.max-steps", "5", "--run.overwrite"]) == 0
+    step = Trainer.step
+
+    def stopped(self: Trainer, *given: Any) -> object:
+        if self.progress.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        assert main([*train, "--run.overwrite"]) == 130
     assert all(np.array_equal(own, credit[name]) for name, own in load_file(RUN / CREDIT).items())
 
     def never(*given: object) -> None:
         raise AssertionError("the credit is found anew")
 
     monkeypatch.setattr(crediting, "_found", never)
-    assert main(["train", "--resume", str(RUN), "--training.max-steps", "12"]) == 0
+    assert main(["train", "--resume", str(RUN)]) == 0
     assert all(np.array_equal(own, whole[name]) for name, own in weights().items())
 
 
