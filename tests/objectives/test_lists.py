@@ -106,7 +106,9 @@ ORACLES = {
 
 
 def test_every_objective_of_lists_has_an_oracle() -> None:
-    assert set(ORACLES) == {name for name, objective in OBJECTIVES.items() if objective.needs.unit == "list"}
+    """Those that read single tokens have tests of their own."""
+    of_lists = {name for name, objective in OBJECTIVES.items() if objective.needs.unit == "list"}
+    assert set(ORACLES) == {name for name in of_lists if not OBJECTIVES[name].needs.tokens}
 
 
 @pytest.mark.parametrize("name", ORACLES)
