@@ -66,7 +66,7 @@ class Record:
     circumstances: Circumstances
 
 
-def read(path: Path, arguments: Arguments, location: str) -> TokenColumns:
+def read(path: Path, location: str) -> TokenColumns:
     """All judged answers, as scored lists."""
     tokenizer = AutoTokenizer.from_pretrained(location)
     examples = []
@@ -123,7 +123,7 @@ def main(arguments: Arguments) -> None:
     """Measures, prints and writes."""
     found = circumstances("float32")
     source = find_model(arguments.model, HubConfig())
-    columns = read(arguments.judged, arguments, source.location)
+    columns = read(arguments.judged, source.location)
     model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch.float32).eval().requires_grad_(False)
     scorer = Scorer(model)
     middle, later = hidden_states(scorer, columns, depths(scorer), torch.float32, TOKENS)

@@ -54,7 +54,6 @@ def test_values_are_those_of_ridge_regression_on_other_prompts() -> None:
     features = features_of(columns, width)
     counts = columns.scored_tokens
     scores = np.repeat(columns.scores.astype(np.float64), counts)
-    scores += 0  # a copy of its own
     prompts = np.repeat(np.repeat(prompt_groups(columns), np.diff(columns.members)), counts)
     standard = (features - features.mean(0, dtype=np.float64)) / features.std(0, dtype=np.float64)
     target = scores - scores.mean()

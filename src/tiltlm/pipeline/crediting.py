@@ -52,10 +52,9 @@ def with_credit(
     of = digest_of(np.frombuffer(address.encode(), dtype=np.uint8), *arrays)
     kept = _kept(folder, of)
     if kept is None:
-        kept, explained = _found(setup, policy, data, reporter, name)
+        kept = _found(setup, policy, data, reporter, name)
         with written_whole(folder.path / CREDIT) as unfinished:
-            told = {"of": of, "explained": repr(explained)}
-            save_file({str(place): own for place, own in enumerate(kept)}, unfinished, told)
+            save_file({str(place): own for place, own in enumerate(kept)}, unfinished, {"of": of})
     train, held_out = (replace(part, credit=own) for part, own in zip(parts, kept, strict=True))
     return replace(data, train=train, eval=held_out)
 
@@ -70,10 +69,8 @@ def _kept(folder: RunFolder, of: str) -> list[np.ndarray] | None:
         return [file.get_tensor(str(place)) for place in range(2)]
 
 
-def _found(
-    setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter, name: str
-) -> tuple[list[np.ndarray], float]:
-    """Credit of the training and of the held-out examples, and how well values foretell scores."""
+def _found(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter, name: str) -> list[np.ndarray]:
+    """Credit of the training and of the held-out examples."""
     with reporter.progress("states of answers", len(data.train) + len(data.eval), "examples") as advance:
 
         def features(columns: TokenColumns) -> np.ndarray:
@@ -87,7 +84,7 @@ def _found(
     except ValueError as error:
         raise DataError(f"`{name}` learns what states are worth from other prompts, and there is one alone.") from error
     _say(regression, reporter)
-    return [credit(values, data.train), credit(regression(of_held_out), data.eval)], regression.explained
+    return [credit(values, data.train), credit(regression(of_held_out), data.eval)]
 
 
 def _say(regression: Regression, reporter: Reporter) -> None:

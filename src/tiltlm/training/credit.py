@@ -10,7 +10,7 @@ Shape suffixes: S scored tokens (so states: the one before each token), F featur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,10 +113,6 @@ def sums_from_second(states_SD: np.ndarray, columns: TokenColumns) -> np.ndarray
     """
     summed = states_SD.astype(np.float64)
     summed[columns.scored_starts[:-1]] = 0.0
-    for start, end in _spans(columns):
+    for start, end in itertools.pairwise(columns.scored_starts.tolist()):
         np.cumsum(summed[start:end], axis=0, out=summed[start:end])
     return summed.astype(np.float32)
-
-
-def _spans(columns: TokenColumns) -> Sequence[tuple[int, int]]:
-    return list(zip(columns.scored_starts[:-1].tolist(), columns.scored_starts[1:].tolist(), strict=True))
