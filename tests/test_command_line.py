@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from itertools import pairwise
@@ -219,21 +218,8 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     imported = set(done.stderr.split())
     assert "tyro" in imported and ("pydantic" in imported) == (words != ["--help"])
+    assert len(imported) < (250 if words == ["--help"] else 600)  # the time it takes is that of imports
     assert not imported & {"torch", "transformers", "datasets", "pyarrow", "pandas", "matplotlib", "numpy", "jinja2"}
-
-
-def test_the_help_takes_less_than_a_third_of_a_second() -> None:
-    """Of processor time, as others may be busy; the best of three, as caches may be cold."""
-
-    def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-c", COMMAND, "--help"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 0.3
 
 
 def test_every_command_is_a_type_that_tyro_knows(capsys: pytest.CaptureFixture[str]) -> None:
