@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny_folders import save_tiny
+from tiny_runs import write_pairs
 
 import tiltlm.pipeline.crediting as crediting
 from tiltlm.cli import main
+from tiltlm.config import Config, LossConfig, ModelConfig
+from tiltlm.distributed.ranks import Ranks
+from tiltlm.errors import ConfigError
 from tiltlm.pipeline.crediting import CREDIT
+from tiltlm.pipeline.setup import set_up
+from tiltlm.report.summary import summarise
 from tiltlm.runs.run_files import read_run
 from tiltlm.training.loop import Trainer
 
@@ -51,26 +57,7 @@ def weights() -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_scores_that_words_foretell_are_credited_and_learnt(
-    here: Path, precision: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*TRAIN, "--training.epochs", "20", "--model.precision", precision]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "credit by token: the model's states foretell " in said
-    run = read_run(RUN)
-    assert run.evaluation is not None
-    first = json.loads((RUN / "metrics.jsonl").read_text().splitlines()[0])
-    assert run.evaluation.figures.loss < 0.9 * first["loss"]
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_that_goes_on_takes_the_credit_that_it_began_with(
-    here: Path, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = [*TRAIN, "--training.max-steps", "12", "--model.precision", precision]
-    assert main(train) == 0
-    whole, credit = weights(), load_file(RUN / CREDIT)
+def stopped_at_4(train: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 
     def stopped(self: Trainer, *given: Any) -> object:
@@ -81,6 +68,27 @@ def test_a_run_that_goes_on_takes_the_credit_that_it_began_with(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stopped)
         assert main([*train, "--run.overwrite"]) == 130
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scores_that_words_foretell_are_credited_and_learnt(
+    here: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--training.epochs", "20", "--model.precision", precision]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "credit by token: the model's states foretell " in said
+    change = summarise(read_run(RUN)).eval_loss_change
+    assert change is not None and change.interval is not None and change.interval[1] < 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_that_goes_on_takes_the_credit_that_it_began_with(
+    here: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = [*TRAIN, "--training.max-steps", "12", "--model.precision", precision]
+    assert main(train) == 0
+    whole, credit = weights(), load_file(RUN / CREDIT)
+    stopped_at_4(train, monkeypatch)
     assert all(np.array_equal(own, credit[name]) for name, own in load_file(RUN / CREDIT).items())
 
     def never(*given: object) -> None:
@@ -89,6 +97,72 @@ def test_a_run_that_goes_on_takes_the_credit_that_it_began_with(
     monkeypatch.setattr(crediting, "_found", never)
     assert main(["train", "--resume", str(RUN)]) == 0
     assert all(np.array_equal(own, whole[name]) for name, own in weights().items())
+
+
+def test_a_run_does_not_go_on_with_other_scores(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped_at_4([*TRAIN, "--training.max-steps", "12"], monkeypatch)
+    before = load_file(RUN / CREDIT)
+    Path("lists.jsonl").write_text(Path("lists.jsonl").read_text().replace("3.0", "7.0"))
+    assert main(["train", "--resume", str(RUN)]) == 1
+    assert "training examples" in " ".join(capsys.readouterr().err.split())
+    assert all(np.array_equal(own, before[name]) for name, own in load_file(RUN / CREDIT).items())
+
+
+def test_its_time_and_memory_are_planned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *TRAIN[1:]]) == 0
+    assert "reference" in capsys.readouterr().out
+    assert not RUN.exists()
+
+
+def test_more_answers_than_there_is_memory_for_are_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(crediting, "available_memory", lambda device: 10_000)
+        assert main(TRAIN) == 2
+    assert "rounds.answers" in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_ranks_are_refused_before_anything_is_loaded(here: Path) -> None:
+    with pytest.raises(ConfigError, match="one process alone"):
+        set_up(Config(model=ModelConfig(path="nothing"), loss=LossConfig(name="pcl")), Ranks(0, 2))
+
+
+def test_values_that_foretell_nothing_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in Path("lists.jsonl").read_text().splitlines()]
+    for row, scores in zip(rows, np.random.default_rng(0).normal(size=(len(rows), 3)), strict=True):
+        row["completions"], row["scores"] = [" it is good", " it is good so", " it is good yes"], scores.tolist()
+    Path("lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([*TRAIN, "--training.max-steps", "1"]) == 0
+    assert "foretell next to nothing" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_objective_that_asks_for_credit_without_scores_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(
+        "from tiltlm import LossOutput, Needs, objective, sides\n\n\n@objective(Needs(tokens=True, credit=True))\n"
+        "def own(scored, *, beta=0.1):\n"
+        "    rewards_N = beta * scored.sums(scored.token_log_ratios() * scored.credit_T)\n"
+        "    chosen_P, rejected_P = sides(rewards_N)\n"
+        "    return LossOutput(rejected_P - chosen_P, rewards_N.detach())\n"
+    )
+    write_pairs(Path("pairs.jsonl"), 12)
+    words = ["--data.train", "pairs.jsonl", "--loss.name", "own.py:own"]
+    assert main([*TRAIN, *words]) == 2
+    assert 'Needs(scores="value", credit=True)' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_temperature_that_is_not_measured_at_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--training.temperature", "0.8", "--training.max-steps", "1"]
+    asked = ["--comparison.prompts", "1", "--comparison.samples", "1", "--comparison.max-new-tokens", "2"]
+    note = "training is at temperature 0.8 (training.temperature), and answers are measured at 1"
+    assert main([*TRAIN, *words, *asked]) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert main([*TRAIN, *words, *asked, "--comparison.temperature", "0.8", "--run.overwrite"]) == 0
+    assert note not in " ".join(capsys.readouterr().out.split())
 
 
 def test_lists_of_one_prompt_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,9 +293,12 @@ def test_an_objective_without_a_reference_goes_in_rounds_too(here: Path) -> None
     assert settings(RUN)["model"]["reference"] is None
 
 
-def test_a_reference_that_moves_is_the_model_of_the_round_before(here: Path) -> None:
-    Path("rounds.toml").write_text(SETTINGS + 'reference = "last"\nprompts = 7\n')
+def test_a_reference_that_moves_is_the_model_of_the_round_before(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rounds.toml").write_text(SETTINGS + 'reference = "last"\nprompts = 7\ntemperature = 0.5\n')
     assert main(["train", "rounds.toml"]) == 0
+    assert "drawn at temperature 0.5 (rounds.temperature) and learnt from at 1" in capsys.readouterr().out
     assert settings(RUN)["model"]["reference"] is None
     asked = [{row.id for row in read_answers(RUN / "rounds" / number / "answers.jsonl")} for number in "12"]
     assert len(asked[0]) == len(asked[1]) == 7 and not asked[0] & asked[1]

@@ -62,5 +62,6 @@ def _feed(digest: xxhash.xxh3_128, array: np.ndarray) -> None:
 
 
 def _of_columns(columns: TokenColumns) -> str:
-    digest = digest_of(columns.ids, columns.bounds, columns.first_scored, columns.labels, columns.members)
+    scores = () if np.isnan(columns.scores).all() else (columns.scores,)
+    digest = digest_of(columns.ids, columns.bounds, columns.first_scored, columns.labels, columns.members, *scores)
     return f"{len(columns):,} of {len(columns.ids):,} tokens, {digest}"

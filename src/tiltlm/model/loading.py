@@ -140,7 +140,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The model's layers, as transformers marks those that may be recomputed; none where it marks none."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import ConfigError
@@ -17,6 +17,8 @@ from tiltlm.model.scoring import EXAMPLES_AT_ONCE
 from tiltlm.plan.batches import MicroBatch
 from tiltlm.plan.packing import plan
 
+_INSTEAD = "take an objective that reads no credit by token, such as `rebel`."
+
 
 def depths(scorer: Scorer) -> tuple[int, int]:
     """The numbers of the layers in the middle and at three quarters of the depth, counted from 0.
@@ -24,11 +26,11 @@ def depths(scorer: Scorer) -> tuple[int, int]:
     Raises:
         ConfigError: the model's layers are not marked as such.
     """
-    count = len(layers_of(scorer.model))
+    count = len(_layers(scorer))
     if not count:
         raise ConfigError(
             f"the layers of {type(scorer.model).__name__} cannot be told apart, so what its states are worth cannot be "
-            "learnt: take an objective that reads no credit by token, such as `rebel`."
+            f"learnt: {_INSTEAD}"
         )
     return max(count // 2 - 1, 0), max(3 * count // 4 - 1, 0)
 
@@ -53,14 +55,20 @@ def hidden_states(
 
     def keeping(number: int) -> Callable[[Any, Any, Any], None]:
         def keep(module: Any, arguments: Any, output: Any) -> None:
-            given[number] = output[0] if isinstance(output, tuple) else output
+            states = output[0] if isinstance(output, tuple) else output
+            if states.ndim != 3:
+                raise ConfigError(
+                    f"the layers of {type(scorer.model).__name__} give no single state of each token, so what its "
+                    f"states are worth cannot be learnt: {_INSTEAD}"
+                )
+            given[number] = states
 
         return keep
 
-    modules = layers_of(scorer.model)
-    handles = [modules[number].register_forward_hook(keeping(number)) for number in layers]
-    width, states = scorer.head.in_features, int(columns.scored_starts[-1])
+    modules = _layers(scorer)
+    width, states = scorer.model.config.get_text_config().hidden_size, int(columns.scored_starts[-1])
     found = [np.empty((states, width), dtype=np.float32) for _ in layers]
+    handles = [modules[number].register_forward_hook(keeping(number)) for number in layers]
     try:
         for batch in _batches(scorer, columns, token_budget):
             on_device = batch.to(scorer.device)
@@ -73,6 +81,11 @@ def hidden_states(
         for handle in handles:
             handle.remove()
     return found
+
+
+def _layers(scorer: Scorer) -> list[nn.Module]:
+    """Those that read text: a model that sees pictures has others besides."""
+    return layers_of(scorer.model.get_decoder())
 
 
 def _batches(scorer: Scorer, columns: TokenColumns, token_budget: int) -> Iterator[MicroBatch]:

@@ -47,7 +47,8 @@ class Needs:
     tokens: log-probabilities token by token, not only their sums.
     squares: of each token's distribution under the policy, the logarithm of its sum of squares, without gradient.
     scores: a score of each answer, of which only the order counts, or the value too.
-    credit: of each token, what it did for its answer's score (`Scored.credit_T`), which a run finds before training.
+    credit: of each token, what it did for its answer's score (`Scored.credit_T`), which a run finds before training,
+        from scores: so it takes those by value too.
     live: how far the reference's whole distribution of each token is from the policy's, which its cached values do not
         say: so it is a model at work beside the policy.
     coupled: the loss of a unit depends on the whole global batch, so the gradient is taken over all of it at once.

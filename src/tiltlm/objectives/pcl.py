@@ -15,8 +15,8 @@ class PclSettings:
     """What `pcl` may be given."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """Score per nat of log-ratio: a token that raises its answer's expected score by s is to become exp(s / beta) times
-    as likely."""
+    """Score per nat of log-ratio: a token with credit A is to become exp(A / beta) times as likely. An answer's credit
+    comes to about twice what its score was above the expected one, so 0.2 here aims as far as 0.1 of `rebel`."""
 
 
 def pcl(scored: Scored, settings: PclSettings) -> LossOutput:
@@ -28,8 +28,10 @@ def pcl(scored: Scored, settings: PclSettings) -> LossOutput:
     (consistency of single steps of Trust-PCL, arXiv 1707.01891, with relative entropy alone and a reward at the end:
     beta * log-ratio = V(s_{t+1}) - V(s_t). Values are not learnt beside the policy, but found before training.) The
     log-ratios of the tilted reference are such differences, of V = beta * log E exp(r / beta); those of mean scores,
-    which credit is made of, are the same to first order in 1 / beta. A whole answer's score says the same of all its
-    tokens; credit says which of them it was, so that less of what is learnt is noise.
+    which credit is made of, are the same to first order in 1 / beta, were they exact. As they are not, a token's credit
+    takes in a part of what followed, by which an answer's credit adds up to about twice the differences
+    (`training.credit.credit`). A whole answer's score says the same of all its tokens; credit says which of them it
+    was, so that less of what is learnt is noise.
 
     Units: score^2 per list. At the start, when policy and reference agree, it is the mean over answers of the sum of
     their tokens' squared credit.

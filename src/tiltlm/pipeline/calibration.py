@@ -99,6 +99,8 @@ def stage_times(
     reference = pace.load + pace.exact * (held + seen)
     if setup.objective.needs.reference and not setup.objective.objective.live_reference:
         reference += pace.exact * every if setup.precision is torch.float32 else pace.scored * (every + held)
+    if setup.objective.needs.credit:
+        reference += pace.scored * (every + held)
     saved = sum(own.numel() * 4 for own in trainer.scorer.trained().values())
     rounded = 0.0 if setup.save_dtype is torch.float32 else pace.exact * held
     stages = [
@@ -191,12 +193,13 @@ def _scoring(setup: Setup, scorer: Scorer, columns: TokenColumns, precision: tor
 
 
 def _trainer(setup: Setup, policy: Scorer, data: PreparedData) -> Trainer:
-    """A trainer to whom the reference's values are all the same, and to whom they need not be more."""
-    needed = setup.objective.needs.reference
+    """A trainer to whom the reference's values are all the same, and to whom they need not be more; credit is none."""
+    needs = setup.objective.needs
 
     def with_values(columns: TokenColumns) -> Referenced:
         made = np.full(int(columns.scored_starts[-1]), -1.0, dtype=np.float32)
-        return Referenced(columns, made if needed else None)
+        given = dataclasses.replace(columns, credit=np.zeros_like(made)) if needs.credit else columns
+        return Referenced(given, made if needs.reference else None)
 
     train, held_out = with_values(data.train), with_values(data.eval)
     none = np.zeros(0, dtype=np.float32)

@@ -13,7 +13,7 @@ from tiltlm.checkpoints.identity import digest_of
 from tiltlm.data.preparation import PreparedData
 from tiltlm.data.tokens.token_columns import TokenColumns
 from tiltlm.errors import ConfigError, DataError
-from tiltlm.model.memory import memory_of
+from tiltlm.model.available_memory import available_memory
 from tiltlm.model.reference import reference_address
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.states import depths, hidden_states
@@ -22,11 +22,15 @@ from tiltlm.pipeline.setup import Setup
 from tiltlm.report.wording import number
 from tiltlm.runs.folder import RunFolder
 from tiltlm.storage.whole_files import written_whole
-from tiltlm.training.credit import Regression, credit, sums_from_second, values_of_states
+from tiltlm.training.credit import FOLDS, Regression, credit, features_of_states, values_of_states
 
 CREDIT = "credit.safetensors"
 _BYTES = 4 + 4 + 8 + 8
 """Of a state's feature: as found, as summed, and standardised beside a copy, at most."""
+_SQUARES = FOLDS + 4
+"""Matrices of features by features that are alive at once: one a fold, their sum, and what one is solved by."""
+_LITTLE = 0.01
+"""Share of the variance of scores below which values are said to foretell nothing."""
 
 
 def with_credit(
@@ -37,21 +41,25 @@ def with_credit(
     Values of states are learnt from the training examples alone, from the model that training starts from.
 
     Raises:
-        ConfigError: several ranks, layers that are not told apart, or more answers than memory holds the states of.
+        ConfigError: an objective that did not ask for scores, layers that are not told apart, or more
+            answers than memory holds the states of.
         DataError: all training examples have one prompt.
     """
     if not setup.objective.needs.credit:
         return data
     name = setup.objective.objective.name
-    if setup.ranks.several:
-        raise ConfigError(f"`{name}` learns from credit by token, which is found by one process alone: start one.")
-    _require_room(setup, policy, data, name)
     parts = (data.train, data.eval)
+    if any(np.isnan(part.scores).any() for part in parts):
+        raise ConfigError(
+            f"`{name}` learns from credit by token, which is found from scores: declare that it needs those too, "
+            'Needs(scores="value", credit=True).'
+        )
     address = reference_address(policy, setup.precision, setup.ranks)
     arrays = [array for part in parts for array in (part.ids, part.bounds, part.first_scored, part.scores)]
     of = digest_of(np.frombuffer(address.encode(), dtype=np.uint8), *arrays)
     kept = _kept(folder, of)
     if kept is None:
+        _require_room(setup, policy, data, name)
         kept = _found(setup, policy, data, reporter, name)
         with written_whole(folder.path / CREDIT) as unfinished:
             save_file({str(place): own for place, own in enumerate(kept)}, unfinished, {"of": of})
@@ -76,7 +84,7 @@ def _found(setup: Setup, policy: Scorer, data: PreparedData, reporter: Reporter,
         def features(columns: TokenColumns) -> np.ndarray:
             budget = setup.config.training.token_budget
             middle, later = hidden_states(policy, columns, depths(policy), setup.precision, budget, advance)
-            return np.concatenate([later, sums_from_second(middle, columns)], axis=1)
+            return features_of_states(middle, later, columns)
 
         of_train, of_held_out = features(data.train), features(data.eval)
     try:
@@ -92,18 +100,21 @@ def _say(regression: Regression, reporter: Reporter) -> None:
         f"  credit by token: the model's states foretell {number(100 * regression.explained)}% of the variance of "
         "scores, of prompts that were not seen"
     )
-    if regression.explained <= 0:
+    if regression.explained < _LITTLE:
         reporter.say(
-            "  look at: they foretell nothing, so credit is noise around the whole answer's score. More answers, or an "
-            "objective that reads whole scores (`rebel`), are the remedy."
+            "  look at: they foretell next to nothing, so credit is noise around the whole answer's score. More "
+            "answers, or an objective that reads whole scores (`rebel`), are the remedy."
         )
 
 
 def _require_room(setup: Setup, policy: Scorer, data: PreparedData, name: str) -> None:
     states = int(data.train.scored_starts[-1] + data.eval.scored_starts[-1])
-    needed, there = 2 * _BYTES * states * policy.head.in_features, memory_of(torch.device("cpu"))
+    features = 2 * policy.model.config.get_text_config().hidden_size
+    needed = _BYTES * states * features + 8 * _SQUARES * features**2
+    there = available_memory(torch.device("cpu"))
     if there is not None and needed > there:
         raise ConfigError(
-            f"`{name}` keeps what the model makes of {states:,} tokens, about {needed / 1e9:.0f} GB, and this machine "
-            f"has {there / 1e9:.0f}: give fewer answers at once, or take an objective of whole scores (`rebel`)."
+            f"`{name}` keeps what the model makes of {states:,} tokens, about {needed / 1e9:.1f} GB, and "
+            f"{there / 1e9:.1f} are free: give fewer answers at once (data.max_train_pairs; in rounds rounds.prompts, "
+            "rounds.answers), or take an objective of whole scores (`rebel`)."
         )

@@ -163,8 +163,8 @@ def fits_whole(setup: Setup, model: Scorer, count: int) -> bool:
 
 
 def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> None:
-    """Lines on memory too small for what is trained, on what is trained where it is not everything, and on a learning
-    rate that does not suit that."""
+    """Lines on memory too small for what is trained, on what is trained where it is not everything, on a learning rate
+    that does not suit that, and on a temperature that is not the one at which it will be measured."""
     held, there = held_bytes(policy, setup.config.training.optimizer), memory_of(setup.device)
     if setup.config.distributed.offload:
         there = None  # they are not where memory is told of
@@ -174,6 +174,12 @@ def say_what_is_trained(setup: Setup, policy: Scorer, reporter: Reporter) -> Non
         reporter.say(
             f"  weights, gradients and the optimizer's numbers take {in_words(held)}, and the {setup.device.type} has "
             f"{in_words(there)} of memory: tiltlm plan shows what would fit"
+        )
+    trained, measured = setup.config.training.temperature, setup.config.comparison
+    if trained not in (1, measured.temperature) and measured.samples:
+        reporter.say(
+            f"  note: training is at temperature {trained:g} (training.temperature), and answers are measured at "
+            f"{measured.temperature:g} (comparison.temperature)"
         )
     if setup.base is not None:
         _say_adapter(setup, setup.base, policy, reporter)

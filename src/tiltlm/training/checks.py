@@ -153,11 +153,11 @@ def _layout(scorer: Scorer, columns: TokenColumns, batch: MicroBatch, exact_S: T
         slow = logps.gather(-1, ids[sequence.first_scored :, None]).sum()
         largest = max(largest, abs(fast - float(slow)) / sequence.scored_tokens)
     layout = "packed with shared prompts" if scorer.layout.trees else "one sequence a row"
+    limit = LAYOUT_TOLERANCE / min(scorer.transform.temperature, 1.0)  # logits, and what is rounded of them, grow by it
     return _result(
         "fast path equals slow path",
-        largest <= LAYOUT_TOLERANCE,
-        f"{layout}, at most {largest:.1e} nats a token from stock transformers in float32 (limit "
-        f"{LAYOUT_TOLERANCE:.0e})",
+        largest <= limit,
+        f"{layout}, at most {largest:.1e} nats a token from stock transformers in float32 (limit {limit:.0e})",
         "This architecture does something to its logits or positions that tiltlm does not know; please report it.",
     )
 

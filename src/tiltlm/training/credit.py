@@ -90,7 +90,8 @@ def credit(values_S: np.ndarray, columns: TokenColumns) -> np.ndarray:
 
         d_t = V(after y_t) - V(before y_t), with the score itself after the last token;  A_t = d_t + TRACE * A_{t+1}
 
-    (arXiv 1506.02438, eq. 16, undiscounted.)
+    (arXiv 1506.02438, eq. 16, undiscounted.) Each difference counts with the tokens before it too, so those of an
+    answer add up to nearly 1 / (1 - TRACE) times, here twice, what its score was above the prompt's value.
     """
     ends = columns.scored_starts[1:] - 1
     after_S = np.append(values_S[1:], 0.0)
@@ -103,6 +104,15 @@ def credit(values_S: np.ndarray, columns: TokenColumns) -> np.ndarray:
         credit_S[at] += TRACE * credit_S[at + 1]
     found: np.ndarray = credit_S.astype(np.float32)
     return found
+
+
+def features_of_states(middle_SD: np.ndarray, later_SD: np.ndarray, columns: TokenColumns) -> np.ndarray:
+    """What values are learnt from, float32, shape (S, 2 D): the last token, and the answer's tokens so far.
+
+    middle_SD, later_SD: what a layer in the middle of the model's depth, and a later one, made of the last token of
+        each state.
+    """
+    return np.concatenate([later_SD, sums_from_second(middle_SD, columns)], axis=1)
 
 
 def sums_from_second(states_SD: np.ndarray, columns: TokenColumns) -> np.ndarray:

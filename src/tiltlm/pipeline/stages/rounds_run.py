@@ -86,6 +86,7 @@ def train_rounds(
     settings = [ready(recipe.settings(number)) for number in range(len(recipe.stages))]
     judge = _looked_over(recipe.base, settings[0].loss.objective.needs, reporter, resume is not None)
     prompts = round_prompts(recipe.base, reporter)
+    _say_temperatures(recipe.base, reporter)
     whole = whole_folder(recipe, settings, resume)
     ended = len(settings) < recipe.base.rounds.count
     if ended:  # and perhaps it was killed over that
@@ -124,6 +125,15 @@ def train_rounds(
             f"rounds.judge) and {FEWEST_PROMPTS} held-out prompts (comparison.prompts) or more."
         )
     return run
+
+
+def _say_temperatures(config: Config, reporter: Reporter) -> None:
+    drawn, trained = config.rounds.temperature, config.training.temperature
+    if drawn != trained:
+        reporter.say(
+            f"  note: answers are drawn at temperature {drawn:g} (rounds.temperature) and learnt from at {trained:g} "
+            "(training.temperature), which is another distribution"
+        )
 
 
 def _looked_over(config: Config, needs: Needs, reporter: Reporter, goes_on: bool) -> AnyJudge:
