@@ -15,7 +15,7 @@ is the natural gradient; rho is measured on the prompts between, and the other w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +34,8 @@ from tiltlm.model.scorer import Scorer
 from tiltlm.model.states import depths, hidden_states
 from tiltlm.objectives.interface import CHOSEN
 from tiltlm.plan.packing import plan
-from tiltlm.resampling import of_sums
-from tiltlm.runs.estimates import Estimate
-from tiltlm.statistics import cluster_sums
 from tiltlm.training.credit import credit, features_of_states, values_of_states
 
-WHOLE, CREDIT = "whole scores", "credit by token"
-KINDS = ("", ", natural gradient")
 TOKENS = 4096
 """In one forward pass."""
 DAMPING = 0.1
@@ -63,14 +58,12 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """rho of each step, and what credit adds to it, with intervals over prompts. explained: share of the variance of
-    scores that values foretell, mean of both halves."""
+    """rho of each step. explained: share of the variance of scores that values foretell, mean of both halves."""
 
     answers: int
     prompts: int
     explained: float
-    rho: Mapping[str, Estimate]
-    by_credit: Mapping[str, Estimate]
+    rho: Mapping[str, float]
     circumstances: Circumstances
 
 
@@ -87,9 +80,7 @@ def read(path: Path, location: str) -> TokenColumns:
             TokenizedSequence(np.array(prompt + one["ids"], dtype=np.int32), len(prompt)) for one in judged
         )
         if len(judged) < 2:
-            raise SystemExit(
-                f"{path}: {row['id']} has {len(judged)} judged answers; it takes two or more to each prompt."
-            )
+            raise SystemExit(f"{path}: {row['id']} has {len(judged)} judged answers; it takes two or more.")
         scores = tuple(float(one["reward"]) for one in judged)
         examples.append(TokenizedExample(row["id"], sequences, (CHOSEN,) * len(judged), scores=scores))
     return TokenColumns.of(examples)
@@ -121,21 +112,6 @@ def centred(values_N: np.ndarray, columns: TokenColumns) -> np.ndarray:
     return found
 
 
-def correlation(of_answers: Sequence[np.ndarray], reward_N: np.ndarray, prompts_N: np.ndarray) -> Estimate:
-    """rho with the reward, of one log-ratio, or of the first less that of the second, with an interval over prompts."""
-    products = [product for own in of_answers for product in (own * reward_N, own**2)]
-    sums = cluster_sums(np.stack([*products, reward_N**2], axis=1), prompts_N)
-
-    def figure(sums_RK: np.ndarray) -> np.ndarray:
-        found = [
-            sums_RK[:, 2 * place] / np.sqrt(sums_RK[:, 2 * place + 1] * sums_RK[:, -1])
-            for place in range(len(of_answers))
-        ]
-        return found[0] - found[1] if len(found) > 1 else found[0]
-
-    return of_sums(sums, figure)
-
-
 def part(columns: TokenColumns, fold: int) -> tuple[np.ndarray, TokenColumns]:
     """Every other example, as the places of its scored tokens and as columns."""
     numbers = np.arange(fold, len(columns), 2)
@@ -159,7 +135,7 @@ def main(arguments: Arguments) -> None:
     features = features_of_states(middle, later, columns)
     slope_SD = slopes(scorer, columns, arguments.temperature)
     ratios: dict[str, list[np.ndarray]] = {}
-    rewards, prompts, explained = [], [], []
+    rewards, explained = [], []
     for fold in (0, 1):
         seen_S, seen = part(columns, fold)
         other_S, other = part(columns, 1 - fold)
@@ -169,24 +145,21 @@ def main(arguments: Arguments) -> None:
         own = slope_SD[seen_S].astype(np.float64)
         moments = own.T @ own / len(own)
         moments += DAMPING * np.trace(moments) / len(moments) * np.eye(len(moments))
-        for name, weights in ((WHOLE, whole), (CREDIT, credit(values, seen))):
+        for name, weights in (("whole scores", whole), ("credit by token", credit(values, seen))):
             step = weights @ own
-            for kind, taken in zip(KINDS, (step, np.linalg.solve(moments, step)), strict=True):
-                along = centred(answers_sums(slope_SD[other_S] @ taken, other), other)
-                ratios.setdefault(name + kind, []).append(along / np.linalg.norm(along))
+            for kind, taken in (("", step), (", natural gradient", np.linalg.solve(moments, step))):
+                f = centred(answers_sums(slope_SD[other_S] @ taken, other), other)
+                ratios.setdefault(name + kind, []).append(f / np.linalg.norm(f))
         rewards.append(centred(other.scores, other))
-        prompts.append(np.repeat(np.arange(1 - fold, len(columns), 2), np.diff(other.members)))
-    reward, of = np.concatenate(rewards), np.concatenate(prompts)
-    f = {name: np.concatenate(own) for name, own in ratios.items()}
-    rho = {name: correlation([own], reward, of) for name, own in f.items()}
-    by_credit = {
-        kind.removeprefix(", ") or "plain": correlation([f[CREDIT + kind], f[WHOLE + kind]], reward, of)
-        for kind in KINDS
+    reward = np.concatenate(rewards)
+    rho = {
+        name: float((f := np.concatenate(own)) @ reward / np.linalg.norm(f) / np.linalg.norm(reward))
+        for name, own in ratios.items()
     }
-    record = Record(columns.sequences, len(columns), float(np.mean(explained)), rho, by_credit, found)
+    record = Record(columns.sequences, len(columns), float(np.mean(explained)), rho, found)
     print(f"{record.answers} answers to {record.prompts} prompts; values foretell {record.explained:.3f}")
-    for name, value in [*rho.items(), *((f"what credit adds: {kind}", own) for kind, own in by_credit.items())]:
-        print(f"{name:45} {value.mean:.3f} {value.interval}")
+    for name, value in rho.items():
+        print(f"{name:40} {value:.3f}")
     if arguments.output is not None:
         write_record(record, arguments.output)
 
