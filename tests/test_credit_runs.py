@@ -19,7 +19,7 @@ from tiltlm.cli import main
 from tiltlm.config import Config, LossConfig, ModelConfig
 from tiltlm.distributed.ranks import Ranks
 from tiltlm.errors import ConfigError
-from tiltlm.pipeline.crediting import CREDIT
+from tiltlm.pipeline.crediting import CREDIT, require_one_process
 from tiltlm.pipeline.setup import set_up
 from tiltlm.report.summary import summarise
 from tiltlm.runs.run_files import read_run
@@ -125,9 +125,11 @@ def test_more_answers_than_there_is_memory_for_are_refused(
     assert "rounds.answers" in " ".join(capsys.readouterr().err.split())
 
 
-def test_several_ranks_are_refused_before_anything_is_loaded(here: Path) -> None:
+def test_several_ranks_are_refused(here: Path) -> None:
+    config = Config(model=ModelConfig(path="tiny"), loss=LossConfig(name="pcl"))
+    require_one_process(set_up(config))
     with pytest.raises(ConfigError, match="one process alone"):
-        set_up(Config(model=ModelConfig(path="nothing"), loss=LossConfig(name="pcl")), Ranks(0, 2))
+        require_one_process(set_up(config, Ranks(0, 2)))
 
 
 def test_values_that_foretell_nothing_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,17 @@ _LITTLE = 0.01
 """Share of the variance of scores below which values are said to foretell nothing."""
 
 
+def require_one_process(setup: Setup) -> None:
+    """Refuses several ranks where credit is read, before data are prepared or a model is loaded.
+
+    Raises:
+        ConfigError: they are several.
+    """
+    if setup.objective.needs.credit and setup.ranks.several:
+        name = setup.objective.objective.name
+        raise ConfigError(f"`{name}` learns from credit by token, which is found by one process alone: start one.")
+
+
 def with_credit(
     setup: Setup, policy: Scorer, data: PreparedData, folder: RunFolder, reporter: Reporter
 ) -> PreparedData:

@@ -19,7 +19,7 @@ from tiltlm.model.repeatable import repeatable_kernels
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.weight_files import require_safe_weights
 from tiltlm.pipeline.assess import compare_answers, evaluate, look_at_origins
-from tiltlm.pipeline.crediting import with_credit
+from tiltlm.pipeline.crediting import require_one_process, with_credit
 from tiltlm.pipeline.models import as_trained_at, saved_model, say_what_is_trained, starting_model, to_be_trained
 from tiltlm.pipeline.optimize import optimize
 from tiltlm.pipeline.own_objective import keep_objective, of_objective, say_tried
@@ -136,6 +136,7 @@ def _prepared(config: Config, given: Given, reporter: Reporter, ranks: Ranks) ->
     """What the settings come to here, with nothing left open, and the examples."""
     with ranks.first_then_others():
         setup = set_up(config, ranks)
+        require_one_process(setup)
         require_safe_weights(setup.source)
         models = require_sound_models(setup)
         data = prepare(setup, reporter, given)

@@ -69,10 +69,6 @@ def set_up(config: Config, ranks: Ranks = ALONE) -> Setup:
     torch.manual_seed(config.run.seed)
     device = choose_device(config.model.device)
     require_possible(config.distributed, ranks, config.adapter.quantise != "none")
-    if config.loss.objective.needs.credit and ranks.several:
-        raise ConfigError(
-            f"`{config.loss.name}` learns from credit by token, which is found by one process alone: start one."
-        )
     require_choice(config.training.deterministic, device)
     if config.training.compile:
         require_compiler(device)
