@@ -110,7 +110,7 @@ def test_a_run_does_not_go_on_with_other_scores(
     assert all(np.array_equal(own, before[name]) for name, own in load_file(RUN / CREDIT).items())
 
 
-def test_its_time_and_memory_are_planned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_can_be_planned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *TRAIN[1:]]) == 0
     assert "reference" in capsys.readouterr().out
     assert not RUN.exists()
@@ -119,9 +119,8 @@ def test_its_time_and_memory_are_planned(here: Path, capsys: pytest.CaptureFixtu
 def test_more_answers_than_there_is_memory_for_are_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(crediting, "available_memory", lambda device: 10_000)
-        assert main(TRAIN) == 2
+    monkeypatch.setattr(crediting, "available_memory", lambda device: 10_000)
+    assert main(TRAIN) == 2
     assert "rounds.answers" in " ".join(capsys.readouterr().err.split())
 
 

@@ -8,35 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_models import SHAREABLE, UNSHAREABLE, VOCABULARY, build
+from tiny_models import SHAREABLE, UNSHAREABLE, build
 from tiny_runs import examples_for
-from transformers import LlamaConfig, OPTConfig
+from transformers import PreTrainedConfig
 
 from tiltlm.errors import ConfigError
 from tiltlm.model.scorer import Scorer
 from tiltlm.model.states import depths, hidden_states
 from tiltlm.objectives import OBJECTIVES
 
-DEEP = LlamaConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=8,
-    num_attention_heads=4,
-    bos_token_id=1,
-    eos_token_id=2,
-)
-NARROW = OPTConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    word_embed_proj_dim=16,
-    ffn_dim=48,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    max_position_embeddings=64,
-    bos_token_id=1,
-    eos_token_id=2,
-)
+
+def changed(family: str, **settings: int) -> PreTrainedConfig:
+    """The configuration of a family with other settings."""
+    config: PreTrainedConfig = SHAREABLE[family]()
+    config.update(settings)
+    return config
+
+
+DEEP = changed("llama", num_hidden_layers=8)
+NARROW = changed("opt", word_embed_proj_dim=16, num_hidden_layers=4)
 """What its output layer reads is half as wide as its layers are, as in OPT-350M."""
 CONFIGURATIONS = {name: make() for name, make in SHAREABLE.items()}
 CONFIGURATIONS |= {name: make() for name, (make, _) in UNSHAREABLE.items()}

@@ -30,7 +30,7 @@ _BYTES = 4 + 4 + 8 + 8
 _SQUARES = FOLDS + 4
 """Matrices of features by features that are alive at once: one a fold, their sum, and what one is solved by."""
 _LITTLE = 0.01
-"""Share of the variance of scores below which values are said to foretell nothing."""
+"""Share of the variance of scores below which values are said to foretell next to nothing."""
 
 
 def require_one_process(setup: Setup) -> None:
